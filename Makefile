@@ -1,0 +1,87 @@
+# `make demo` and `make test` need nothing but Python 3.11 and pip; everything they install goes into .venv.
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.SUFFIXES:
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.PHONY: help demo test lint types docs bench clean distclean FORCE
+
+BIN := .venv/bin
+# Versions are pinned for the build requirements too: older pips read the first variable in the build environment, newer ones the second.
+PIP := PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet
+
+help:
+	@echo 'make demo       simulate, scan adaptively, reconstruct, and write a report (creates .venv on first use)'
+	@echo 'make test       all checks: ruff, mypy, import-linter, pytest with the code in the docs'
+	@echo 'make lint       ruff check, ruff format --check, import-linter'
+	@echo 'make types      mypy'
+	@echo 'make docs       run the code and check the commands and links in README.md and docs/'
+	@echo 'make bench      time the hot paths'
+	@echo 'make clean      remove caches and build products; make distclean removes .venv as well'
+
+demo: .venv/.stamp-run
+	@$(BIN)/adaptycho demo
+
+test: .venv/.stamp-test
+	@echo '== ruff check'
+	@$(BIN)/ruff check .
+	@echo '== ruff format --check'
+	@$(BIN)/ruff format --check .
+	@echo '== mypy'
+	@$(BIN)/mypy src
+	@echo '== import-linter'
+	@$(BIN)/lint-imports
+	@echo '== pytest'
+	@$(BIN)/python -m pytest
+
+lint: .venv/.stamp-test
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/lint-imports
+
+types: .venv/.stamp-test
+	@$(BIN)/mypy src
+
+docs: .venv/.stamp-test
+	@$(BIN)/python -m pytest tests/test_docs.py
+
+bench: .venv/.stamp-run
+	@$(BIN)/adaptycho bench
+
+clean:
+	@rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@find src tests -depth -name __pycache__ -type d -exec rm -rf {} +
+
+distclean: clean
+	@rm -rf .venv
+
+# A stamp is written last, so an interrupted installation is simply taken up again.
+.venv/.stamp-test: pyproject.toml constraints.txt .venv/.place
+	@echo 'installing adaptycho and its test tools into .venv (about a minute the first time)'
+	@$(PIP) -c constraints.txt -e '.[test]'
+	@touch $@ .venv/.stamp-run
+
+.venv/.stamp-run: pyproject.toml constraints.txt .venv/.place
+	@echo 'installing adaptycho into .venv (about a minute the first time)'
+	@$(PIP) -c constraints.txt -e .
+	@touch $@
+
+# .place holds the path .venv was made for: a tree that was copied or moved needs a new one, since its scripts and the link to src are absolute.
+ifneq "$(shell cat .venv/.place 2>/dev/null)" "$(CURDIR)"
+.venv/.place: FORCE
+endif
+.venv/.place:
+	@for python in python3.11 python3 ''; do \
+		if [ -n "$$python" ] && "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then break; fi; \
+	done; \
+	if [ -z "$$python" ]; then \
+		echo 'adaptycho needs Python 3.11 or newer: neither python3.11 nor python3 on the PATH is one' >&2; exit 1; \
+	fi; \
+	clear=--clear; \
+	if [ ! -e .venv/.place ] && $(BIN)/python -c 'import sys, pip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then clear=; fi; \
+	echo "making .venv with $$("$$python" --version)"; \
+	"$$python" -m venv $$clear .venv; \
+	printf '%s' '$(CURDIR)' > $@
+
+FORCE:

@@ -1,0 +1,129 @@
+"""From settings to things: the beam and grids, specimens, microscope, scanner and reconstructor that they describe."""
+
+import dataclasses
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from adaptycho import files, specimen
+from adaptycho.episode import stream
+from adaptycho.forward import Imperfections, Measurement
+from adaptycho.grid import Grid
+from adaptycho.microscope.recorded import Recorded, window
+from adaptycho.microscope.simulated import Simulated
+from adaptycho.optics import Aberrations, Setup
+from adaptycho.policy import Action, Scanner
+from adaptycho.policy.fixed import Fixed
+from adaptycho.policy.heuristic import Heuristic
+from adaptycho.reconstruct import Reconstructor
+from adaptycho.settings import Settings
+
+FULL = 100  # positions along each side of the full scan that scores refer to (the paper's 100 x 100)
+_SPECIMENS, _REFERENCE = 7, 11  # numbers that keep the random streams of specimens and reference scans apart from those of the scan
+
+
+def setup(settings: Settings) -> Setup:
+    """Geometry and beam of a simulated scan."""
+    beam, geometry = settings.beam, settings.geometry
+    grid = Grid((geometry.window, geometry.window), geometry.pixel)
+    try:
+        aberrations = Aberrations(**(beam.aberrations | {"C10": -beam.defocus}))
+    except TypeError:
+        raise ValueError(
+            f"beam.aberrations: expected Krivanek names such as C12, phi12, C30, found {', '.join(beam.aberrations)}"
+        ) from None
+    side = geometry.object
+    return Setup(
+        field=geometry.field,
+        object=files.object_grid(geometry.field, grid) if side == "auto" else Grid((side, side), geometry.pixel),
+        window=grid,
+        detector=(geometry.detector, geometry.detector),
+        semiangle=beam.semiangle,
+        energy=beam.energy,
+        wavelength=beam.wavelength or 0.0,
+        aberrations=aberrations,
+        binning=geometry.binning,
+    )
+
+
+def simulated(settings: Settings) -> Simulated:
+    """A microscope on random specimens of known potential, the same for the same seed."""
+    made = [_specimen(settings, setup(settings), number) for number in range(settings.specimen.count)]
+    imperfections = Imperfections(**dataclasses.asdict(settings.instrument))
+    return Simulated(setup(settings), torch.stack([v for v, _ in made]), settings.scan.dose, imperfections, made[0][1])
+
+
+def recording(settings: Settings) -> files.Recording:
+    """The recording to replay, cut to the part that is to be scanned."""
+    whole = files.read(Path(settings.scan.file) if settings.scan.file else files.example())
+    if settings.scan.rows == (0.0, 1.0) and settings.scan.columns == (0.0, 1.0):
+        return whole
+    cut, measurement = window(whole.setup, whole.measurement, rows=settings.scan.rows, columns=settings.scan.columns)
+    return files.Recording(cut, measurement, whole.title, whole.source, whole.licence, whole.counts_per_electron, whole.path)
+
+
+def recorded(settings: Settings) -> Recorded:
+    """A microscope that replays a recording."""
+    source = recording(settings)
+    return Recorded(source.setup, source.measurement, source.counts_per_electron)
+
+
+def scanner(settings: Settings, policy: str | None = None) -> Scanner:
+    """The scan strategy of the settings, or another one by name."""
+    name = policy or settings.scan.policy
+    if name == "heuristic":
+        h = settings.heuristic
+        return Heuristic(h.pull, h.reach, h.smooth, h.contrast, h.floor, settings.scan.defocus)
+    return Fixed(name, settings.scan.defocus)  # type: ignore[arg-type]
+
+
+def reconstructor(settings: Settings, setup: Setup) -> Reconstructor:
+    """ROP as the settings have it."""
+    r = settings.reconstruct
+    return Reconstructor(setup, r.iterations, r.loss, r.step, r.scaling, r.momentum, r.kind, r.subpixel)
+
+
+def full_scan(settings: Settings, microscope: Simulated, *, side: int = FULL) -> Measurement:
+    """A dense raster over the field of every specimen, the paper's 10,000 positions."""
+    line = torch.arange(side) / side
+    positions = torch.stack(torch.meshgrid(line, line, indexing="ij"), -1).reshape(1, -1, 2)
+    return microscope.acquire(Action(positions.expand(microscope.batch, -1, -1)), generator=stream(settings.scan.seed, -_REFERENCE))
+
+
+def reference(settings: Settings, microscope: Simulated | Recorded) -> Float[Tensor, "B h w"]:
+    """What scores refer to: the phase inside the field from the full scan, or from everything that was recorded.
+
+    The full scan is taken and reconstructed one specimen at a time, so that memory does not grow with their number.
+    """
+    descent = reconstructor(settings, microscope.setup)
+    if isinstance(microscope, Recorded):
+        return microscope.setup.crop(descent(microscope.measurement).phase)
+    if settings.reconstruct.step != "auto" and settings.reconstruct.scaling == "none":
+        descent = dataclasses.replace(descent, step=settings.reconstruct.reference_step)
+    phases = []
+    for b in range(microscope.batch):
+        alone = Simulated(
+            microscope.setup, microscope.potential[b : b + 1], microscope.dose, microscope.imperfections, microscope.thickness
+        )
+        phases.append(microscope.setup.crop(descent(full_scan(settings, alone)).phase))
+    return torch.cat(phases)
+
+
+def truth_in_field(microscope: Simulated) -> Float[Tensor, "B h w"]:
+    """True projected phase inside the field."""
+    potential = microscope.potential.real if microscope.potential.is_complex() else microscope.potential
+    return microscope.setup.crop(potential.sum(1) if potential.ndim == 4 else potential)
+
+
+def _specimen(settings: Settings, setup: Setup, number: int) -> tuple[Tensor, float]:
+    """Potential of one specimen, and the distance between its slices in Å."""
+    wanted = settings.specimen
+    generator = stream(settings.scan.seed * 4096 + number, -_SPECIMENS)
+    unit = specimen.structure(wanted.structure)
+    atoms = specimen.sample(wanted.family, unit, setup.field, setup.object.extent, generator=generator, **wanted.options)
+    values = specimen.potential(atoms, setup, thermal=wanted.thermal, absorption=wanted.absorption, slices=wanted.slices)
+    if wanted.contamination:
+        values = specimen.contaminate(values, setup.object, phase=wanted.contamination, generator=generator)
+    return values, wanted.thickness or float(atoms.cell[2, 2]) / wanted.slices

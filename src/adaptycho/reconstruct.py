@@ -1,0 +1,334 @@
+"""ROP: the potential from diffraction patterns by gradient descent on Eq. 2, many data sets at once.
+
+With psi = P(r - R_p) exp(iV), Psi = F psi and chi = F^H[(dL/dI) Psi], the Wirtinger gradient dL/dV* is `-i conj(psi) chi` summed over
+positions: twice its real part is the derivative by Re V, twice its imaginary part that by Im V. For Eq. 2, dL/dI = 2 (I - J).
+
+The normalisation in which the paper's step 5.25e2 holds: probe and patterns of unit sum (counts divided by the dose), orthonormal transforms,
+V <- V - alpha dL/dV* with the gradient *summed* over positions. With the 1/P of Eq. 2 the same step would be P times larger. A constant
+added to V changes no pattern, so it is free: its gradient is zero, descent from V = 0 leaves it near zero, and comparisons must remove it
+(`adaptycho.metrics.align`).
+"""
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float, Int, Shaped
+from torch import Tensor
+
+from adaptycho import kernels
+from adaptycho.forward import Measurement, transmission
+from adaptycho.grid import fft2, ifft2
+from adaptycho.optics import Setup
+
+CHUNK_BYTES = 1 << 20  # waves in work at a time: what a core's own cache holds
+LANE = (
+    1024  # a data set with more positions is summed in up to four lanes, whatever the number of threads: the result does not depend on it
+)
+SOFT = 0.05  # the illumination that scales a step is at least this fraction of its maximum
+
+
+@dataclass(frozen=True, eq=False)
+class Reconstruction:
+    """A potential and how it came about; handed back as `start`, the descent goes on from it.
+
+    Attributes:
+        potential: sigma V in rad on the object grid; complex if absorption is reconstructed. The constant phase is free.
+        loss: loss before each iteration so far, per position.
+        velocity: last update, which momentum carries on.
+        step: step in use, one for each data set.
+        count: number of patterns it was made from.
+        held: where an automatic step would go back to, potential and gradient, if there was one.
+    """
+
+    potential: Shaped[Tensor, "B H W"]
+    loss: Float[Tensor, "B I"]
+    velocity: Shaped[Tensor, "B H W"]
+    step: Float[Tensor, " B"]
+    count: Int[Tensor, " B"]
+    held: tuple[Shaped[Tensor, "B H W"], Shaped[Tensor, "B H W"]] | None = None
+
+    @property
+    def phase(self) -> Float[Tensor, "B H W"]:
+        """Real part of the potential in rad."""
+        return self.potential.real if self.potential.is_complex() else self.potential
+
+
+@dataclass(frozen=True)
+class Reconstructor:
+    """Regularised optimisation for ptychography, stripped to the object: `reconstructor(measurement)` gives a `Reconstruction`.
+
+    Defaults are the paper's: five plain steps of 5.25e2 on Eq. 2. `best()` gives the settings that reconstruct best.
+
+    Attributes:
+        setup: geometry and beam.
+        iterations: gradient steps.
+        loss: `intensity` (Eq. 2), `amplitude` or `poisson`; the last two are safe where no electron was counted.
+        step: step size; `auto` starts from the loss's curvature and adapts: back and halved when the loss rises, a little longer when not.
+        scaling: `none`, or `illumination` to divide the step by the summed probe intensity at each pixel.
+        momentum: fraction of the last update that is carried on.
+        kind: `potential` (real V) or `complex` (with absorption).
+        subpixel: probes are placed on a lattice of 1/subpixel of a pixel; bounds the table of shifted probes to subpixel^2 entries.
+        mask: detector pixels to believe, (Q, Q), zero frequency in the corner, 1 or 0; all if None.
+    """
+
+    setup: Setup
+    iterations: int = 5
+    loss: kernels.Loss = "intensity"
+    step: float | Literal["auto"] = 525.0
+    scaling: Literal["none", "illumination"] = "none"
+    momentum: float = 0.0
+    kind: Literal["potential", "complex"] = "potential"
+    subpixel: int = 16
+    mask: Tensor | None = field(default=None, compare=False)
+
+    def __post_init__(self) -> None:
+        if self.loss not in kernels.LOSSES:
+            raise ValueError(f"loss: expected one of {', '.join(kernels.LOSSES)}, got {self.loss!r}")
+        for name in ("iterations", "subpixel"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
+        if self.step != "auto" and not self.step > 0:
+            raise ValueError(f"step: expected a positive number or 'auto', got {self.step!r}")
+        if not 0 <= self.momentum < 1:
+            raise ValueError(f"momentum: expected a number from 0 to below 1, got {self.momentum}")
+        if self.mask is not None and tuple(self.mask.shape) != self.setup.detector:
+            raise ValueError(f"mask: expected the detector's shape {self.setup.detector}, got {tuple(self.mask.shape)}")
+
+    @classmethod
+    def best(cls, setup: Setup, *, iterations: int = 20, **changes: Any) -> "Reconstructor":
+        """The settings that reconstruct best: amplitude loss, step scaled by illumination and adapted, momentum."""
+        settings: dict[str, Any] = {"loss": "amplitude", "step": "auto", "scaling": "illumination", "momentum": 0.7} | changes
+        return cls(setup, iterations=iterations, **settings)
+
+    def __call__(self, measurement: Measurement, start: Reconstruction | None = None) -> Reconstruction:
+        """Reconstructs B data sets at once, each in its own thread, with `torch.get_num_threads()` of them at work.
+
+        Args:
+            measurement: B data sets, ragged or not.
+            start: a reconstruction to go on from, of the same or fewer patterns; from V = 0 if None.
+        """
+        result = None
+        for result in self.steps(measurement, start):
+            pass
+        assert result is not None
+        return result
+
+    def steps(self, measurement: Measurement, start: Reconstruction | None = None) -> Iterator[Reconstruction]:
+        """The same, yielding after every iteration. The last loss belongs to the potential before the step just made."""
+        real = measurement.positions.dtype
+        dtype = real.to_complex() if self.kind == "complex" else real
+        shape = (len(measurement), *self.setup.object.shape)
+        if tuple(measurement.patterns.shape[2:]) != self.setup.detector:
+            raise ValueError(f"patterns: expected the detector's shape {self.setup.detector}, got {tuple(measurement.patterns.shape[2:])}")
+        if start is not None and tuple(start.potential.shape) != shape:
+            raise ValueError(f"start: expected a potential of shape {shape}, got {tuple(start.potential.shape)}")
+        probes, problems = self._prepare(measurement)
+        for b, problem in enumerate(problems):
+            blank = torch.zeros(shape[1:], dtype=dtype, device=measurement.positions.device)
+            problem.potential = blank if start is None else start.potential[b].to(dtype).clone()
+            problem.velocity = torch.zeros_like(blank) if start is None else start.velocity[b].to(dtype).clone()
+            problem.step = self._first_step(problem) if start is None else float(start.step[b])
+            problem.losses = [] if start is None else start.loss[b].tolist()
+            if start is not None and start.held is not None and int(start.count[b]) == len(problem.which):
+                problem.held = start.held[0][b].to(dtype), start.held[1][b].to(dtype)
+        threads = torch.get_num_threads()
+        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            sets, lanes = (pool.map, map) if len(problems) > 1 and threads > 1 else (map, pool.map if threads > 1 else map)
+            for _ in range(self.iterations):
+                with _one_thread_each():
+                    list(sets(lambda p: self._iterate(p, probes, lanes), problems))
+                yield _collect(problems)
+
+    def gradient(self, measurement: Measurement, potential: Shaped[Tensor, "B H W"]) -> tuple[Float[Tensor, " B"], Shaped[Tensor, "B H W"]]:
+        """Loss per position at a given potential, and its Wirtinger gradient dL/dV* summed over positions, as a step would use it.
+
+        Twice its real part is the derivative of the summed loss by Re V, twice its imaginary part that by Im V; for a real potential only
+        the real part is given. Divided by the illumination where the step is.
+        """
+        probes, problems = self._prepare(measurement)
+        results = []
+        for problem, v in zip(problems, potential, strict=True):
+            problem.potential = v
+            results.append(self._gradient(problem, probes, map))
+        return torch.tensor([r[0] for r in results], dtype=torch.float64), torch.stack([r[1] for r in results])
+
+    def _prepare(self, measurement: Measurement) -> tuple[Tensor, list["_DataSet"]]:
+        """Checks the data and builds the table of distinct shifted probes and, for each data set, where it uses them."""
+        setup, k = self.setup, measurement.positions.shape[1]
+        used = torch.arange(k, device=measurement.positions.device) < measurement.lengths.to(measurement.positions.device)[:, None]
+        if bool((measurement.lengths < 1).any()):
+            raise ValueError("measurement: expected at least one pattern in each data set, got none")
+        if bool((measurement.dose[used] <= 0).any()):
+            b, i = ((measurement.dose <= 0) & used).nonzero()[0].tolist()
+            raise ValueError(f"dose: expected positive counts, got {float(measurement.dose[b, i]):g} for pattern {i} of data set {b}")
+        corner, offset = setup.place(measurement.positions.reshape(-1, 2))
+        lattice = (offset * self.subpixel).round().long()
+        _check_inside(corner.view(-1, k, 2), used, setup)
+        focus, which_focus = torch.unique(measurement.defocus.reshape(-1), return_inverse=True)
+        spectra = setup.spectra(focus).to(measurement.positions.dtype.to_complex())
+        items = torch.arange(len(measurement), device=corner.device).repeat_interleave(k) if spectra.ndim == 4 and len(spectra) > 1 else 0
+        spectra = spectra.reshape(-1, *setup.window.shape)
+        # One number for spectrum, y and x: sorting numbers is ten times faster than sorting rows.
+        base = 2 * self.subpixel
+        key = ((items * len(focus) + which_focus) * base + lattice[:, 0] + self.subpixel) * base + lattice[:, 1] + self.subpixel
+        distinct, which = torch.unique(key[used.reshape(-1)], return_inverse=True)
+        shift = torch.stack([distinct // base % base, distinct % base], 1) - self.subpixel
+        probes = _probe_table(spectra, distinct // base**2, shift, self.subpixel)
+        everywhere = torch.zeros(len(measurement) * k, dtype=torch.int64, device=which.device)
+        everywhere[used.reshape(-1)] = which
+        everywhere, corner = everywhere.view(-1, k), corner.view(-1, k, 2)
+        mask = torch.ones(setup.detector) if self.mask is None else self.mask
+        weight = mask.to(measurement.positions)
+        problems = [
+            _DataSet(
+                which=everywhere[b, :n].contiguous(),
+                corner=corner[b, :n].contiguous(),
+                patterns=measurement.patterns[b, :n].contiguous(),
+                scale=(1 / measurement.dose[b, :n]).to(measurement.positions.dtype),
+                weight=weight,
+            )
+            for b, n in enumerate(measurement.lengths.tolist())
+        ]
+        for problem in problems:
+            if self.scaling == "illumination" or self.step == "auto":
+                problem.illumination = _illumination(probes, problem, setup.object.shape)
+        return probes, problems
+
+    def _first_step(self, problem: "_DataSet") -> float:
+        if self.step != "auto":
+            return float(self.step)
+        # The inverse curvature along V of each loss, per unit of summed probe intensity.
+        if self.loss == "intensity":
+            brightest = (problem.patterns.sum(0, dtype=torch.float64).amax() / problem.patterns.shape[0]) * float(problem.scale.mean())
+            step = 1 / (2 * float(brightest))
+        else:
+            step = {"amplitude": 1.0, "poisson": 0.5}[self.loss]
+        return step if self.scaling == "illumination" else step / float(problem.illumination.amax())
+
+    def _iterate(self, problem: "_DataSet", probes: Tensor, lanes: Callable[..., Iterable[Any]]) -> None:
+        loss, gradient = self._gradient(problem, probes, lanes)
+        if self.step == "auto" and problem.losses and problem.held is not None and not loss <= problem.losses[-1]:
+            # Downhill it was not (nan is not either): back to where we stood, half a step from there, momentum forgotten.
+            problem.potential, gradient, loss = problem.held[0], problem.held[1], problem.losses[-1]
+            problem.velocity = torch.zeros_like(problem.velocity)
+            problem.step /= 2
+        elif self.step == "auto" and problem.held is not None:
+            problem.step *= 1.1
+        problem.losses.append(loss)
+        if self.step == "auto":
+            problem.held = (problem.potential.clone(), gradient)
+        problem.velocity = self.momentum * problem.velocity - problem.step * gradient
+        problem.potential = problem.potential + problem.velocity
+
+    def _gradient(self, problem: "_DataSet", probes: Tensor, lanes: Callable[..., Iterable[Any]]) -> tuple[float, Tensor]:
+        """Loss per position, and the Wirtinger gradient summed over positions (divided by the illumination if asked)."""
+        through = transmission(problem.potential)
+        count = len(problem.which)
+        cuts = min(4, max(1, count // LANE))
+        bounds = [(count * i // cuts, count * (i + 1) // cuts) for i in range(cuts)]
+        sums = list(lanes(lambda ends: self._lane(problem, probes, through, *ends), bounds))
+        back, loss = sum(s[1] for s in sums), sum(s[0] for s in sums)
+        gradient = back.imag if self.kind == "potential" else -1j * back
+        if self.scaling == "illumination":
+            gradient = gradient / problem.illumination
+        return loss / count, gradient
+
+    def _lane(self, problem: "_DataSet", probes: Tensor, through: Tensor, first: int, last: int) -> tuple[float, Tensor]:
+        """Sums loss and conj(psi) chi over a run of positions, chunk by chunk."""
+        chunk = max(1, CHUNK_BYTES // (probes[0].numel() * probes.element_size()))
+        back, loss = torch.zeros_like(through), 0.0
+        waves = torch.empty(min(chunk, last - first), *probes.shape[1:], dtype=probes.dtype, device=probes.device)
+        for i in range(first, last, chunk):
+            part = slice(i, min(i + chunk, last))
+            psi = waves[: part.stop - part.start]
+            kernels.exit_waves(probes, problem.which[part], through, problem.corner[part], psi)
+            far = fft2(psi)
+            loss += kernels.residual(far, problem.patterns[part], problem.scale[part], problem.weight, self.loss, self.setup.binning)
+            kernels.scatter(psi, ifft2(far), problem.corner[part], back)
+        return loss, back
+
+
+@dataclass
+class _DataSet:
+    """One data set while it is worked on."""
+
+    which: Tensor
+    corner: Tensor
+    patterns: Tensor
+    scale: Tensor
+    weight: Tensor
+    illumination: Tensor = field(default_factory=lambda: torch.ones(()))
+    potential: Tensor = field(default_factory=lambda: torch.zeros(()))
+    velocity: Tensor = field(default_factory=lambda: torch.zeros(()))
+    step: float = 0.0
+    losses: list[float] = field(default_factory=list)
+    held: tuple[Tensor, Tensor] | None = None
+
+
+def _probe_table(spectra: Tensor, which: Tensor, shift: Tensor, subpixel: int) -> Tensor:
+    """Probes (M, N, N): of spectrum `which`, shifted by `shift` (y, x) in 1/subpixel of a pixel and centred in the window.
+
+    A Fourier sum over the frequencies inside the aperture only, separable, as two matrix products: cheaper than M inverse transforms.
+    """
+    inside = spectra.abs().sum(0) > 0
+    rows, columns = inside.any(1).nonzero()[:, 0], inside.any(0).nonzero()[:, 0]
+
+    def waves(n: int, frequencies: Tensor, steps: Tensor) -> Tensor:
+        # All phases are multiples of one angle, so they are looked up, exactly, instead of calculated.
+        turn = torch.arange(n * subpixel, dtype=torch.float64, device=steps.device) * (2 * math.pi / (n * subpixel))
+        roots = (torch.polar(torch.ones_like(turn), turn) / math.sqrt(n)).to(spectra.dtype)
+        k = torch.where(frequencies < (n + 1) // 2, frequencies, frequencies - n)
+        x = (torch.arange(n, device=steps.device) - n // 2) * subpixel - steps[:, None]
+        return roots[(k * x[:, :, None]) % len(roots)]
+
+    down, y = torch.unique(shift[:, 0], return_inverse=True)
+    right, x = torch.unique(shift[:, 1], return_inverse=True)
+    across = torch.einsum("urc,sxc->usrx", spectra[:, rows][:, :, columns], waves(spectra.shape[2], columns, right))
+    return torch.bmm(waves(spectra.shape[1], rows, down)[y], across[which, x])
+
+
+def _illumination(probes: Tensor, problem: _DataSet, shape: tuple[int, int]) -> Tensor:
+    """Summed probe intensity at each object pixel, softened so that a step stays finite where the beam never was."""
+    open_, total = torch.ones(shape, dtype=probes.dtype, device=probes.device), torch.zeros(shape, dtype=probes.dtype, device=probes.device)
+    for which, corner in zip(problem.which.split(32), problem.corner.split(32), strict=True):
+        waves = torch.empty(len(which), *probes.shape[1:], dtype=probes.dtype, device=probes.device)
+        kernels.exit_waves(probes, which, open_, corner, waves)
+        kernels.scatter(waves, waves, corner, total)
+    return total.real + SOFT * total.real.amax()
+
+
+def _check_inside(corner: Tensor, used: Tensor, setup: Setup) -> None:
+    """The compiled loops do not look where they write."""
+    room = torch.tensor(setup.object.shape, device=corner.device) - torch.tensor(setup.window.shape, device=corner.device)
+    outside = ((corner < 0) | (corner > room)).any(-1) & used
+    if bool(outside.any()):
+        b, i = outside.nonzero()[0].tolist()
+        raise ValueError(f"positions: expected fractions of the field from 0 to 1, got position {i} of data set {b} off the object")
+
+
+@contextmanager
+def _one_thread_each() -> Iterator[None]:
+    """Torch's own threads would compete with ours; put back even if something fails."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _collect(problems: list[_DataSet]) -> Reconstruction:
+    holding = [p.held for p in problems if p.held is not None]
+    return Reconstruction(
+        torch.stack([p.potential for p in problems]),
+        torch.tensor([p.losses for p in problems], dtype=torch.float64),
+        torch.stack([p.velocity for p in problems]),
+        torch.tensor([p.step for p in problems], dtype=torch.float64),
+        torch.tensor([len(p.which) for p in problems]),
+        (torch.stack([h[0] for h in holding]), torch.stack([h[1] for h in holding])) if holding else None,
+    )

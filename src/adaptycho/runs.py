@@ -1,0 +1,293 @@
+"""A run folder: everything a scan was told, everything it recorded, and enough to go on after a power cut.
+
+```
+RUN/
+  settings.toml       every setting of the scan
+  run.json            versions, machine, command, input file and its checksum
+  subsequences/000.h5 one sub-sequence: requested and reported positions, patterns (zero frequency in the centre), dose, defocus
+  states/000.h5       phase inside the field after it, loss, scores, seconds
+  reference.h5        what scores refer to
+  result.h5           the final potential and probe
+  report.html
+```
+
+A sub-sequence is on disk, complete and flushed, before the next decision. A run is taken up by running the same loop again: sub-sequences
+on disk are read instead of acquired, decisions follow from them, and randomness depends on the seed and the sub-sequence only.
+"""
+
+import hashlib
+import json
+import os
+import platform
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import torch
+from torch import Tensor
+
+from adaptycho import build, files, settings
+from adaptycho.episode import State, run, split_evenly
+from adaptycho.evaluate import Scores, score
+from adaptycho.forward import Measurement
+from adaptycho.microscope import Microscope
+from adaptycho.optics import Setup
+from adaptycho.policy import Action
+from adaptycho.settings import Settings
+
+FORMAT = "adaptycho run 1"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder on disk."""
+
+    path: Path
+    settings: Settings
+
+    @classmethod
+    def create(cls, path: Path, chosen: Settings) -> "Run":
+        """Starts a run in a new or empty folder.
+
+        Raises:
+            ValueError: there is something in the folder already; nothing is touched.
+        """
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise ValueError(f"{path}: expected a new or empty folder for the run, found one with something in it (go on with `resume`)")
+        (path / "subsequences").mkdir(parents=True, exist_ok=True)
+        (path / "states").mkdir(exist_ok=True)
+        _write_text(path / "run.json", json.dumps(_provenance(chosen), indent=2) + "\n")
+        _write_text(path / "settings.toml", settings.dump(chosen))  # last: a folder with settings is a run that can be resumed
+        return cls(path, chosen)
+
+    @classmethod
+    def open(cls, path: Path) -> "Run":
+        """Opens a run to look at it or go on with it.
+
+        Raises:
+            ValueError: the folder is not a run.
+        """
+        if not (path / "settings.toml").is_file():
+            raise ValueError(
+                f"{path}: expected a run folder with settings.toml, found {'none in it' if path.is_dir() else 'no such folder'}"
+            )
+        return cls(path, settings.load(path / "settings.toml"))
+
+    @property
+    def lengths(self) -> list[int]:
+        """Number of positions of each sub-sequence."""
+        return split_evenly(self.settings.scan.positions, self.settings.scan.subsequences)
+
+    @property
+    def recorded(self) -> int:
+        """Sub-sequences that are on disk, whole."""
+        return len(list((self.path / "subsequences").glob("[0-9][0-9][0-9].h5")))
+
+
+@dataclass
+class Journal:
+    """A microscope that keeps what it records: sub-sequences on disk are read, new ones are written before they are handed on.
+
+    Attributes:
+        microscope: the one that acquires what is not on disk yet.
+        folder: where sub-sequences are kept.
+        taken: sub-sequences handed on so far.
+    """
+
+    microscope: Microscope
+    folder: Path
+    taken: int = field(default=0, init=False)
+
+    @property
+    def setup(self) -> Setup:
+        """Geometry and beam."""
+        return self.microscope.setup
+
+    @property
+    def batch(self) -> int:
+        """Number of specimens."""
+        return self.microscope.batch
+
+    def acquire(self, action: Action, *, generator: torch.Generator) -> Measurement:
+        """The next sub-sequence, from disk if it was recorded before."""
+        path = self.folder / f"{self.taken:03d}.h5"
+        if path.exists():
+            requested, measurement = _read_subsequence(path)
+            if requested.shape != action.positions.shape or not torch.allclose(requested, action.positions.float(), atol=1e-5):
+                warnings.warn(f"{path}: other positions were requested when it was recorded; what was recorded is kept", stacklevel=2)
+        else:
+            measurement = self.microscope.acquire(action, generator=generator)
+            _write_subsequence(path, action, measurement)
+        self.taken += 1
+        return measurement
+
+
+def execute(target: Run, progress: Callable[[State, Scores | None], None] = lambda state, scores: None) -> Iterator[State]:
+    """Runs or goes on with a scan, yielding the state after each sub-sequence; at the end the folder holds the result.
+
+    Args:
+        target: the run folder.
+        progress: told of each sub-sequence, with its scores if there is a reference.
+    """
+    chosen = target.settings
+    microscope = microscope_of(chosen)
+    reference = _reference(target, microscope)
+    journal = Journal(microscope, target.path / "subsequences")
+    descent = build.reconstructor(chosen, microscope.setup)
+    state = None
+    for state in run(journal, build.scanner(chosen), descent, target.lengths, seed=chosen.scan.seed, warm=chosen.scan.warm):
+        scores = score(state.potential, reference)
+        _write_state(target.path / "states" / f"{state.number - 1:03d}.h5", state, scores)
+        progress(state, scores)
+        yield state
+    assert state is not None
+    result = state.reconstruction
+    probe = torch.fft.fftshift(microscope.setup.probe(), dim=(-2, -1))
+    arrays = {"potential": result.potential, "loss": result.loss, "phase_in_field": state.potential, "probe": probe}
+    _write_arrays(target.path / "result.h5", arrays, _units(microscope.setup))
+
+
+def microscope_of(chosen: Settings) -> Microscope:
+    """The microscope of a run's settings."""
+    return build.recorded(chosen) if chosen.scan.microscope == "recorded" else build.simulated(chosen)
+
+
+def read_states(target: Run) -> list[dict[str, Any]]:
+    """What was known after each sub-sequence that is on disk: phase in the field, loss, scores, seconds, positions, dose."""
+    found = []
+    for path in sorted((target.path / "states").glob("[0-9][0-9][0-9].h5")):
+        requested, measurement = _read_subsequence(target.path / "subsequences" / path.name)
+        with _open(path) as file:
+            found.append(
+                {
+                    "requested": requested,
+                    "measurement": measurement,
+                    "potential": torch.from_numpy(file["phase_in_field"][:]),
+                    "loss": torch.from_numpy(file["loss"][:]),
+                    "scores": {k: file["scores"][k][:] for k in file["scores"]},
+                    "seconds": {k: float(v) for k, v in file["seconds"].attrs.items()},
+                }
+            )
+    return found
+
+
+def read_reference(target: Run) -> Tensor:
+    """What the run's scores refer to, (B, h, w)."""
+    with _open(target.path / "reference.h5") as file:
+        return torch.from_numpy(file["phase_in_field"][:])
+
+
+def _reference(target: Run, microscope: Any) -> Tensor:
+    path = target.path / "reference.h5"
+    if not path.exists():
+        _write_arrays(path, {"phase_in_field": build.reference(target.settings, microscope)}, _units(microscope.setup))
+    return read_reference(target)
+
+
+def _write_subsequence(path: Path, action: Action, measurement: Measurement) -> None:
+    arrays = {
+        "requested": action.positions.float(),
+        "positions": measurement.positions,
+        "dose": measurement.dose,
+        "defocus": measurement.defocus,
+        "patterns": torch.fft.fftshift(measurement.patterns, dim=(-2, -1)),
+    }
+    attributes = {
+        "positions": "fractions (y, x) of the scan field",
+        "patterns": "counts, zero frequency in the centre",
+        "defocus": "Å, underfocus",
+    }
+    _write_arrays(path, arrays, attributes)
+
+
+def _read_subsequence(path: Path) -> tuple[Tensor, Measurement]:
+    with _open(path) as file:
+        try:
+            requested, positions, dose, defocus, patterns = (
+                torch.from_numpy(file[k][:]) for k in ("requested", "positions", "dose", "defocus", "patterns")
+            )
+        except KeyError as error:
+            raise ValueError(f"{path}: expected a sub-sequence with positions and patterns, found one without ({error})") from None
+    return requested, Measurement(positions, torch.fft.ifftshift(patterns, dim=(-2, -1)), dose, defocus)
+
+
+def _write_state(path: Path, state: State, scores: Scores) -> None:
+    arrays = {"phase_in_field": state.potential, "loss": state.reconstruction.loss}
+    named = {f"scores/{k}": getattr(scores, k) for k in ("ssim", "ssim_aligned", "correlation")}
+    _write_arrays(path, arrays | named, {}, {"seconds": state.seconds})
+
+
+def _write_arrays(
+    path: Path, arrays: Mapping[str, Tensor], attributes: Mapping[str, Any], groups: Mapping[str, Mapping[str, float]] | None = None
+) -> None:
+    """Writes an HDF5 file so that it is there whole or not at all, also after a power cut."""
+    part = path.with_suffix(".part")
+    with h5py.File(part, "w") as file:
+        file.attrs["format"] = FORMAT
+        file.attrs.update(attributes)
+        for name, values in arrays.items():
+            many = values.ndim >= 3
+            file.create_dataset(
+                name, data=values.numpy(), chunks=True if many else None, compression="gzip" if many else None, shuffle=many or None
+            )
+        for name, numbers in (groups or {}).items():
+            file.create_group(name).attrs.update(numbers)
+    _publish(part, path)
+
+
+def _write_text(path: Path, text: str) -> None:
+    part = path.with_suffix(".part")
+    part.write_text(text, encoding="utf-8")
+    _publish(part, path)
+
+
+def _publish(part: Path, path: Path) -> None:
+    """Flushes a finished file to the disk, then gives it its name, then flushes the folder."""
+    for name, flags in ((part, os.O_RDONLY), (None, 0), (path.parent, os.O_RDONLY)):
+        if name is None:
+            part.replace(path)
+            continue
+        handle = os.open(name, flags)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _open(path: Path) -> h5py.File:
+    try:
+        return h5py.File(path, "r")
+    except FileNotFoundError:
+        raise ValueError(f"{path}: expected a file of the run, found none") from None
+    except OSError as error:
+        raise ValueError(f"{path}: expected a whole HDF5 file, found a damaged one ({error})") from None
+
+
+def _units(setup: Setup) -> dict[str, Any]:
+    return {"pixel": setup.object.pixel, "pixel_unit": "Å", "field": np.array(setup.field), "field_unit": "Å (y, x)", "phase_unit": "rad"}
+
+
+def _provenance(chosen: Settings) -> dict[str, Any]:
+    names = ("adaptycho", "torch", "numpy", "scipy", "numba", "h5py", "scikit-image", "ase")
+    facts: dict[str, Any] = {
+        "format": FORMAT,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "versions": {name: version(name) for name in names},
+        "threads": torch.get_num_threads(),
+        "seed": chosen.scan.seed,
+    }
+    if chosen.scan.microscope == "recorded":
+        source = Path(chosen.scan.file) if chosen.scan.file else files.example()
+        if source.is_file():
+            facts["input"] = {"file": source.name, "sha256": hashlib.sha256(source.read_bytes()).hexdigest()}
+    return facts

@@ -144,7 +144,7 @@ def _table(part: Comparison, summary: dict[str, Any]) -> report.Table:
         rows.append((name, values[0], f"{low:.3f} to {high:.3f}", f"{100 * gain:+.1f} %", values[1], values[2]))
     caption = {
         "simulated": f"Mean of {count} specimens with a 95 % bootstrap interval; Q is the relative gain in SSIM over the random scan.",
-        "recorded": f"Mean of {count} scans, one on each half of the recorded positions; Q is the relative gain in SSIM over the random scan.",
+        "recorded": f"Mean of {count} scans, one on each half of the recorded positions; Q is the gain in SSIM over the random scan.",
     }[part.name]
     title = {"simulated": "Simulated MoS2", "recorded": "Recorded rotavirus particles"}[part.name]
     columns = ("strategy", "SSIM", "95 % interval", "Q over random", "SSIM, aligned", "correlation")

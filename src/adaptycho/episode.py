@@ -1,7 +1,7 @@
 """The one adaptive-scan loop: look, decide, acquire, reconstruct, again (Fig. 2).
 
-A simulated microscope, recorded data and an instrument run through it alike, and so does every scan strategy. Randomness is derived from the
-seed and the number of the sub-sequence, so any sub-sequence can be repeated without repeating those before it.
+A simulated microscope, recorded data and an instrument run through it alike, and so does every scan strategy. Randomness is derived from
+the seed and the number of the sub-sequence, so any sub-sequence can be repeated without repeating those before it.
 """
 
 import time

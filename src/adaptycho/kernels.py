@@ -1,16 +1,17 @@
-"""The three passes of one ROP iteration between its two Fourier transforms, over one chunk of patterns.
+"""The three passes of one ROP iteration around its two Fourier transforms, over one chunk of patterns, and the probes they start from.
 
-On a CPU each is one compiled loop (numba) that reads and writes every number once; on other devices, and for detectors that crop or bin, plain
-torch does the same (compared with the compiled loops on the CPU; untested on a GPU). The interpreter lock is released, so data sets run side by
-side in threads.
+On a CPU each pass is one compiled loop (numba) that reads and writes every number once; on other devices, and for detectors that crop or
+bin, plain torch does the same (compared with the compiled loops on the CPU; untested on a GPU). The interpreter lock is released, so data
+sets run side by side in threads.
 """
 
+import math
 from typing import Literal
 
 import numba
 import numpy as np
 import torch
-from jaxtyping import Complex, Int, Shaped
+from jaxtyping import Complex, Float, Int, Shaped
 from torch import Tensor
 
 Loss = Literal["intensity", "amplitude", "poisson"]
@@ -63,6 +64,42 @@ def scatter(
         _scatter(waves.numpy(), back.numpy(), corner.numpy(), gradient.numpy())
     else:
         _scatter_torch(waves, back, corner, gradient)
+
+
+def probe_table(
+    spectra: Complex[Tensor, "S N N2"], which: Int[Tensor, " M"], shift: Int[Tensor, "M 2"], subpixel: int
+) -> Complex[Tensor, "M N N2"]:
+    """Probes: of spectrum `which`, shifted by `shift` (y, x) in 1/subpixel of a pixel and centred in the window.
+
+    A Fourier sum over the frequencies inside the aperture only, separable, as two matrix products: cheaper than M inverse transforms.
+    """
+    inside = spectra.abs().sum(0) > 0
+    rows, columns = inside.any(1).nonzero()[:, 0], inside.any(0).nonzero()[:, 0]
+
+    def waves(n: int, frequencies: Tensor, steps: Tensor) -> Tensor:
+        # All phases are multiples of one angle, so they are looked up, exactly, instead of calculated.
+        turn = torch.arange(n * subpixel, dtype=torch.float64, device=steps.device) * (2 * math.pi / (n * subpixel))
+        roots = (torch.polar(torch.ones_like(turn), turn) / math.sqrt(n)).to(spectra.dtype)
+        k = torch.where(frequencies < (n + 1) // 2, frequencies, frequencies - n)
+        x = (torch.arange(n, device=steps.device) - n // 2) * subpixel - steps[:, None]
+        return roots[(k * x[:, :, None]) % len(roots)]
+
+    down, y = torch.unique(shift[:, 0], return_inverse=True)
+    right, x = torch.unique(shift[:, 1], return_inverse=True)
+    across = torch.einsum("urc,sxc->usrx", spectra[:, rows][:, :, columns], waves(spectra.shape[2], columns, right))
+    return torch.bmm(waves(spectra.shape[1], rows, down)[y], across[which, x])
+
+
+def illumination(
+    probes: Complex[Tensor, "M N N2"], which: Int[Tensor, " K"], corner: Int[Tensor, "K 2"], shape: tuple[int, int]
+) -> Float[Tensor, "H W"]:
+    """Summed probe intensity at each object pixel."""
+    open_, total = (torch.full(shape, value, dtype=probes.dtype, device=probes.device) for value in (1.0, 0.0))
+    for chosen, where in zip(which.split(32), corner.split(32), strict=True):
+        waves = torch.empty(len(chosen), *probes.shape[1:], dtype=probes.dtype, device=probes.device)
+        exit_waves(probes, chosen, open_, where, waves)
+        scatter(waves, waves, where, total)
+    return total.real.contiguous()
 
 
 @_compiled

@@ -5,6 +5,7 @@ the monitor show them.
 """
 
 import math
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -106,7 +107,7 @@ def strip(scan: Scan) -> Figure:
     columns = len(shown) + (scan.reference is not None)
     low, high = _greys(scan)
     with matplotlib.rc_context(STYLE):
-        figure, axes = _panels(2, columns, scan.field)
+        figure, axes = _panels(2, columns, scan.field, lines=max(len(s.scores) for s in scan.stages))
         doses = [dose_map(scan.stages[i], scan.field, scan.probe_radius) for i in shown]
         for i, dose, above, below in zip(shown, doses, axes[0], axes[1], strict=False):
             stage = scan.stages[i]
@@ -129,8 +130,26 @@ def strip(scan: Scan) -> Figure:
         else:
             figure.legend(handles, labels, loc="outside lower left", ncols=2, frameon=False, handletextpad=0.1)
         _scale_bar(axes[0, 0], scan.field)
-        figure.colorbar(grey, ax=list(axes[0]), label="phase / rad", aspect=18, pad=0.01, ticks=MaxNLocator(4))
-        figure.colorbar(heat, ax=list(axes[1]), label="dose / e Å⁻²", aspect=18, pad=0.01, ticks=MaxNLocator(4))
+        figure.colorbar(grey, ax=list(axes[0]), label="phase / rad", aspect=18, pad=0.01, ticks=MaxNLocator(4, steps=[1, 2, 5, 10]))
+        figure.colorbar(heat, ax=list(axes[1]), label="dose / e Å⁻²", aspect=18, pad=0.01, ticks=MaxNLocator(4, steps=[1, 2, 5, 10]))
+    return figure
+
+
+def phase(image: Float[Tensor, "h w"], size: tuple[float, float], title: str = "") -> Figure:
+    """One reconstructed phase with scale bar and colour bar; grey from the 0.5th to the 99.5th percentile.
+
+    Args:
+        image: phase in rad inside the scan field.
+        size: of the field (y, x) in Å.
+        title: above the picture.
+    """
+    low, high = np.nanpercentile(_centred(image), (0.5, 99.5)).tolist()
+    with matplotlib.rc_context(STYLE):
+        figure, axes = _panels(1, 1, size, panel=4.0)
+        grey = _show(axes[0, 0], image, size, low, high if high > low else low + 1)
+        axes[0, 0].set_title(textwrap.fill(title, 60))
+        _scale_bar(axes[0, 0], size)
+        figure.colorbar(grey, ax=axes[0, 0], label="phase / rad", aspect=30, pad=0.02, ticks=MaxNLocator(5, steps=[1, 2, 5, 10]))
     return figure
 
 
@@ -141,9 +160,10 @@ def comparison(scans: Sequence[Scan], colours: dict[str, int] | None = None) -> 
     low, high = _greys(first)
     entries = [] if reference is None else [("reference", reference, "", "black")]
     entries += [(s.strategy, s.stages[-1].potential, _score_line(s.stages[-1]), _colour(colours, s.strategy)) for s in scans]
-    columns = min(len(entries), 5)
+    rows = math.ceil(len(entries) / 5)
+    columns = math.ceil(len(entries) / rows)
     with matplotlib.rc_context(STYLE):
-        figure, axes = _panels(math.ceil(len(entries) / columns), columns, first.field, panel=1.2 * PANEL)
+        figure, axes = _panels(rows, columns, first.field, panel=1.2 * PANEL, lines=max(len(s.stages[-1].scores) for s in scans))
         for axis, (name, image, line, colour) in zip(axes.flat, entries, strict=False):
             grey = _show(axis, image, first.field, low, high)
             axis.set_title(name, color=colour, fontweight="bold")
@@ -151,7 +171,7 @@ def comparison(scans: Sequence[Scan], colours: dict[str, int] | None = None) -> 
         for axis in axes.flat[len(entries) :]:
             axis.axis("off")
         _scale_bar(axes[0, 0], first.field)
-        figure.colorbar(grey, ax=list(axes.flat), label="phase / rad", aspect=18, pad=0.01, ticks=MaxNLocator(4))
+        figure.colorbar(grey, ax=list(axes.flat), label="phase / rad", aspect=18, pad=0.01, ticks=MaxNLocator(4, steps=[1, 2, 5, 10]))
     return figure
 
 
@@ -249,10 +269,10 @@ def _centred(image: Tensor) -> Float[np.ndarray, "h w"]:
     return values - (np.median(finite) if finite.size else 0.0)
 
 
-def _panels(rows: int, columns: int, size: tuple[float, float], *, panel: float = PANEL) -> tuple[Figure, Any]:
-    """A grid of frames in the shape of the scan field, without ticks."""
+def _panels(rows: int, columns: int, size: tuple[float, float], *, panel: float = PANEL, lines: int = 0) -> tuple[Figure, Any]:
+    """A grid of frames in the shape of the scan field, without ticks, with room for a title and some lines below."""
     height = panel * min(2.0, max(0.4, size[0] / size[1]))
-    figure = Figure(figsize=(panel * columns + 1.0, (height + 0.45) * rows + 0.2), layout="constrained")
+    figure = Figure(figsize=(panel * columns + 1.0, (height + 0.3 + 0.15 * lines) * rows + 0.25), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False)
     for axis in axes.flat:
         axis.set(xticks=[], yticks=[], xlim=(0, size[1]), ylim=(size[0], 0), aspect="equal")

@@ -3,13 +3,13 @@
 With psi = P(r - R_p) exp(iV), Psi = F psi and chi = F^H[(dL/dI) Psi], the Wirtinger gradient dL/dV* is `-i conj(psi) chi` summed over
 positions: twice its real part is the derivative by Re V, twice its imaginary part that by Im V. For Eq. 2, dL/dI = 2 (I - J).
 
-The normalisation in which the paper's step 5.25e2 holds: probe and patterns of unit sum (counts divided by the dose), orthonormal transforms,
-V <- V - alpha dL/dV* with the gradient *summed* over positions. With the 1/P of Eq. 2 the same step would be P times larger. A constant
+The normalisation in which the paper's step 5.25e2 holds: probe and patterns of unit sum (counts divided by the dose), orthonormal
+transforms, V <- V - alpha dL/dV* with the gradient *summed* over positions. With the 1/P of Eq. 2 the same step would be P times larger. A constant
 added to V changes no pattern, so it is free: its gradient is zero, descent from V = 0 leaves it near zero, and comparisons must remove it
 (`adaptycho.metrics.align`).
 """
 
-import math
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -110,13 +110,9 @@ class Reconstructor:
 
         Args:
             measurement: B data sets, ragged or not.
-            start: a reconstruction to go on from, of the same or fewer patterns; from V = 0 if None.
+            start: a reconstruction to go on from, with the same settings and of the same or fewer patterns; from V = 0 if None.
         """
-        result = None
-        for result in self.steps(measurement, start):
-            pass
-        assert result is not None
-        return result
+        return deque(self.steps(measurement, start), maxlen=1).pop()
 
     def steps(self, measurement: Measurement, start: Reconstruction | None = None) -> Iterator[Reconstruction]:
         """The same, yielding after every iteration. The last loss belongs to the potential before the step just made."""
@@ -128,21 +124,22 @@ class Reconstructor:
         if start is not None and tuple(start.potential.shape) != shape:
             raise ValueError(f"start: expected a potential of shape {shape}, got {tuple(start.potential.shape)}")
         probes, problems = self._prepare(measurement)
+        blank = torch.zeros(shape[1:], dtype=dtype, device=measurement.positions.device)
         for b, problem in enumerate(problems):
-            blank = torch.zeros(shape[1:], dtype=dtype, device=measurement.positions.device)
-            problem.potential = blank if start is None else start.potential[b].to(dtype).clone()
-            problem.velocity = torch.zeros_like(blank) if start is None else start.velocity[b].to(dtype).clone()
-            problem.step = self._first_step(problem) if start is None else float(start.step[b])
-            problem.losses = [] if start is None else start.loss[b].tolist()
-            if start is not None and start.held is not None and int(start.count[b]) == len(problem.which):
-                problem.held = start.held[0][b].to(dtype), start.held[1][b].to(dtype)
-        threads = torch.get_num_threads()
-        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            sets, lanes = (pool.map, map) if len(problems) > 1 and threads > 1 else (map, pool.map if threads > 1 else map)
-            for _ in range(self.iterations):
-                with _one_thread_each():
-                    list(sets(lambda p: self._iterate(p, probes, lanes), problems))
-                yield _collect(problems)
+            problem.potential, problem.velocity, problem.step = blank, blank, self._first_step(problem)
+            if start is not None:
+                problem.potential, problem.velocity = start.potential[b].to(dtype), start.velocity[b].to(dtype)
+                problem.losses = start.loss[b].tolist()
+            if start is not None and start.held is not None and self.step == "auto":
+                problem.step = float(start.step[b])
+                # With more patterns the loss is another one, and not to be compared.
+                if int(start.count[b]) == len(problem.which):
+                    problem.held = start.held[0][b].to(dtype), start.held[1][b].to(dtype)
+        for _ in range(self.iterations):
+            with _workers() as spread:
+                sets, lanes = (spread, map) if len(problems) > 1 else (map, spread)
+                list(sets(lambda problem: self._iterate(problem, probes, lanes), problems))
+            yield _collect(problems)
 
     def gradient(self, measurement: Measurement, potential: Shaped[Tensor, "B H W"]) -> tuple[Float[Tensor, " B"], Shaped[Tensor, "B H W"]]:
         """Loss per position at a given potential, and its Wirtinger gradient dL/dV* summed over positions, as a step would use it.
@@ -171,14 +168,18 @@ class Reconstructor:
         _check_inside(corner.view(-1, k, 2), used, setup)
         focus, which_focus = torch.unique(measurement.defocus.reshape(-1), return_inverse=True)
         spectra = setup.spectra(focus).to(measurement.positions.dtype.to_complex())
-        items = torch.arange(len(measurement), device=corner.device).repeat_interleave(k) if spectra.ndim == 4 and len(spectra) > 1 else 0
+        items: Tensor | int = 0
+        if spectra.ndim == 4 and len(spectra) > 1:
+            if len(spectra) != len(measurement):
+                raise ValueError(f"measured_probe: expected one for each of {len(measurement)} data sets, got {len(spectra)}")
+            items = torch.arange(len(measurement), device=corner.device).repeat_interleave(k)
         spectra = spectra.reshape(-1, *setup.window.shape)
         # One number for spectrum, y and x: sorting numbers is ten times faster than sorting rows.
         base = 2 * self.subpixel
         key = ((items * len(focus) + which_focus) * base + lattice[:, 0] + self.subpixel) * base + lattice[:, 1] + self.subpixel
         distinct, which = torch.unique(key[used.reshape(-1)], return_inverse=True)
         shift = torch.stack([distinct // base % base, distinct % base], 1) - self.subpixel
-        probes = _probe_table(spectra, distinct // base**2, shift, self.subpixel)
+        probes = kernels.probe_table(spectra, distinct // base**2, shift, self.subpixel)
         everywhere = torch.zeros(len(measurement) * k, dtype=torch.int64, device=which.device)
         everywhere[used.reshape(-1)] = which
         everywhere, corner = everywhere.view(-1, k), corner.view(-1, k, 2)
@@ -196,7 +197,8 @@ class Reconstructor:
         ]
         for problem in problems:
             if self.scaling == "illumination" or self.step == "auto":
-                problem.illumination = _illumination(probes, problem, setup.object.shape)
+                total = kernels.illumination(probes, problem.which, problem.corner, setup.object.shape)
+                problem.illumination = total + SOFT * total.amax()
         return probes, problems
 
     def _first_step(self, problem: "_DataSet") -> float:
@@ -221,7 +223,7 @@ class Reconstructor:
             problem.step *= 1.1
         problem.losses.append(loss)
         if self.step == "auto":
-            problem.held = (problem.potential.clone(), gradient)
+            problem.held = problem.potential, gradient
         problem.velocity = self.momentum * problem.velocity - problem.step * gradient
         problem.potential = problem.potential + problem.velocity
 
@@ -231,7 +233,7 @@ class Reconstructor:
         count = len(problem.which)
         cuts = min(4, max(1, count // LANE))
         bounds = [(count * i // cuts, count * (i + 1) // cuts) for i in range(cuts)]
-        sums = list(lanes(lambda ends: self._lane(problem, probes, through, *ends), bounds))
+        sums = list((lanes if cuts > 1 else map)(lambda ends: self._lane(problem, probes, through, *ends), bounds))
         back, loss = sum(s[1] for s in sums), sum(s[0] for s in sums)
         gradient = back.imag if self.kind == "potential" else -1j * back
         if self.scaling == "illumination":
@@ -270,38 +272,6 @@ class _DataSet:
     held: tuple[Tensor, Tensor] | None = None
 
 
-def _probe_table(spectra: Tensor, which: Tensor, shift: Tensor, subpixel: int) -> Tensor:
-    """Probes (M, N, N): of spectrum `which`, shifted by `shift` (y, x) in 1/subpixel of a pixel and centred in the window.
-
-    A Fourier sum over the frequencies inside the aperture only, separable, as two matrix products: cheaper than M inverse transforms.
-    """
-    inside = spectra.abs().sum(0) > 0
-    rows, columns = inside.any(1).nonzero()[:, 0], inside.any(0).nonzero()[:, 0]
-
-    def waves(n: int, frequencies: Tensor, steps: Tensor) -> Tensor:
-        # All phases are multiples of one angle, so they are looked up, exactly, instead of calculated.
-        turn = torch.arange(n * subpixel, dtype=torch.float64, device=steps.device) * (2 * math.pi / (n * subpixel))
-        roots = (torch.polar(torch.ones_like(turn), turn) / math.sqrt(n)).to(spectra.dtype)
-        k = torch.where(frequencies < (n + 1) // 2, frequencies, frequencies - n)
-        x = (torch.arange(n, device=steps.device) - n // 2) * subpixel - steps[:, None]
-        return roots[(k * x[:, :, None]) % len(roots)]
-
-    down, y = torch.unique(shift[:, 0], return_inverse=True)
-    right, x = torch.unique(shift[:, 1], return_inverse=True)
-    across = torch.einsum("urc,sxc->usrx", spectra[:, rows][:, :, columns], waves(spectra.shape[2], columns, right))
-    return torch.bmm(waves(spectra.shape[1], rows, down)[y], across[which, x])
-
-
-def _illumination(probes: Tensor, problem: _DataSet, shape: tuple[int, int]) -> Tensor:
-    """Summed probe intensity at each object pixel, softened so that a step stays finite where the beam never was."""
-    open_, total = torch.ones(shape, dtype=probes.dtype, device=probes.device), torch.zeros(shape, dtype=probes.dtype, device=probes.device)
-    for which, corner in zip(problem.which.split(32), problem.corner.split(32), strict=True):
-        waves = torch.empty(len(which), *probes.shape[1:], dtype=probes.dtype, device=probes.device)
-        kernels.exit_waves(probes, which, open_, corner, waves)
-        kernels.scatter(waves, waves, corner, total)
-    return total.real + SOFT * total.real.amax()
-
-
 def _check_inside(corner: Tensor, used: Tensor, setup: Setup) -> None:
     """The compiled loops do not look where they write."""
     room = torch.tensor(setup.object.shape, device=corner.device) - torch.tensor(setup.window.shape, device=corner.device)
@@ -312,12 +282,13 @@ def _check_inside(corner: Tensor, used: Tensor, setup: Setup) -> None:
 
 
 @contextmanager
-def _one_thread_each() -> Iterator[None]:
-    """Torch's own threads would compete with ours; put back even if something fails."""
+def _workers() -> Iterator[Callable[..., Iterable[Any]]]:
+    """A `map` over `torch.get_num_threads()` threads. Torch's own threads would compete with them and rest meanwhile, until the last is done."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        yield
+        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            yield pool.map if threads > 1 else map
     finally:
         torch.set_num_threads(threads)
 

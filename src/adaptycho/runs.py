@@ -40,6 +40,7 @@ from adaptycho.forward import Measurement
 from adaptycho.microscope import Microscope
 from adaptycho.optics import Setup
 from adaptycho.policy import Action
+from adaptycho.reconstruct import Reconstruction
 from adaptycho.settings import Settings
 
 FORMAT = "adaptycho run 1"
@@ -148,10 +149,14 @@ def execute(target: Run, progress: Callable[[State, Scores | None], None] = lamb
         progress(state, scores)
         yield state
     assert state is not None
-    result = state.reconstruction
-    probe = torch.fft.fftshift(microscope.setup.probe(), dim=(-2, -1))
-    arrays = {"potential": result.potential, "loss": result.loss, "phase_in_field": state.potential, "probe": probe}
-    _write_arrays(target.path / "result.h5", arrays, _units(microscope.setup))
+    write_result(target.path / "result.h5", microscope.setup, state.reconstruction)
+
+
+def write_result(path: Path, setup: Setup, result: Reconstruction) -> None:
+    """Writes a reconstruction: potential on the object grid, phase inside the field, loss, and the probe (zero position in the centre)."""
+    probe = torch.fft.fftshift(setup.probe(), dim=(-2, -1))
+    arrays = {"potential": result.potential, "phase_in_field": setup.crop(result.phase), "loss": result.loss, "probe": probe}
+    _write_arrays(path, arrays, _units(setup))
 
 
 def microscope_of(chosen: Settings) -> Microscope:

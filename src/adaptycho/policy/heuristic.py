@@ -1,10 +1,11 @@
 """An adaptive scan without learning: survey, then go where the reconstruction shows structure, with overlap kept.
 
 Two things, at two scales. Across the field, the coming positions are spread in proportion to how much structure the reconstruction shows
-around them, so an island or a particle is sampled more densely than the empty film. At the scale of the beam, if it is focused, each position
-is pulled part of the way towards the nearest maximum of the phase: electrons that pass close to an atom are scattered further and tell more,
-but positions exactly on the atoms would no longer overlap (half-way was better than 0.3 and 0.7 on MoS2). A defocused beam sees a whole
-neighbourhood wherever it goes, so there is nothing to pull it to. On a uniform specimen what remains is a Halton sequence bent towards the atoms.
+around them, so an island or a particle is sampled more densely than the empty film. At the scale of the beam, if it is focused, each
+position is pulled part of the way towards the nearest maximum of the phase: electrons that pass close to an atom are scattered further and
+tell more, but positions exactly on the atoms would no longer overlap (half-way was better than 0.3 and 0.7 on MoS2). A defocused beam sees
+a whole neighbourhood wherever it goes, so there is nothing to pull it to. On a uniform specimen what remains is a Halton sequence bent
+towards the atoms.
 """
 
 from dataclasses import dataclass

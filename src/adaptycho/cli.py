@@ -1,0 +1,293 @@
+"""The command line. Every command says what it does in a microscopist's words and, with --json, prints one object for other programs."""
+
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from adaptycho import settings as tree
+from adaptycho.settings import Settings
+
+SHORT = ("microscope", "file", "policy", "positions", "subsequences", "dose", "seed")  # fields of `scan` that need no section name
+FULL_SCAN = {"scan.policy": "raster", "scan.positions": "10000", "scan.subsequences": "1"}
+as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
+threads = click.option("--threads", type=click.IntRange(1), default=None, help="Processor cores to use.  [default: all]")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the program; a user's mistake is one sentence on stderr and exit code 2."""
+    try:
+        return commands.main(args=arguments, prog_name="adaptycho", standalone_mode=False) or 0
+    except click.exceptions.Abort:
+        return 130
+    except (click.ClickException, ValueError, OSError) as error:
+        if os.environ.get("ADAPTYCHO_DEBUG"):
+            raise
+        said = error.format_message() if isinstance(error, click.ClickException) else str(error)
+        click.echo(f"adaptycho: {' '.join(said.split())}", err=True)
+        return 2
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="adaptycho", prog_name="adaptycho")
+def commands() -> None:
+    """Adaptive ptychography: decides, while the scan runs, where the next electrons go.
+
+    Start with `adaptycho demo`. Every setting can be given to the commands that use settings as --section.name VALUE; `adaptycho settings`
+    lists them with what they mean.
+    """
+
+
+def _variable(name: str) -> str:
+    """Click wants a Python name for each option."""
+    return name.replace(".", "__")
+
+
+def with_settings(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds --preset, --settings, the short names, and every setting by its dotted name (hidden: there are many)."""
+    described = {name: text for name, _, text in tree.fields(Settings())}
+    for name in described:
+        function = click.option(f"--{name}", _variable(name), metavar="VALUE", hidden=True)(function)
+    for name in reversed(SHORT):
+        function = click.option(f"--{name}", _variable(f"short.{name}"), metavar="VALUE", help=described[f"scan.{name}"])(function)
+    function = click.option("--settings", "settings_file", type=click.Path(path_type=Path), help="TOML file with settings.")(function)
+    return click.option("--preset", type=click.Choice(tree.PRESETS), default="light", show_default=True, help="Settings to start from.")(
+        function
+    )
+
+
+def collect(options: dict[str, Any], base: dict[str, str] | None = None) -> Settings:
+    """The settings that a command's options describe: preset, then the command's own, then the file, then single fields."""
+    chosen = tree.override(tree.preset(options["preset"]), base or {})
+    if options["settings_file"]:
+        chosen = tree.load(options["settings_file"], chosen)
+    for prefix, section in (("short.", "scan."), ("", "")):
+        names = [n for n, _, _ in tree.fields(Settings())] if not prefix else [f"short.{n}" for n in SHORT]
+        given = {name: options[_variable(name)] for name in names if options[_variable(name)] is not None}
+        chosen = tree.override(chosen, {section + name.removeprefix(prefix): value for name, value in given.items()})
+    return chosen
+
+
+@commands.command()
+@click.option("--out", type=click.Path(path_type=Path), default=Path("adaptycho-demo"), show_default=True, help="Folder for the report.")
+@click.option("--specimens", type=click.IntRange(2, 100), default=8, show_default=True, help="Simulated specimens to average over.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of specimens, noise and random scans.")
+@threads
+@as_json
+def demo(out: Path, specimens: int, seed: int, threads: int | None, as_json: bool) -> None:
+    """Adaptive against conventional scans, on simulated MoS2 and on recorded data (a minute).
+
+    Writes a report with pictures that any browser shows.
+    """
+    from adaptycho import demo as tour
+
+    _use(threads)
+    found = tour.run(out, seed=seed, specimens=specimens, tell=_teller())
+    if as_json:
+        click.echo(json.dumps(found))
+        return
+    for part, scores in found["ssim"].items():
+        click.echo(f"\n{part}: SSIM against the reference, mean [95 % interval]")
+        for name, value in scores.items():
+            low, high = found["ssim_ci"][part][name]
+            click.echo(f"  {name:<10} {value:.3f} [{low:.3f}, {high:.3f}]")
+        random, best = found["q_ssim_vs_random"][part], found["q_ssim_vs_best_baseline"][part]
+        click.echo(f"  the adaptive scan: {100 * random:+.1f} % over random, {100 * best:+.1f} % over the best conventional scan")
+    click.echo(f"\n{found['seconds']:.0f} s; pictures in {found['report']}")
+
+
+@commands.command()
+@click.argument("out", type=click.Path(path_type=Path))
+@with_settings
+@threads
+@as_json
+def simulate(out: Path, threads: int | None, as_json: bool, **options: Any) -> None:
+    """Simulate a recorded scan and write it to OUT (.h5).
+
+    By default the full raster of 100 x 100 positions that an adaptive scan is compared with. More than one specimen gives OUT-000.h5, ...
+    """
+    from adaptycho import produce
+
+    _use(threads)
+    written = produce.simulate(out, collect(options, FULL_SCAN), _progress)
+    _report({"files": [str(p) for p in written]}, [f"wrote {p}" for p in written], as_json)
+
+
+@commands.command(name="import")
+@click.argument("source", type=click.Path(path_type=Path))
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option("--energy", type=float, help="Beam energy in keV.")
+@click.option("--semiangle", type=float, help="Convergence semi-angle in mrad.")
+@click.option("--defocus", type=float, default=0.0, show_default=True, help="Defocus in Å, positive is underfocus.")
+@click.option("--detector-pixel", type=float, help="Angle of one detector pixel in mrad; or give --pixel.")
+@click.option("--pixel", type=float, help="Real-space pixel in Å, wavelength / (pixels x detector pixel).")
+@click.option("--scan-step", type=float, help="Step of a raster scan in Å.")
+@click.option("--positions", "positions_file", type=click.Path(path_type=Path), help="Positions (y, x) in Å: .npy, .csv or .txt.")
+@click.option("--rotation", type=float, default=0.0, show_default=True, help="Degrees, counter-clockwise, from detector to scan axes.")
+@click.option("--swap", is_flag=True, help="Exchange the detector's rows and columns.")
+@click.option("--crop", type=int, help="Keep the central CROP x CROP detector pixels.")
+@click.option("--dose", type=float, help="Counts of a pattern if nothing missed the detector.  [default: their mean sum]")
+@click.option("--counts-per-electron", type=float, default=1.0, show_default=True, help="Detector counts that one electron makes.")
+@click.option("--key", help="Name of the array in a file that holds several.")
+@click.option("--title", default="", help="What was recorded.")
+@click.option("--licence", default="", help="The terms the data are under.")
+@click.option("--overwrite", is_flag=True, help="Replace OUT if it exists.")
+@as_json
+def import_(source: Path, out: Path, positions_file: Path | None, overwrite: bool, as_json: bool, **options: Any) -> None:
+    """Make a recording OUT (.h5) from SOURCE: patterns in .npy, .npz or HDF5, or a folder of the rotavirus data set."""
+    from adaptycho import files, produce
+
+    recording = produce.imported(source, positions_file, **options)
+    files.write(out, recording, overwrite=overwrite)
+    count = recording.measurement.positions.shape[1]
+    _report({"file": str(out), "patterns": count}, [f"wrote {out}: {count} patterns"], as_json)
+
+
+@commands.command()
+@click.argument("file", type=click.Path(path_type=Path), required=False)
+@as_json
+def inspect(file: Path | None, as_json: bool) -> None:
+    """What is in a recording: sizes, pixel, field, bright-field disc, overlap, dose; the shipped one if no FILE is given."""
+    from adaptycho import files
+    from adaptycho.files.inspect import describe, lines
+
+    found = describe(files.read(file or files.example()))
+    _report(found, lines(found), as_json)
+
+
+@commands.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option(
+    "--protocol",
+    type=click.Choice(["best", "paper"]),
+    default="best",
+    show_default=True,
+    help="best: amplitude loss, adapted step, momentum, 20 iterations. paper: 5 plain steps on intensities.",
+)
+@with_settings
+@threads
+@as_json
+def reconstruct(file: Path, out: Path, protocol: str, threads: int | None, as_json: bool, **options: Any) -> None:
+    """Reconstruct a recording FILE; writes the potential to OUT (.h5) and a picture beside it (.png).
+
+    Take single settings of the reconstruction as --reconstruct.iterations 40 and so on.
+    """
+    from adaptycho import produce
+
+    _use(threads)
+    base = {f"reconstruct.{k}": json.dumps(v) for k, v in tree.BEST.items()} if protocol == "best" else {}
+    found = produce.reconstruct(file, out, collect(options, base), _progress)
+    text = [f"loss per position {found['loss'][0]:.4g} to {found['loss'][-1]:.4g}", f"wrote {found['file']} and {found['picture']}"]
+    _report(found, text, as_json)
+
+
+@commands.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@with_settings
+@threads
+@as_json
+def scan(run: Path, threads: int | None, as_json: bool, **options: Any) -> None:
+    """Scan, and keep everything in the new folder RUN: every sub-sequence is on disk before the next is decided.
+
+    A scan that was interrupted, by whatever, goes on with `adaptycho resume RUN`.
+    """
+    from adaptycho import runs
+
+    _use(threads)
+    _finish(runs.Run.create(run, collect(options)), as_json)
+
+
+@commands.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@threads
+@as_json
+def resume(run: Path, threads: int | None, as_json: bool) -> None:
+    """Go on with an interrupted scan in the folder RUN, from the last whole sub-sequence."""
+    from adaptycho import runs
+
+    _use(threads)
+    _finish(runs.Run.open(run), as_json)
+
+
+@commands.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@as_json
+def report(run: Path, as_json: bool) -> None:
+    """Write RUN/report.html: pictures of every sub-sequence, dose, scores. Also of a scan that is still running."""
+    from adaptycho import produce, runs
+
+    page = produce.write_report(runs.Run.open(run))
+    _report({"report": str(page)}, [f"wrote {page}"], as_json)
+
+
+@commands.command()
+@click.argument("what", type=click.Choice(["reconstruct", "latency", "forward", "all"]), default="all")
+@as_json
+def bench(what: str, as_json: bool) -> None:
+    """Time the hot paths on this machine: reconstruction against the bare Fourier transforms, decision latency, simulation."""
+    from adaptycho import bench as benchmarks
+
+    names = ["reconstruct", "latency", "forward"] if what == "all" else [what]
+    found = {name: getattr(benchmarks, name)() for name in names}
+    flat = found if what == "all" else found[what]
+    _report(flat, [f"{name}.{key}: {value}" for name, part in found.items() for key, value in part.items()], as_json)
+
+
+@commands.command()
+@with_settings
+def settings(**options: Any) -> None:
+    """Print all settings as TOML with what they mean; edit the output and give it back with --settings."""
+    chosen = collect(options)
+    values = {name: text for name, _, text in tree.fields(chosen)}
+    section = ""
+    for line in tree.dump(chosen).splitlines():
+        section = line.strip("[]").split(".")[0] if line.startswith("[") else section
+        name = f"{section}.{line.split(' = ')[0]}"
+        if name in values and " = " in line:
+            click.echo(f"# {values.pop(name)}")
+        click.echo(line)
+    unset = [f"#   {name}: {text}" for name, text in values.items() if not name.endswith((".options", ".aberrations"))]
+    if unset:
+        click.echo("\n# Not set:\n" + "\n".join(unset))
+
+
+def _use(count: int | None) -> None:
+    import torch
+
+    torch.set_num_threads(count or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else count or os.cpu_count() or 1)
+
+
+def _teller() -> Callable[[str], None]:
+    """Says what is going on, on a terminal only."""
+    return (lambda text: click.echo(text, err=True)) if sys.stderr.isatty() else (lambda text: None)
+
+
+def _progress(items: Any, total: int, what: str) -> Any:
+    """A progress bar on a terminal, nothing when piped."""
+    from tqdm import tqdm
+
+    return tqdm(items, total=total, desc=what, disable=None, leave=False)
+
+
+def _report(found: dict[str, Any], text: list[str], as_json: bool) -> None:
+    click.echo(json.dumps(found) if as_json else "\n".join(text))
+
+
+def _finish(run: Any, as_json: bool) -> None:
+    from adaptycho import produce
+
+    found = produce.scan(run, _progress)
+    scores = found["scores"]
+    text = [
+        f"{found['positions']} positions in {found['subsequences']} sub-sequences: " + ", ".join(f"{k} {v:.3f}" for k, v in scores.items())
+    ]
+    _report(found, [*text, f"wrote {found['run']}; pictures in {found['report']}"], as_json)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

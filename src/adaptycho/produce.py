@@ -1,0 +1,98 @@
+"""What the commands do once their options are understood: each function makes files and returns what is worth printing."""
+
+import collections
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from adaptycho import build, files, pictures, report, runs, summary
+from adaptycho.episode import observe, stream
+from adaptycho.forward import Measurement
+from adaptycho.microscope.simulated import Simulated
+from adaptycho.settings import Settings, dump
+
+Progress = Callable[[Iterable[Any], int, str], Iterable[Any]]
+
+
+def simulate(out: Path, chosen: Settings, progress: Progress) -> list[Path]:
+    """Writes a conventional scan of every specimen as a recording, and returns the files.
+
+    Raises:
+        ValueError: the settings are not of a conventional simulated scan, or a file exists already.
+    """
+    if chosen.scan.microscope != "simulated" or chosen.scan.policy == "heuristic":
+        raise ValueError(
+            f"scan.policy: expected a conventional simulated scan to record, found {chosen.scan.microscope}, {chosen.scan.policy}"
+        )
+    microscope = build.simulated(chosen)
+    many = microscope.batch > 1
+    paths = [out.with_name(f"{out.stem}-{b:03d}{out.suffix}") if many else out for b in range(microscope.batch)]
+    for path in paths:
+        if path.exists():
+            raise ValueError(f"{path}: expected a new file to write, found one that exists")
+    for b, path in progress(list(enumerate(paths)), len(paths), "specimens"):
+        alone = Simulated(
+            microscope.setup, microscope.potential[b : b + 1], microscope.dose, microscope.imperfections, microscope.thickness
+        )
+        measurement = _acquire(chosen, alone, b)
+        title = f"simulated {chosen.specimen.structure}, {chosen.specimen.family}"
+        source = f"adaptycho simulate, specimen {b}, settings:\n{dump(chosen)}"
+        files.write(path, files.Recording(microscope.setup, measurement, title, source, path=path))
+    return paths
+
+
+def imported(source: Path, positions_file: Path | None, **options: Any) -> files.Recording:
+    """A recording from arrays, or from a folder of the rotavirus data set."""
+    if source.is_dir():
+        return files.from_rotavirus(source)
+    for name in ("energy", "semiangle"):
+        if options[name] is None:
+            raise ValueError(f"{source}: --{name}: expected a value, since arrays do not say it, found none")
+    options["energy"] *= 1e3  # typed in keV
+    return files.from_arrays(source, positions=positions_file, **options)
+
+
+def reconstruct(file: Path, out: Path, chosen: Settings, progress: Progress) -> dict[str, Any]:
+    """Reconstructs a recording; writes the potential and a picture."""
+    picture = out.with_suffix(".png")
+    for path in (out, picture):
+        if path.exists():
+            raise ValueError(f"{path}: expected a new file to write, found one that exists")
+    recording = files.read(file)
+    descent = build.reconstructor(chosen, recording.setup)
+    result = collections.deque(progress(descent.steps(recording.measurement), descent.iterations, "iterations"), maxlen=1).pop()
+    runs.write_result(out, recording.setup, result)
+    phase = recording.setup.crop(result.phase)[0]
+    report.save_png(picture, pictures.phase(phase, recording.setup.field, recording.title))
+    return {"file": str(out), "picture": str(picture), "loss": [round(v, 9) for v in result.loss[0].tolist()]}
+
+
+def scan(target: runs.Run, progress: Progress) -> dict[str, Any]:
+    """Runs or goes on with a scan, writes its report, and returns its final scores."""
+    for _ in progress(runs.execute(target), len(target.lengths), "sub-sequences"):
+        pass
+    states = runs.read_states(target)
+    scores = {name: round(float(values.mean()), 4) for name, values in states[-1]["scores"].items()}
+    return {
+        "run": str(target.path),
+        "positions": sum(target.lengths),
+        "subsequences": len(states),
+        "policy": target.settings.scan.policy,
+        "scores": scores,
+        "report": str(write_report(target)),
+    }
+
+
+def write_report(target: runs.Run) -> Path:
+    """Writes the report of a run into its folder."""
+    page = target.path / "report.html"
+    report.write(page, summary.run_page(target))
+    return page
+
+
+def _acquire(chosen: Settings, microscope: Simulated, number: int) -> Measurement:
+    """One specimen's whole conventional scan, without reconstructing it."""
+    seen = observe(None, microscope, [chosen.scan.positions], 0)
+    generator = stream(chosen.scan.seed, number)
+    action, _ = build.scanner(chosen)(seen, None, generator=generator)
+    return microscope.acquire(action, generator=generator)

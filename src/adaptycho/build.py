@@ -20,7 +20,6 @@ from adaptycho.policy.heuristic import Heuristic
 from adaptycho.reconstruct import Reconstructor
 from adaptycho.settings import Settings
 
-FULL = 100  # positions along each side of the full scan that scores refer to (the paper's 100 x 100)
 _SPECIMENS, _REFERENCE = 7, 11  # numbers that keep the random streams of specimens and reference scans apart from those of the scan
 
 
@@ -85,8 +84,9 @@ def reconstructor(settings: Settings, setup: Setup) -> Reconstructor:
     return Reconstructor(setup, r.iterations, r.loss, r.step, r.scaling, r.momentum, r.kind, r.subpixel)
 
 
-def full_scan(settings: Settings, microscope: Simulated, *, side: int = FULL) -> Measurement:
-    """A dense raster over the field of every specimen, the paper's 10,000 positions."""
+def full_scan(settings: Settings, microscope: Simulated) -> Measurement:
+    """A dense raster over the field of every specimen; by default the paper's 10,000 positions."""
+    side = settings.reconstruct.reference_side
     line = torch.arange(side) / side
     positions = torch.stack(torch.meshgrid(line, line, indexing="ij"), -1).reshape(1, -1, 2)
     return microscope.acquire(Action(positions.expand(microscope.batch, -1, -1)), generator=stream(settings.scan.seed, -_REFERENCE))
@@ -122,7 +122,10 @@ def _specimen(settings: Settings, setup: Setup, number: int) -> tuple[Tensor, fl
     wanted = settings.specimen
     generator = stream(settings.scan.seed * 4096 + number, -_SPECIMENS)
     unit = specimen.structure(wanted.structure)
-    atoms = specimen.sample(wanted.family, unit, setup.field, setup.object.extent, generator=generator, **wanted.options)
+    try:
+        atoms = specimen.sample(wanted.family, unit, setup.field, setup.object.extent, generator=generator, **wanted.options)
+    except (TypeError, ValueError) as error:  # a wrong type is found where it is first used
+        raise ValueError(f"specimen.options: expected options of family {wanted.family}, found {wanted.options} ({error})") from error
     values = specimen.potential(atoms, setup, thermal=wanted.thermal, absorption=wanted.absorption, slices=wanted.slices)
     if wanted.contamination:
         values = specimen.contaminate(values, setup.object, phase=wanted.contamination, generator=generator)

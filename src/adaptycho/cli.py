@@ -21,7 +21,8 @@ threads = click.option("--threads", type=click.IntRange(1), default=None, help="
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the program; a user's mistake is one sentence on stderr and exit code 2."""
     try:
-        return commands.main(args=arguments, prog_name="adaptycho", standalone_mode=False) or 0
+        given = sys.argv[1:] if arguments is None else arguments
+        return commands.main(args=list(given) or ["--help"], prog_name="adaptycho", standalone_mode=False) or 0
     except click.exceptions.Abort:
         return 130
     except (click.ClickException, ValueError, OSError) as error:

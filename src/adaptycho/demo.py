@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from adaptycho import build, report, settings
+from adaptycho import build, pictures, report, settings
 from adaptycho.episode import split_evenly
 from adaptycho.evaluate import Outcome, compare, improvement
 from adaptycho.forward import Measurement
@@ -39,7 +39,7 @@ class Comparison:
 
 
 def run(out: Path, *, seed: int = 0, specimens: int = SPECIMENS, tell: Callable[[str], None] = lambda text: None) -> dict[str, Any]:
-    """Runs the tour and writes `report.html` and the README's pictures into a folder.
+    """Runs the tour and writes `report.html` and its main pictures as PNG into a folder.
 
     Args:
         out: folder for the report.
@@ -67,6 +67,10 @@ def run(out: Path, *, seed: int = 0, specimens: int = SPECIMENS, tell: Callable[
     seconds = time.perf_counter() - started
     out.mkdir(parents=True, exist_ok=True)
     report.write(out / "report.html", _page(parts, summary, seconds))
+    for part in parts:
+        drawn = list(_scans(part))
+        report.save_png(out / f"{part.name}.png", pictures.comparison(drawn), dpi=110)
+        report.save_png(out / f"{part.name}-{OURS}.png", pictures.strip(drawn[STRATEGIES.index(OURS)]), dpi=110)
     summary["seconds"] = round(time.perf_counter() - started, 1)
     summary["report"] = str(out / "report.html")
     return summary
@@ -74,7 +78,7 @@ def run(out: Path, *, seed: int = 0, specimens: int = SPECIMENS, tell: Callable[
 
 def _simulated(seed: int, specimens: int, tell: Callable[[str], None]) -> Comparison:
     chosen = settings.update(settings.preset("light"), {"specimen": {"count": specimens}, "scan": {"seed": seed}}, "demo")
-    tell(f"simulating {specimens} MoS2 specimens and their full scans of {build.FULL**2} positions")
+    tell(f"simulating {specimens} MoS2 specimens and their full scans of {chosen.reconstruct.reference_side**2} positions")
     microscope = build.simulated(chosen)
     reference = build.reference(chosen, microscope)
     outcomes = _compare(chosen, microscope, build.reconstructor(chosen, microscope.setup), reference, "simulated MoS2", tell)
@@ -114,6 +118,7 @@ def _interval(values: Float[Tensor, " B"]) -> tuple[float, float]:
 def _page(parts: list[Comparison], summary: dict[str, Any], seconds: float) -> str:
     tables = [_table(part, summary) for part in parts]
     scans = [scan for part in parts for scan in _scans(part)]
+    ranked = [scan for specimen in range(len(parts[0].reference)) for scan in _scans(parts[0], specimen)]
     simulated = parts[0].settings
     intro = (
         "Every strategy gets the same number of beam positions on the same specimen. The conventional ones lay them out beforehand; the "
@@ -130,7 +135,7 @@ def _page(parts: list[Comparison], summary: dict[str, Any], seconds: float) -> s
         "seed": str(simulated.scan.seed),
         "time": f"{seconds:.0f} s",
     }
-    return report.page("An adaptive scan against conventional ones", intro, tables, scans, facts)
+    return report.page("An adaptive scan against conventional ones", intro, tables, scans, facts, ranked=ranked)
 
 
 def _table(part: Comparison, summary: dict[str, Any]) -> report.Table:
@@ -169,7 +174,9 @@ def _scans(part: Comparison, specimen: int = 0) -> Iterator[Scan]:
                     seconds=state.seconds,
                 )
             )
-        name = {"simulated": "MoS2, simulated", "recorded": "rotavirus particles, recorded"}[part.name]
+        name = {"simulated": "MoS2, simulated", "recorded": "rotavirus particles, recorded"}[part.name] + (
+            f" ({specimen + 1})" if specimen else ""
+        )
         losses = tuple(outcome.states[-1].reconstruction.loss[specimen].tolist())
         mean = float(torch.cat(snapped).mean()) if part.name == "recorded" else None
         yield Scan(outcome.strategy, name, setup.field, setup.probe_radius(), tuple(stages), part.reference[specimen], losses, mean)

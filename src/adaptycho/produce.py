@@ -28,8 +28,7 @@ def simulate(out: Path, chosen: Settings, progress: Progress) -> list[Path]:
     many = microscope.batch > 1
     paths = [out.with_name(f"{out.stem}-{b:03d}{out.suffix}") if many else out for b in range(microscope.batch)]
     for path in paths:
-        if path.exists():
-            raise ValueError(f"{path}: expected a new file to write, found one that exists")
+        _check_new(path)
     for b, path in progress(list(enumerate(paths)), len(paths), "specimens"):
         alone = Simulated(
             microscope.setup, microscope.potential[b : b + 1], microscope.dose, microscope.imperfections, microscope.thickness
@@ -55,9 +54,10 @@ def imported(source: Path, positions_file: Path | None, **options: Any) -> files
 def reconstruct(file: Path, out: Path, chosen: Settings, progress: Progress) -> dict[str, Any]:
     """Reconstructs a recording; writes the potential and a picture."""
     picture = out.with_suffix(".png")
+    if out == picture:
+        raise ValueError(f"{out}: expected a name such as {out.with_suffix('.h5')} for the potential, found that of the picture beside it")
     for path in (out, picture):
-        if path.exists():
-            raise ValueError(f"{path}: expected a new file to write, found one that exists")
+        _check_new(path)
     recording = files.read(file)
     descent = build.reconstructor(chosen, recording.setup)
     result = collections.deque(progress(descent.steps(recording.measurement), descent.iterations, "iterations"), maxlen=1).pop()
@@ -88,6 +88,14 @@ def write_report(target: runs.Run) -> Path:
     page = target.path / "report.html"
     report.write(page, summary.run_page(target))
     return page
+
+
+def _check_new(path: Path) -> None:
+    """Finds out before the work instead of after it."""
+    if path.exists():
+        raise ValueError(f"{path}: expected a new file to write, found one that exists")
+    if not path.parent.is_dir():
+        raise ValueError(f"{path}: expected an existing folder to write into, found none at {path.parent}")
 
 
 def _acquire(chosen: Settings, microscope: Simulated, number: int) -> Measurement:

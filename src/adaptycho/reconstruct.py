@@ -4,9 +4,9 @@ With psi = P(r - R_p) exp(iV), Psi = F psi and chi = F^H[(dL/dI) Psi], the Wirti
 positions: twice its real part is the derivative by Re V, twice its imaginary part that by Im V. For Eq. 2, dL/dI = 2 (I - J).
 
 The normalisation in which the paper's step 5.25e2 holds: probe and patterns of unit sum (counts divided by the dose), orthonormal
-transforms, V <- V - alpha dL/dV* with the gradient *summed* over positions. With the 1/P of Eq. 2 the same step would be P times larger. A constant
-added to V changes no pattern, so it is free: its gradient is zero, descent from V = 0 leaves it near zero, and comparisons must remove it
-(`adaptycho.metrics.align`).
+transforms, V <- V - alpha dL/dV* with the gradient *summed* over positions. With the 1/P of Eq. 2 the same step would be P times larger. A
+constant added to V changes no pattern, so it is free: its gradient is zero, descent from V = 0 leaves it near zero, and comparisons must
+remove it (`adaptycho.metrics.align`).
 """
 
 from collections import deque
@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -26,10 +27,10 @@ from adaptycho.grid import fft2, ifft2
 from adaptycho.optics import Setup
 
 CHUNK_BYTES = 1 << 20  # waves in work at a time: what a core's own cache holds
-LANE = (
-    1024  # a data set with more positions is summed in up to four lanes, whatever the number of threads: the result does not depend on it
-)
+LANE = 1024  # positions worth a thread: longer data sets are summed in up to four lanes, the same whatever the number of threads
 SOFT = 0.05  # the illumination that scales a step is at least this fraction of its maximum
+
+_Map = Callable[..., Iterable[Any]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,7 +139,7 @@ class Reconstructor:
         for _ in range(self.iterations):
             with _workers() as spread:
                 sets, lanes = (spread, map) if len(problems) > 1 else (map, spread)
-                list(sets(lambda problem: self._iterate(problem, probes, lanes), problems))
+                list(sets(partial(self._iterate, probes=probes, lanes=lanes), problems))
             yield _collect(problems)
 
     def gradient(self, measurement: Measurement, potential: Shaped[Tensor, "B H W"]) -> tuple[Float[Tensor, " B"], Shaped[Tensor, "B H W"]]:
@@ -156,50 +157,49 @@ class Reconstructor:
 
     def _prepare(self, measurement: Measurement) -> tuple[Tensor, list["_DataSet"]]:
         """Checks the data and builds the table of distinct shifted probes and, for each data set, where it uses them."""
-        setup, k = self.setup, measurement.positions.shape[1]
-        used = torch.arange(k, device=measurement.positions.device) < measurement.lengths.to(measurement.positions.device)[:, None]
-        if bool((measurement.lengths < 1).any()):
+        b, k = measurement.positions.shape[:2]
+        lengths, dose, device = measurement.lengths, measurement.dose, measurement.positions.device
+        if bool((lengths < 1).any()):
             raise ValueError("measurement: expected at least one pattern in each data set, got none")
-        if bool((measurement.dose[used] <= 0).any()):
-            b, i = ((measurement.dose <= 0) & used).nonzero()[0].tolist()
-            raise ValueError(f"dose: expected positive counts, got {float(measurement.dose[b, i]):g} for pattern {i} of data set {b}")
-        corner, offset = setup.place(measurement.positions.reshape(-1, 2))
-        lattice = (offset * self.subpixel).round().long()
-        _check_inside(corner.view(-1, k, 2), used, setup)
-        focus, which_focus = torch.unique(measurement.defocus.reshape(-1), return_inverse=True)
-        spectra = setup.spectra(focus).to(measurement.positions.dtype.to_complex())
-        items: Tensor | int = 0
-        if spectra.ndim == 4 and len(spectra) > 1:
-            if len(spectra) != len(measurement):
-                raise ValueError(f"measured_probe: expected one for each of {len(measurement)} data sets, got {len(spectra)}")
-            items = torch.arange(len(measurement), device=corner.device).repeat_interleave(k)
-        spectra = spectra.reshape(-1, *setup.window.shape)
-        # One number for spectrum, y and x: sorting numbers is ten times faster than sorting rows.
-        base = 2 * self.subpixel
-        key = ((items * len(focus) + which_focus) * base + lattice[:, 0] + self.subpixel) * base + lattice[:, 1] + self.subpixel
-        distinct, which = torch.unique(key[used.reshape(-1)], return_inverse=True)
-        shift = torch.stack([distinct // base % base, distinct % base], 1) - self.subpixel
-        probes = kernels.probe_table(spectra, distinct // base**2, shift, self.subpixel)
-        everywhere = torch.zeros(len(measurement) * k, dtype=torch.int64, device=which.device)
-        everywhere[used.reshape(-1)] = which
-        everywhere, corner = everywhere.view(-1, k), corner.view(-1, k, 2)
-        mask = torch.ones(setup.detector) if self.mask is None else self.mask
-        weight = mask.to(measurement.positions)
+        used = torch.arange(k, device=device) < lengths.to(device)[:, None]
+        corner, offset = (x.view(b, k, 2) for x in self.setup.place(measurement.positions.reshape(-1, 2)))
+        room = corner.new_tensor(self.setup.object.shape) - corner.new_tensor(self.setup.window.shape)
+        outside = ((corner < 0) | (corner > room)).any(-1)  # the compiled loops do not look where they write
+        _refuse(outside & used, "positions: expected fractions of the field from 0 to 1", measurement.positions)
+        _refuse((dose <= 0) & used, "dose: expected positive counts", dose)
+        probes, which = self._probes(measurement, offset, used)
+        weight = torch.ones(self.setup.detector) if self.mask is None else self.mask
         problems = [
             _DataSet(
-                which=everywhere[b, :n].contiguous(),
-                corner=corner[b, :n].contiguous(),
-                patterns=measurement.patterns[b, :n].contiguous(),
-                scale=(1 / measurement.dose[b, :n]).to(measurement.positions.dtype),
-                weight=weight,
+                which=which[i, :n].contiguous(),
+                corner=corner[i, :n].contiguous(),
+                patterns=measurement.patterns[i, :n].contiguous(),
+                scale=(1 / dose[i, :n]).to(measurement.positions.dtype),
+                weight=weight.to(measurement.positions),
             )
-            for b, n in enumerate(measurement.lengths.tolist())
+            for i, n in enumerate(lengths.tolist())
         ]
         for problem in problems:
             if self.scaling == "illumination" or self.step == "auto":
-                total = kernels.illumination(probes, problem.which, problem.corner, setup.object.shape)
+                total = kernels.illumination(probes, problem.which, problem.corner, self.setup.object.shape)
                 problem.illumination = total + SOFT * total.amax()
         return probes, problems
+
+    def _probes(self, measurement: Measurement, offset: Tensor, used: Tensor) -> tuple[Tensor, Tensor]:
+        """The table of shifted probes, and the entry (B, K) of each position."""
+        focus, item = torch.unique(measurement.defocus, return_inverse=True)
+        spectra = self.setup.spectra(focus).to(offset.dtype.to_complex())
+        if spectra.ndim == 4 and len(spectra) > 1:
+            if len(spectra) != len(measurement):
+                raise ValueError(f"measured_probe: expected one for each of {len(measurement)} data sets, got {len(spectra)}")
+            item = item + len(focus) * torch.arange(len(spectra), device=item.device)[:, None]
+        # One number for spectrum, y and x: sorting numbers is ten times faster than sorting rows.
+        base = 2 * self.subpixel
+        y, x = ((offset * self.subpixel).round().long() + self.subpixel).unbind(-1)
+        distinct, entry = torch.unique(((item * base + y) * base + x)[used], return_inverse=True)
+        shift = torch.stack([distinct // base % base, distinct % base], 1) - self.subpixel
+        which = torch.zeros_like(item).masked_scatter_(used, entry)
+        return kernels.probe_table(spectra.flatten(0, -3), distinct // base**2, shift, self.subpixel), which
 
     def _first_step(self, problem: "_DataSet") -> float:
         if self.step != "auto":
@@ -212,7 +212,7 @@ class Reconstructor:
             step = {"amplitude": 1.0, "poisson": 0.5}[self.loss]
         return step if self.scaling == "illumination" else step / float(problem.illumination.amax())
 
-    def _iterate(self, problem: "_DataSet", probes: Tensor, lanes: Callable[..., Iterable[Any]]) -> None:
+    def _iterate(self, problem: "_DataSet", probes: Tensor, lanes: _Map) -> None:
         loss, gradient = self._gradient(problem, probes, lanes)
         if self.step == "auto" and problem.losses and problem.held is not None and not loss <= problem.losses[-1]:
             # Downhill it was not (nan is not either): back to where we stood, half a step from there, momentum forgotten.
@@ -227,7 +227,7 @@ class Reconstructor:
         problem.velocity = self.momentum * problem.velocity - problem.step * gradient
         problem.potential = problem.potential + problem.velocity
 
-    def _gradient(self, problem: "_DataSet", probes: Tensor, lanes: Callable[..., Iterable[Any]]) -> tuple[float, Tensor]:
+    def _gradient(self, problem: "_DataSet", probes: Tensor, lanes: _Map) -> tuple[float, Tensor]:
         """Loss per position, and the Wirtinger gradient summed over positions (divided by the illumination if asked)."""
         through = transmission(problem.potential)
         count = len(problem.which)
@@ -236,9 +236,7 @@ class Reconstructor:
         sums = list((lanes if cuts > 1 else map)(lambda ends: self._lane(problem, probes, through, *ends), bounds))
         back, loss = sum(s[1] for s in sums), sum(s[0] for s in sums)
         gradient = back.imag if self.kind == "potential" else -1j * back
-        if self.scaling == "illumination":
-            gradient = gradient / problem.illumination
-        return loss / count, gradient
+        return loss / count, gradient / problem.illumination if self.scaling == "illumination" else gradient
 
     def _lane(self, problem: "_DataSet", probes: Tensor, through: Tensor, first: int, last: int) -> tuple[float, Tensor]:
         """Sums loss and conj(psi) chi over a run of positions, chunk by chunk."""
@@ -272,18 +270,15 @@ class _DataSet:
     held: tuple[Tensor, Tensor] | None = None
 
 
-def _check_inside(corner: Tensor, used: Tensor, setup: Setup) -> None:
-    """The compiled loops do not look where they write."""
-    room = torch.tensor(setup.object.shape, device=corner.device) - torch.tensor(setup.window.shape, device=corner.device)
-    outside = ((corner < 0) | (corner > room)).any(-1) & used
-    if bool(outside.any()):
-        b, i = outside.nonzero()[0].tolist()
-        raise ValueError(f"positions: expected fractions of the field from 0 to 1, got position {i} of data set {b} off the object")
+def _refuse(bad: Tensor, expected: str, values: Tensor) -> None:
+    if bool(bad.any()):
+        b, i = bad.nonzero()[0].tolist()
+        raise ValueError(f"{expected}, got {values[b, i].tolist()} for pattern {i} of data set {b}")
 
 
 @contextmanager
-def _workers() -> Iterator[Callable[..., Iterable[Any]]]:
-    """A `map` over `torch.get_num_threads()` threads. Torch's own threads would compete with them and rest meanwhile, until the last is done."""
+def _workers() -> Iterator[_Map]:
+    """A `map` over `torch.get_num_threads()` threads. Torch's own would compete with them: they rest until the last of these is done."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

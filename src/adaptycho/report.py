@@ -37,7 +37,15 @@ class Table:
     rows: tuple[tuple[Cell, ...], ...]
 
 
-def page(title: str, intro: str, tables: Sequence[Table], scans: Sequence[Scan], facts: dict[str, str]) -> str:
+def page(
+    title: str,
+    intro: str,
+    tables: Sequence[Table],
+    scans: Sequence[Scan],
+    facts: dict[str, str],
+    *,
+    ranked: Sequence[Scan] | None = None,
+) -> str:
     """The whole page as HTML.
 
     Args:
@@ -46,12 +54,13 @@ def page(title: str, intro: str, tables: Sequence[Table], scans: Sequence[Scan],
         tables: shown before the pictures.
         scans: any number of strategies on any number of specimens, grouped by specimen in the order given.
         facts: settings worth knowing at a glance, name to value with unit.
+        ranked: scans whose final scores are drawn strategy by strategy, all on specimens of one kind; by default all that are shown.
     """
-    colours = styles(scans)
+    ranked, colours = scans if ranked is None else ranked, styles(scans)
     specimens: dict[str, list[Scan]] = {}
     for scan in scans:
         specimens.setdefault(scan.specimen, []).append(scan)
-    ranking = _embed(ranks(scans, colours)) if len(colours) > 1 and any(s.stages[-1].scores for s in scans) else ""
+    ranking = _embed(ranks(ranked, colours)) if len(colours) > 1 and any(s.stages[-1].scores for s in ranked) else ""
     sections: list[dict[str, Any]] = [
         {
             "name": name,
@@ -72,6 +81,7 @@ def page(title: str, intro: str, tables: Sequence[Table], scans: Sequence[Scan],
         tables=tables,
         facts=facts,
         ranking=ranking,
+        ranked_on=f" on {len({s.specimen for s in ranked})} specimens" if len(ranked) > len(colours) else "",
         sections=sections,
         left_out=left_out,
         named={name for scan in scans for stage in scan.stages for name in stage.scores},

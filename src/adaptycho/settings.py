@@ -42,7 +42,7 @@ class Beam:
     wavelength: Positive | None = Field(default=None, description="wavelength in Å, instead of an energy (X-rays, light)")
     semiangle: Positive = Field(default=33.0, description="convergence semi-angle in mrad")
     defocus: Real = Field(default=0.0, description="nominal defocus in Å, positive is underfocus")
-    aberrations: dict[str, float] = Field(default_factory=dict, description="other aberrations by Krivanek name, Å and rad: {C30 = 1e4}")
+    aberrations: dict[str, Real] = Field(default_factory=dict, description="other aberrations by Krivanek name, Å and rad: {C30 = 1e4}")
 
     def __post_init__(self) -> None:
         """Fills in the energy of Table II."""
@@ -117,7 +117,7 @@ class Heuristic:
     pull: Fraction = Field(default=0.5, description="fraction of the way positions move towards the nearest phase maximum")
     reach: NotNegative = Field(default=4.0, description="maxima further than this many probe radii do not pull")
     smooth: NotNegative = Field(default=0.75, description="width in probe radii of the Gaussian that decides what a maximum is")
-    contrast: NotNegative = Field(default=0.7, description="power of the local structure that positions follow; 0 spreads them evenly")
+    contrast: Annotated[float, Field(ge=0, le=10)] = Field(default=0.7, description="power of the local structure that positions follow; 0 spreads them evenly")
     floor: Fraction = Field(default=0.1, description="part of the positions spread evenly whatever is seen")
 
 
@@ -135,6 +135,7 @@ class Reconstruct:
     kind: Literal["potential", "complex"] = Field(default="potential", description="real potential, or complex with absorption")
     subpixel: Count = Field(default=16, description="probes are placed on a lattice of 1/subpixel of a pixel")
     reference_step: Positive = Field(default=200.0, description="step of the full scan that scores refer to; its positions overlap more")
+    reference_side: Count = Field(default=100, description="positions along each side of that full scan (simulated)")
 
 
 @dataclass(frozen=True, config=_strict)
@@ -188,10 +189,11 @@ def update(base: Settings, tree: Mapping[str, Any], source: str) -> Settings:
 
 def override(base: Settings, changes: Mapping[str, str]) -> Settings:
     """Settings with fields changed by dotted name, values as a person types them: `{"scan.positions": "144"}`."""
+    tree: dict[str, dict[str, Any]] = {}
     for key, text in changes.items():
         section, _, name = key.partition(".")
-        base = update(base, {section: {name: _typed(text)}}, "command line")
-    return base
+        tree.setdefault(section, {})[name] = _typed(text)
+    return update(base, tree, "command line")
 
 
 def dump(settings: Settings) -> str:
@@ -224,7 +226,9 @@ def validate(tree: Mapping[str, Any], source: str) -> Settings:
             known = [name for name, _, _ in fields(Settings())]
             near = [n for n in known if n.startswith(f"{parts[0]}.")] or sorted({n.partition(".")[0] for n in known})
             raise ValueError(f"{source}: {key}: expected one of {', '.join(near)}, found {key!r}") from None
-        message = first["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+        # The only values of fixed length are pairs (y, x) and (from, to).
+        pair = first["type"] in ("missing", "too_long")
+        message = "two values" if pair else first["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
         raise ValueError(f"{source}: {key}: expected {message}, found {first['input']!r}") from None
 
 
@@ -233,13 +237,16 @@ def _plain(settings: Settings) -> dict[str, Any]:
 
 
 def _merge(base: Any, change: Any) -> Any:
-    """Sections are merged key by key; `options` and `aberrations` inside them are replaced whole."""
+    """Sections are merged key by key; `options` and `aberrations` inside them are replaced whole, an energy by a wavelength."""
     merged = dict(base)
     for section, values in change.items():
-        known = isinstance(base.get(section), dict) and isinstance(values, Mapping)
-        merged[section] = {**base[section], **values} if known else values
-    if "wavelength" in change.get("beam", {}) and "energy" not in change["beam"]:
-        merged["beam"]["energy"] = None
+        if not isinstance(base.get(section), dict) or not isinstance(values, Mapping):
+            merged[section] = values
+            continue
+        merged[section] = {**base[section], **values}
+        for name, other in (("wavelength", "energy"), ("energy", "wavelength")):
+            if values.get(name) is not None and other not in values:
+                merged[section].pop(other, None)
     return merged
 
 

@@ -230,7 +230,7 @@ def test_files_are_whole_and_repeatable(tmp_path: Path) -> None:
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
 
     class Broken(Figure):
-        def savefig(self, *args: object, **kwargs: object) -> None:
+        def draw(self, renderer: object) -> None:
             raise OSError("disk full")
 
     with pytest.raises(OSError, match="disk full"):

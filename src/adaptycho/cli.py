@@ -14,6 +14,14 @@ from adaptycho.settings import Settings
 
 SHORT = ("microscope", "file", "policy", "positions", "subsequences", "dose", "seed")  # fields of `scan` that need no section name
 FULL_SCAN = {"scan.policy": "raster", "scan.positions": "10000", "scan.subsequences": "1"}
+BEST = {f"reconstruct.{name}": json.dumps(value) for name, value in tree.BEST.items()}
+protocol = click.option(
+    "--protocol",
+    type=click.Choice(["best", "paper"]),
+    default=None,
+    help="How to reconstruct. best: amplitude loss, adapted step, momentum, 20 iterations. paper: 5 plain steps on intensities.  "
+    "[default: best for recordings, paper for simulated scans]",
+)
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
 threads = click.option("--threads", type=click.IntRange(1), default=None, help="Processor cores to use.  [default: all]")
 
@@ -163,17 +171,11 @@ def inspect(file: Path | None, as_json: bool) -> None:
 @commands.command()
 @click.argument("file", type=click.Path(path_type=Path))
 @click.argument("out", type=click.Path(path_type=Path))
-@click.option(
-    "--protocol",
-    type=click.Choice(["best", "paper"]),
-    default="best",
-    show_default=True,
-    help="best: amplitude loss, adapted step, momentum, 20 iterations. paper: 5 plain steps on intensities.",
-)
+@protocol
 @with_settings
 @threads
 @as_json
-def reconstruct(file: Path, out: Path, protocol: str, threads: int | None, as_json: bool, **options: Any) -> None:
+def reconstruct(file: Path, out: Path, protocol: str | None, threads: int | None, as_json: bool, **options: Any) -> None:
     """Reconstruct a recording FILE; writes the potential to OUT (.h5) and a picture beside it (.png).
 
     Take single settings of the reconstruction as --reconstruct.iterations 40 and so on.
@@ -181,18 +183,18 @@ def reconstruct(file: Path, out: Path, protocol: str, threads: int | None, as_js
     from adaptycho import produce
 
     _use(threads)
-    base = {f"reconstruct.{k}": json.dumps(v) for k, v in tree.BEST.items()} if protocol == "best" else {}
-    found = produce.reconstruct(file, out, collect(options, base), _progress)
+    found = produce.reconstruct(file, out, collect(options, {} if protocol == "paper" else BEST), _progress)
     text = [f"loss per position {found['loss'][0]:.4g} to {found['loss'][-1]:.4g}", f"wrote {found['file']} and {found['picture']}"]
     _report(found, text, as_json)
 
 
 @commands.command()
 @click.argument("run", type=click.Path(path_type=Path))
+@protocol
 @with_settings
 @threads
 @as_json
-def scan(run: Path, threads: int | None, as_json: bool, **options: Any) -> None:
+def scan(run: Path, protocol: str | None, threads: int | None, as_json: bool, **options: Any) -> None:
     """Scan, and keep everything in the new folder RUN: every sub-sequence is on disk before the next is decided.
 
     A scan that was interrupted, by whatever, goes on with `adaptycho resume RUN`.
@@ -200,7 +202,8 @@ def scan(run: Path, threads: int | None, as_json: bool, **options: Any) -> None:
     from adaptycho import runs
 
     _use(threads)
-    _finish(runs.Run.create(run, collect(options)), as_json)
+    best = protocol == "best" or (protocol is None and collect(options).scan.microscope == "recorded")
+    _finish(runs.Run.create(run, collect(options, BEST if best else {})), as_json)
 
 
 @commands.command()
@@ -283,10 +286,8 @@ def _finish(run: Any, as_json: bool) -> None:
     from adaptycho import produce
 
     found = produce.scan(run, _progress)
-    scores = found["scores"]
-    text = [
-        f"{found['positions']} positions in {found['subsequences']} sub-sequences: " + ", ".join(f"{k} {v:.3f}" for k, v in scores.items())
-    ]
+    scores = ", ".join(f"{name} {'none' if value is None else f'{value:.3f}'}" for name, value in found["scores"].items())
+    text = [f"{found['positions']} positions in {found['subsequences']} sub-sequences: {scores}"]
     _report(found, [*text, f"wrote {found['run']}; pictures in {found['report']}"], as_json)
 
 

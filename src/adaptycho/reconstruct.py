@@ -29,7 +29,6 @@ from adaptycho.optics import Setup
 CHUNK_BYTES = 1 << 20  # waves in work at a time: what a core's own cache holds
 LANE = 1024  # positions worth a thread: longer data sets are summed in up to four lanes, the same whatever the number of threads
 SOFT = 0.05  # the illumination that scales a step is at least this fraction of its maximum
-
 _Map = Callable[..., Iterable[Any]]
 
 
@@ -117,14 +116,12 @@ class Reconstructor:
 
     def steps(self, measurement: Measurement, start: Reconstruction | None = None) -> Iterator[Reconstruction]:
         """The same, yielding after every iteration. The last loss belongs to the potential before the step just made."""
-        real = measurement.positions.dtype
-        dtype = real.to_complex() if self.kind == "complex" else real
+        dtype = measurement.positions.dtype.to_complex() if self.kind == "complex" else measurement.positions.dtype
         shape = (len(measurement), *self.setup.object.shape)
-        if tuple(measurement.patterns.shape[2:]) != self.setup.detector:
-            raise ValueError(f"patterns: expected the detector's shape {self.setup.detector}, got {tuple(measurement.patterns.shape[2:])}")
         if start is not None and tuple(start.potential.shape) != shape:
             raise ValueError(f"start: expected a potential of shape {shape}, got {tuple(start.potential.shape)}")
-        probes, problems = self._prepare(measurement)
+        with _workers():
+            probes, problems = self._prepare(measurement)
         blank = torch.zeros(shape[1:], dtype=dtype, device=measurement.positions.device)
         for b, problem in enumerate(problems):
             problem.potential, problem.velocity, problem.step = blank, blank, self._first_step(problem)
@@ -148,17 +145,20 @@ class Reconstructor:
         Twice its real part is the derivative of the summed loss by Re V, twice its imaginary part that by Im V; for a real potential only
         the real part is given. Divided by the illumination where the step is.
         """
-        probes, problems = self._prepare(measurement)
         results = []
-        for problem, v in zip(problems, potential, strict=True):
-            problem.potential = v
-            results.append(self._gradient(problem, probes, map))
+        with _workers() as lanes:
+            probes, problems = self._prepare(measurement)
+            for problem, v in zip(problems, potential, strict=True):
+                problem.potential = v
+                results.append(self._gradient(problem, probes, lanes))
         return torch.tensor([r[0] for r in results], dtype=torch.float64), torch.stack([r[1] for r in results])
 
     def _prepare(self, measurement: Measurement) -> tuple[Tensor, list["_DataSet"]]:
         """Checks the data and builds the table of distinct shifted probes and, for each data set, where it uses them."""
         b, k = measurement.positions.shape[:2]
         lengths, dose, device = measurement.lengths, measurement.dose, measurement.positions.device
+        if tuple(measurement.patterns.shape[2:]) != self.setup.detector:
+            raise ValueError(f"patterns: expected the detector's shape {self.setup.detector}, got {tuple(measurement.patterns.shape[2:])}")
         if bool((lengths < 1).any()):
             raise ValueError("measurement: expected at least one pattern in each data set, got none")
         used = torch.arange(k, device=device) < lengths.to(device)[:, None]
@@ -240,7 +240,7 @@ class Reconstructor:
 
     def _lane(self, problem: "_DataSet", probes: Tensor, through: Tensor, first: int, last: int) -> tuple[float, Tensor]:
         """Sums loss and conj(psi) chi over a run of positions, chunk by chunk."""
-        chunk = max(1, CHUNK_BYTES // (probes[0].numel() * probes.element_size()))
+        chunk = max(1, CHUNK_BYTES // probes[0].nbytes)
         back, loss = torch.zeros_like(through), 0.0
         waves = torch.empty(min(chunk, last - first), *probes.shape[1:], dtype=probes.dtype, device=probes.device)
         for i in range(first, last, chunk):
@@ -278,7 +278,7 @@ def _refuse(bad: Tensor, expected: str, values: Tensor) -> None:
 
 @contextmanager
 def _workers() -> Iterator[_Map]:
-    """A `map` over `torch.get_num_threads()` threads. Torch's own would compete with them: they rest until the last of these is done."""
+    """A `map` over `torch.get_num_threads()` threads. Torch's own rest meanwhile: they would compete, and change the rounding."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -21,9 +21,10 @@ import os
 import platform
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -58,15 +59,18 @@ class Run:
         """Starts a run in a new or empty folder.
 
         Raises:
-            ValueError: there is something in the folder already; nothing is touched.
+            ValueError: there is something in the folder already, or the settings cannot be scanned; nothing is touched.
         """
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise ValueError(f"{path}: expected a new or empty folder for the run, found one with something in it (go on with `resume`)")
+        new = cls(path, _located(chosen))
+        _ = new.lengths, new.microscope  # what cannot be scanned is refused before there is a folder
         (path / "subsequences").mkdir(parents=True, exist_ok=True)
         (path / "states").mkdir(exist_ok=True)
-        _write_text(path / "run.json", json.dumps(_provenance(chosen), indent=2) + "\n")
-        _write_text(path / "settings.toml", settings.dump(chosen))  # last: a folder with settings is a run that can be resumed
-        return cls(path, chosen)
+        _flush(path.parent)
+        _write_text(path / "run.json", json.dumps(_provenance(new.settings), indent=2) + "\n")
+        _write_text(path / "settings.toml", settings.dump(new.settings))  # last: a folder with settings is a run that can be resumed
+        return new
 
     @classmethod
     def open(cls, path: Path) -> "Run":
@@ -76,9 +80,8 @@ class Run:
             ValueError: the folder is not a run.
         """
         if not (path / "settings.toml").is_file():
-            raise ValueError(
-                f"{path}: expected a run folder with settings.toml, found {'none in it' if path.is_dir() else 'no such folder'}"
-            )
+            found = "none in it" if path.is_dir() else "no such folder"
+            raise ValueError(f"{path}: expected a run folder with settings.toml, found {found}")
         return cls(path, settings.load(path / "settings.toml"))
 
     @property
@@ -86,10 +89,15 @@ class Run:
         """Number of positions of each sub-sequence."""
         return split_evenly(self.settings.scan.positions, self.settings.scan.subsequences)
 
+    @cached_property
+    def microscope(self) -> Microscope:
+        """The microscope of the run's settings."""
+        return build.recorded(self.settings) if self.settings.scan.microscope == "recorded" else build.simulated(self.settings)
+
     @property
     def recorded(self) -> int:
         """Sub-sequences that are on disk, whole."""
-        return len(list((self.path / "subsequences").glob("[0-9][0-9][0-9].h5")))
+        return len(_numbered(self.path / "subsequences"))
 
 
 @dataclass
@@ -125,28 +133,20 @@ class Journal:
                 warnings.warn(f"{path}: other positions were requested when it was recorded; what was recorded is kept", stacklevel=2)
         else:
             measurement = self.microscope.acquire(action, generator=generator)
-            _write_subsequence(path, action, measurement)
+            _write_subsequence(path, action, measurement, self.setup)
         self.taken += 1
         return measurement
 
 
-def execute(target: Run, progress: Callable[[State, Scores | None], None] = lambda state, scores: None) -> Iterator[State]:
-    """Runs or goes on with a scan, yielding the state after each sub-sequence; at the end the folder holds the result.
-
-    Args:
-        target: the run folder.
-        progress: told of each sub-sequence, with its scores if there is a reference.
-    """
-    chosen = target.settings
-    microscope = microscope_of(chosen)
+def execute(target: Run) -> Iterator[State]:
+    """Runs or goes on with a scan, yielding the state after each sub-sequence; at the end the folder holds the result."""
+    chosen, microscope = target.settings, target.microscope
     reference = _reference(target, microscope)
     journal = Journal(microscope, target.path / "subsequences")
     descent = build.reconstructor(chosen, microscope.setup)
     state = None
     for state in run(journal, build.scanner(chosen), descent, target.lengths, seed=chosen.scan.seed, warm=chosen.scan.warm):
-        scores = score(state.potential, reference)
-        _write_state(target.path / "states" / f"{state.number - 1:03d}.h5", state, scores)
-        progress(state, scores)
+        _write_state(target.path / "states" / f"{state.number - 1:03d}.h5", state, score(state.potential, reference))
         yield state
     assert state is not None
     write_result(target.path / "result.h5", microscope.setup, state.reconstruction)
@@ -159,15 +159,10 @@ def write_result(path: Path, setup: Setup, result: Reconstruction) -> None:
     _write_arrays(path, arrays, _units(setup))
 
 
-def microscope_of(chosen: Settings) -> Microscope:
-    """The microscope of a run's settings."""
-    return build.recorded(chosen) if chosen.scan.microscope == "recorded" else build.simulated(chosen)
-
-
 def read_states(target: Run) -> list[dict[str, Any]]:
     """What was known after each sub-sequence that is on disk: phase in the field, loss, scores, seconds, positions, dose."""
     found = []
-    for path in sorted((target.path / "states").glob("[0-9][0-9][0-9].h5")):
+    for path in _numbered(target.path / "states"):
         requested, measurement = _read_subsequence(target.path / "subsequences" / path.name)
         with _open(path) as file:
             found.append(
@@ -177,7 +172,7 @@ def read_states(target: Run) -> list[dict[str, Any]]:
                     "potential": torch.from_numpy(file["phase_in_field"][:]),
                     "loss": torch.from_numpy(file["loss"][:]),
                     "scores": {k: file["scores"][k][:] for k in file["scores"]},
-                    "seconds": {k: float(v) for k, v in file["seconds"].attrs.items()},
+                    "seconds": {k: float(file["seconds"][k][()]) for k in file["seconds"]},
                 }
             )
     return found
@@ -196,8 +191,10 @@ def _reference(target: Run, microscope: Any) -> Tensor:
     return read_reference(target)
 
 
-def _write_subsequence(path: Path, action: Action, measurement: Measurement) -> None:
+def _write_subsequence(path: Path, action: Action, measurement: Measurement, setup: Setup) -> None:
+    away = (action.positions.float() - measurement.positions) * torch.tensor(setup.field)
     arrays = {
+        "distance": torch.linalg.vector_norm(away, dim=-1),
         "requested": action.positions.float(),
         "positions": measurement.positions,
         "dose": measurement.dose,
@@ -205,7 +202,8 @@ def _write_subsequence(path: Path, action: Action, measurement: Measurement) -> 
         "patterns": torch.fft.fftshift(measurement.patterns, dim=(-2, -1)),
     }
     attributes = {
-        "positions": "fractions (y, x) of the scan field",
+        "positions": "reported, fractions (y, x) of the scan field",
+        "distance": "Å, from the requested to the reported position",
         "patterns": "counts, zero frequency in the centre",
         "defocus": "Å, underfocus",
     }
@@ -213,57 +211,54 @@ def _write_subsequence(path: Path, action: Action, measurement: Measurement) -> 
 
 
 def _read_subsequence(path: Path) -> tuple[Tensor, Measurement]:
+    names = ("requested", "positions", "dose", "defocus", "patterns")
     with _open(path) as file:
         try:
-            requested, positions, dose, defocus, patterns = (
-                torch.from_numpy(file[k][:]) for k in ("requested", "positions", "dose", "defocus", "patterns")
-            )
-        except KeyError as error:
-            raise ValueError(f"{path}: expected a sub-sequence with positions and patterns, found one without ({error})") from None
+            requested, positions, dose, defocus, patterns = (torch.from_numpy(file[name][:]) for name in names)
+        except (KeyError, OSError) as error:
+            raise ValueError(f"{path}: expected a sub-sequence with positions and patterns, found a damaged one ({error})") from None
     return requested, Measurement(positions, torch.fft.ifftshift(patterns, dim=(-2, -1)), dose, defocus)
 
 
 def _write_state(path: Path, state: State, scores: Scores) -> None:
     arrays = {"phase_in_field": state.potential, "loss": state.reconstruction.loss}
     named = {f"scores/{k}": getattr(scores, k) for k in ("ssim", "ssim_aligned", "correlation")}
-    _write_arrays(path, arrays | named, {}, {"seconds": state.seconds})
+    seconds = {f"seconds/{k}": torch.tensor(v, dtype=torch.float64) for k, v in state.seconds.items()}
+    _write_arrays(path, arrays | named | seconds, {})
 
 
-def _write_arrays(
-    path: Path, arrays: Mapping[str, Tensor], attributes: Mapping[str, Any], groups: Mapping[str, Mapping[str, float]] | None = None
-) -> None:
+def _write_arrays(path: Path, arrays: Mapping[str, Tensor], attributes: Mapping[str, Any]) -> None:
     """Writes an HDF5 file so that it is there whole or not at all, also after a power cut."""
-    part = path.with_suffix(".part")
+    part = path.with_name(f"{path.name}.part")
     with h5py.File(part, "w") as file:
         file.attrs["format"] = FORMAT
         file.attrs.update(attributes)
         for name, values in arrays.items():
-            many = values.ndim >= 3
-            file.create_dataset(
-                name, data=values.numpy(), chunks=True if many else None, compression="gzip" if many else None, shuffle=many or None
-            )
-        for name, numbers in (groups or {}).items():
-            file.create_group(name).attrs.update(numbers)
+            packed = {"chunks": True, "compression": "gzip", "shuffle": True} if values.ndim >= 3 else {}
+            file.create_dataset(name, data=values.numpy(), **packed)
     _publish(part, path)
 
 
 def _write_text(path: Path, text: str) -> None:
-    part = path.with_suffix(".part")
+    part = path.with_name(f"{path.name}.part")
     part.write_text(text, encoding="utf-8")
     _publish(part, path)
 
 
 def _publish(part: Path, path: Path) -> None:
-    """Flushes a finished file to the disk, then gives it its name, then flushes the folder."""
-    for name, flags in ((part, os.O_RDONLY), (None, 0), (path.parent, os.O_RDONLY)):
-        if name is None:
-            part.replace(path)
-            continue
-        handle = os.open(name, flags)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+    """Flushes a finished file, then gives it its name, then flushes the folder."""
+    _flush(part)
+    part.replace(path)
+    _flush(path.parent)
+
+
+def _flush(path: Path) -> None:
+    """Waits until a file or folder is on the disk itself."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _open(path: Path) -> h5py.File:
@@ -273,6 +268,17 @@ def _open(path: Path) -> h5py.File:
         raise ValueError(f"{path}: expected a file of the run, found none") from None
     except OSError as error:
         raise ValueError(f"{path}: expected a whole HDF5 file, found a damaged one ({error})") from None
+
+
+def _numbered(folder: Path) -> list[Path]:
+    """000.h5, 001.h5, ... in order, also beyond 999."""
+    return sorted((p for p in folder.glob("*.h5") if p.stem.isdecimal()), key=lambda p: int(p.stem))
+
+
+def _located(chosen: Settings) -> Settings:
+    """The same with the input file's whole path: a run may be resumed from another folder."""
+    file = chosen.scan.file and str(Path(chosen.scan.file).resolve())
+    return replace(chosen, scan=replace(chosen.scan, file=file))
 
 
 def _units(setup: Setup) -> dict[str, Any]:

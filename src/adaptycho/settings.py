@@ -117,7 +117,9 @@ class Heuristic:
     pull: Fraction = Field(default=0.5, description="fraction of the way positions move towards the nearest phase maximum")
     reach: NotNegative = Field(default=4.0, description="maxima further than this many probe radii do not pull")
     smooth: NotNegative = Field(default=0.75, description="width in probe radii of the Gaussian that decides what a maximum is")
-    contrast: Annotated[float, Field(ge=0, le=10)] = Field(default=0.7, description="power of the local structure that positions follow; 0 spreads them evenly")
+    contrast: Annotated[float, Field(ge=0, le=10)] = Field(
+        default=0.7, description="power of the local structure that positions follow; 0 spreads them evenly"
+    )
     floor: Fraction = Field(default=0.1, description="part of the positions spread evenly whatever is seen")
 
 

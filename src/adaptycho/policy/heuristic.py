@@ -50,9 +50,10 @@ class Heuristic:
         return Action(torch.stack(chosen).to(seen.potential), defocus=self.defocus), memory
 
     def _choose(self, potential: torch.Tensor, positions: torch.Tensor, sequence: Array, seen: Observation) -> torch.Tensor:
-        if not len(positions):
-            return torch.from_numpy(sequence)
         phase = potential.cpu().double().numpy()
+        # Nothing measured yet, or a reconstruction that diverged: nothing to follow.
+        if not len(positions) or not np.isfinite(phase).all():
+            return torch.from_numpy(sequence)
         if self.contrast:
             sequence = warp(sequence, self._density(phase, positions.cpu().double().numpy(), seen))
         if self.defocus is None and seen.probe < FOCUSED * seen.resolution:

@@ -1,0 +1,94 @@
+"""The benchmarks measure what they say. Their figures are not judged here, for a shared machine has no fixed speed; growth and memory are."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from adaptycho import bench, build, reconstruct
+from adaptycho.optics import Setup
+from adaptycho.settings import preset
+
+
+@pytest.fixture(scope="module")
+def setup() -> Setup:
+    return build.setup(preset("light"))
+
+
+def test_the_floor_is_two_transforms_per_window_and_iteration(setup, monkeypatch):
+    counted = {"forth": 0, "back": 0}
+
+    def count(name, transform):
+        def counting(waves):
+            counted[name] += len(waves)
+            assert tuple(waves.shape[1:]) == setup.window.shape
+            assert waves.dtype == torch.complex64
+            return transform(waves)
+
+        return counting
+
+    for module in (bench, reconstruct):
+        monkeypatch.setattr(module, "fft2", count("forth", bench.fft2))
+        monkeypatch.setattr(module, "ifft2", count("back", bench.ifft2))
+    bench._floor(setup, 2)
+    floor = dict(counted)
+    counted.update(forth=0, back=0)
+    reconstruct.Reconstructor(setup, iterations=bench.ITERATIONS)(bench._data(setup, 2))
+    # Reconstruction does exactly the transforms that it is measured against.
+    assert counted == floor == {"forth": 2 * 250 * 5, "back": 2 * 250 * 5}
+
+
+def test_what_is_reconstructed_is_of_the_right_size(setup):
+    data = bench._data(setup, 3, count=70)
+    assert data.patterns.shape == (3, 70, 32, 32)
+    assert data.lengths.tolist() == [70, 70, 70]
+    # Real potential, no electron lost: the mean of 70 x 3 Poisson numbers of 2.14e5 within 4 standard errors.
+    assert float(data.patterns.sum((2, 3)).mean()) == pytest.approx(bench.DOSE, abs=4 * (bench.DOSE / 50) ** 0.5)
+
+
+def test_time_grows_no_faster_than_the_number_of_positions(setup):
+    few, many = bench._growth(setup, 500), bench._growth(setup, 4000)
+    # Eight times the work; half as much again for what the machine does besides.
+    assert many < 12 * few
+
+
+def test_the_wait_has_its_parts():
+    parts = bench._wait("light", 3)
+    assert set(parts) == {"join", "reconstruct", "decide"}
+    assert all(len(v) == 3 and (v > 0).all() for v in parts.values())
+    assert parts["join"].min() < parts["reconstruct"].min()
+
+
+def test_peak_memory_sees_an_allocation():
+    before = bench.peak_memory()
+    block = np.ones(200 << 17)  # 200 MiB, every page touched
+    assert bench.peak_memory() > before - 1
+    assert bench.peak_memory() >= block.nbytes / (1 << 20)
+
+
+def test_a_batch_of_24_takes_little_memory():
+    from concurrent.futures import ProcessPoolExecutor
+    from multiprocessing import get_context
+
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as fresh:
+        used = fresh.submit(bench.batch_memory).result()
+    # Two threads with three chunks of 1 MiB, a table of at most 17 x 17 probes of 32 KiB, and 24 potentials: far below one wave per pattern
+    # (188 MiB), let alone the 1 GiB aimed at.
+    assert 1 < used < 150
+
+
+def test_figures_are_plain_json(setup, monkeypatch):
+    monkeypatch.setattr(bench, "POSITIONS", 10)
+    monkeypatch.setattr(bench, "SETS", 2)
+    monkeypatch.setattr(bench, "SIZES", (20, 40))
+    found = bench.reconstruct(repeats=3)
+    assert json.loads(json.dumps(found)) == found
+    for name in ("", "_light", "_batch"):
+        low, high = found[f"ratio_quartiles{name}"]
+        assert 0 < low <= found[f"ratio_to_fft_floor{name}"] <= high
+    simulated = bench.forward(repeats=3)
+    assert json.loads(json.dumps(simulated)) == simulated
+    assert simulated["light_patterns_per_second"] > 0
+    assert found["machine"]["torch"] == torch.__version__
+    assert torch.get_num_threads() == 1  # as conftest has set it

@@ -42,7 +42,11 @@ def table(microscope, reconstructor, reference):  # type: ignore[no-untyped-def]
     for name in VARIANTS:
         gain = 100 * (final[name] - base) / base.mean()
         low, high = bootstrap_interval(gain, generator=torch.Generator().manual_seed(0))
-        found[name] = {"gain_percent": round(float(gain.mean()), 1), "ci": [round(low, 1), round(high, 1)], "ssim": round(float(final[name].mean()), 4)}
+        found[name] = {
+            "gain_percent": round(float(gain.mean()), 1),
+            "ci": [round(low, 1), round(high, 1)],
+            "ssim": round(float(final[name].mean()), 4),
+        }
     return found | {"random": {"ssim": round(float(base.mean()), 4)}}
 
 

@@ -53,7 +53,7 @@ def reconstruct(repeats: int = 15) -> dict[str, Any]:
     with _threads(1):
         seconds = [_growth(light, count) for count in SIZES]
     found["scaling_exponent"] = round(float(np.polyfit(np.log(SIZES), np.log(seconds), 1)[0]), 3)
-    found["scaling_milliseconds"] = {str(count): round(1e3 * s, 2) for count, s in zip(SIZES, seconds, strict=True)}
+    found["scaling_milliseconds"] = {str(count): round(1e3 * float(s), 2) for count, s in zip(SIZES, seconds, strict=True)}
     # A process of its own, for the peak of this one is over.
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as fresh:
         found["peak_mib_batch"] = round(fresh.submit(batch_memory).result(), 1)

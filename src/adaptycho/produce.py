@@ -1,7 +1,6 @@
 """What the commands do once their options are understood: each function makes files and returns what is worth printing."""
 
 import collections
-import math
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -73,9 +72,7 @@ def scan(target: runs.Run, progress: Progress) -> dict[str, Any]:
     for _ in progress(runs.execute(target), len(target.lengths), "sub-sequences"):
         pass
     states = runs.read_states(target)
-    means = {name: float(values.mean()) for name, values in states[-1]["scores"].items()}
-    # JSON has no NaN, the score of a reconstruction that diverged.
-    scores = {name: round(mean, 4) if math.isfinite(mean) else None for name, mean in means.items()}
+    scores = {name: round(float(values.mean()), 4) for name, values in states[-1]["scores"].items()}
     return {
         "run": str(target.path),
         "positions": sum(target.lengths),

@@ -9,7 +9,6 @@ constant added to V changes no pattern, so it is free: its gradient is zero, des
 remove it (`adaptycho.metrics.align`).
 """
 
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -112,10 +111,14 @@ class Reconstructor:
             measurement: B data sets, ragged or not.
             start: a reconstruction to go on from, with the same settings and of the same or fewer patterns; from V = 0 if None.
         """
-        return deque(self.steps(measurement, start), maxlen=1).pop()
+        return next(self._descend(measurement, start, self.iterations))
 
     def steps(self, measurement: Measurement, start: Reconstruction | None = None) -> Iterator[Reconstruction]:
         """The same, yielding after every iteration. The last loss belongs to the potential before the step just made."""
+        return self._descend(measurement, start, 1)
+
+    def _descend(self, measurement: Measurement, start: Reconstruction | None, stride: int) -> Iterator[Reconstruction]:
+        """Yields after every `stride` iterations; the longer, the more of a data set is still in cache at its next iteration."""
         dtype = measurement.positions.dtype.to_complex() if self.kind == "complex" else measurement.positions.dtype
         shape = (len(measurement), *self.setup.object.shape)
         if start is not None and tuple(start.potential.shape) != shape:
@@ -130,13 +133,12 @@ class Reconstructor:
                 problem.losses = start.loss[b].tolist()
             if start is not None and start.held is not None and self.step == "auto":
                 problem.step = float(start.step[b])
-                # With more patterns the loss is another one, and not to be compared.
-                if int(start.count[b]) == len(problem.which):
+                if int(start.count[b]) == len(problem.which):  # with more patterns the loss is another one
                     problem.held = start.held[0][b].to(dtype), start.held[1][b].to(dtype)
-        for _ in range(self.iterations):
+        for _ in range(0, self.iterations, stride):
             with _workers() as spread:
                 sets, lanes = (spread, map) if len(problems) > 1 else (map, spread)
-                list(sets(partial(self._iterate, probes=probes, lanes=lanes), problems))
+                list(sets(partial(self._iterate, times=stride, probes=probes, lanes=lanes), problems))
             yield _collect(problems)
 
     def gradient(self, measurement: Measurement, potential: Shaped[Tensor, "B H W"]) -> tuple[Float[Tensor, " B"], Shaped[Tensor, "B H W"]]:
@@ -168,14 +170,13 @@ class Reconstructor:
         _refuse(outside & used, "positions: expected fractions of the field from 0 to 1", measurement.positions)
         _refuse((dose <= 0) & used, "dose: expected positive counts", dose)
         probes, which = self._probes(measurement, offset, used)
-        weight = torch.ones(self.setup.detector) if self.mask is None else self.mask
         problems = [
             _DataSet(
                 which=which[i, :n].contiguous(),
                 corner=corner[i, :n].contiguous(),
                 patterns=measurement.patterns[i, :n].contiguous(),
                 scale=(1 / dose[i, :n]).to(measurement.positions.dtype),
-                weight=weight.to(measurement.positions),
+                weight=(torch.ones(self.setup.detector) if self.mask is None else self.mask).to(measurement.positions),
             )
             for i, n in enumerate(lengths.tolist())
         ]
@@ -206,26 +207,25 @@ class Reconstructor:
             return float(self.step)
         # The inverse curvature along V of each loss, per unit of summed probe intensity.
         if self.loss == "intensity":
-            brightest = (problem.patterns.sum(0, dtype=torch.float64).amax() / problem.patterns.shape[0]) * float(problem.scale.mean())
-            step = 1 / (2 * float(brightest))
+            step = 0.5 / float(problem.patterns.sum(0, dtype=torch.float64).amax() / len(problem.patterns) * problem.scale.mean())
         else:
             step = {"amplitude": 1.0, "poisson": 0.5}[self.loss]
         return step if self.scaling == "illumination" else step / float(problem.illumination.amax())
 
-    def _iterate(self, problem: "_DataSet", probes: Tensor, lanes: _Map) -> None:
-        loss, gradient = self._gradient(problem, probes, lanes)
-        if self.step == "auto" and problem.losses and problem.held is not None and not loss <= problem.losses[-1]:
-            # Downhill it was not (nan is not either): back to where we stood, half a step from there, momentum forgotten.
-            problem.potential, gradient, loss = problem.held[0], problem.held[1], problem.losses[-1]
-            problem.velocity = torch.zeros_like(problem.velocity)
-            problem.step /= 2
-        elif self.step == "auto" and problem.held is not None:
-            problem.step *= 1.1
-        problem.losses.append(loss)
-        if self.step == "auto":
-            problem.held = problem.potential, gradient
-        problem.velocity = self.momentum * problem.velocity - problem.step * gradient
-        problem.potential = problem.potential + problem.velocity
+    def _iterate(self, problem: "_DataSet", times: int, probes: Tensor, lanes: _Map) -> None:
+        for _ in range(times):
+            loss, gradient = self._gradient(problem, probes, lanes)
+            if self.step == "auto":
+                if problem.held is not None and not loss <= problem.losses[-1]:
+                    # Downhill it was not (nan is not either): back to where we stood, half a step from there, momentum forgotten.
+                    (problem.potential, gradient), loss = problem.held, problem.losses[-1]
+                    problem.velocity, problem.step = torch.zeros_like(problem.velocity), problem.step / 2
+                elif problem.held is not None:
+                    problem.step *= 1.1
+                problem.held = problem.potential, gradient
+            problem.losses.append(loss)
+            problem.velocity = self.momentum * problem.velocity - problem.step * gradient
+            problem.potential = problem.potential + problem.velocity
 
     def _gradient(self, problem: "_DataSet", probes: Tensor, lanes: _Map) -> tuple[float, Tensor]:
         """Loss per position, and the Wirtinger gradient summed over positions (divided by the illumination if asked)."""

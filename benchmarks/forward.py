@@ -1,0 +1,8 @@
+"""Simulated patterns per second: one JSON line (`adaptycho bench forward`)."""
+
+import json
+
+from adaptycho import bench
+
+if __name__ == "__main__":
+    print(json.dumps(bench.forward()))

@@ -1,0 +1,422 @@
+"""Run folders: what is recorded is on disk before the next decision, and a run that is taken up ends as if it had never stopped."""
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+from adaptycho import build, files, runs, summary
+from adaptycho.files import Recording
+from adaptycho.forward import Measurement
+from adaptycho.policy import Action
+from adaptycho.runs import Journal, Run, execute, read_reference, read_states
+from adaptycho.settings import Settings, load, preset, update
+
+LENGTHS = [5, 5, 4, 4]
+TINY = {
+    "geometry": {"field": [8.0, 6.0], "object": "auto"},
+    "scan": {"positions": sum(LENGTHS), "subsequences": len(LENGTHS), "seed": 3},
+    "reconstruct": {"iterations": 2, "reference_side": 5},
+}
+
+
+def tiny(**changes: dict[str, object]) -> Settings:
+    return update(update(preset("light"), TINY, "tiny"), changes, "test")
+
+
+def contents(path: Path) -> dict[str, np.ndarray]:
+    """Every array of an HDF5 file by name, but for the time that things took."""
+    found: dict[str, np.ndarray] = {}
+    with h5py.File(path) as file:
+        file.visititems(lambda name, item: found.update({name: item[()]}) if isinstance(item, h5py.Dataset) else None)
+    return {name: values for name, values in found.items() if not name.startswith("seconds/")}
+
+
+def same_run(a: Path, b: Path) -> None:
+    """Every array in the two folders is the same bit for bit."""
+    names = sorted(str(p.relative_to(a)) for p in a.rglob("*.h5"))
+    assert names == sorted(str(p.relative_to(b)) for p in b.rglob("*.h5"))
+    assert len(names) == 2 * len(LENGTHS) + 2
+    for name in names:
+        one, other = contents(a / name), contents(b / name)
+        assert one.keys() == other.keys()
+        for key, values in one.items():
+            assert values.dtype == other[key].dtype, f"{name}: {key}"
+            assert values.tobytes() == other[key].tobytes(), f"{name}: {key}"
+
+
+def digest(folder: Path) -> dict[str, str]:
+    return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def finish(target: Run) -> Path:
+    for _ in execute(target):
+        pass
+    return target.path
+
+
+@pytest.fixture(scope="module")
+def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    chosen = tiny(reconstruct={"reference_side": 12})
+    source = build.simulated(chosen)
+    path = tmp_path_factory.mktemp("recordings") / "small.h5"
+    files.write(path, Recording(source.setup, build.full_scan(chosen, source), title="small"))
+    return path
+
+
+CASES = {
+    "simulated heuristic": {},
+    "simulated random": {"scan": {"policy": "random"}, "specimen": {"count": 2}},
+    "simulated warm": {"scan": {"warm": True}, "instrument": {"jitter": 0.2}},
+    "simulated automatic warm": {"scan": {"warm": True}, "reconstruct": {"step": "auto", "momentum": 0.5, "loss": "amplitude"}},
+    "recorded heuristic": {"scan": {"microscope": "recorded"}},
+    "recorded random": {"scan": {"microscope": "recorded", "policy": "random"}},
+    "recorded warm": {"scan": {"microscope": "recorded", "warm": True}},
+}
+
+
+@pytest.fixture(scope="module", params=CASES, ids=lambda name: name.replace(" ", "-"))
+def finished(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, recording: Path) -> Run:
+    chosen = tiny(**CASES[request.param])
+    if chosen.scan.microscope == "recorded":
+        chosen = update(chosen, {"scan": {"file": str(recording)}}, "test")
+    target = Run.create(tmp_path_factory.mktemp("runs") / "run", chosen)
+    finish(target)
+    return target
+
+
+@pytest.mark.parametrize("lost", range(1, len(LENGTHS) + 1))
+def test_resumed_run_is_the_uninterrupted_one(finished: Run, tmp_path: Path, lost: int) -> None:
+    cut = tmp_path / "run"
+    shutil.copytree(finished.path, cut)
+    (cut / "result.h5").unlink()
+    for number in range(len(LENGTHS) - lost, len(LENGTHS)):
+        (cut / "subsequences" / f"{number:03d}.h5").unlink()
+        # A state is written after its sub-sequence, so it may be lost or, after files were copied by hand, be left over.
+        if number % 2:
+            (cut / "states" / f"{number:03d}.h5").unlink()
+    # What a kill in the middle of writing leaves behind.
+    (cut / "subsequences" / f"{len(LENGTHS) - lost:03d}.h5.part").write_bytes(b"half a file")
+    (cut / "reference.h5.part").write_bytes(b"half a file")
+    kept = digest(cut / "subsequences")
+    opened = Run.open(cut)
+    assert opened.recorded == len(LENGTHS) - lost
+    finish(opened)
+    same_run(finished.path, cut)
+    again = digest(cut / "subsequences")
+    assert {name: again[name] for name in kept if name.endswith(".h5")} == {k: v for k, v in kept.items() if k.endswith(".h5")}
+    assert not list(cut.rglob("subsequences/*.part"))
+
+
+def test_resuming_a_finished_run_changes_nothing(finished: Run, tmp_path: Path) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(finished.path, copy)
+    before = digest(copy / "subsequences"), digest(copy)["settings.toml"], digest(copy)["run.json"], digest(copy)["reference.h5"]
+    finish(Run.open(copy))
+    assert before == (digest(copy / "subsequences"), digest(copy)["settings.toml"], digest(copy)["run.json"], digest(copy)["reference.h5"])
+    same_run(finished.path, copy)
+
+
+def test_lost_reference_is_made_again(finished: Run, tmp_path: Path) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(finished.path, copy)
+    (copy / "reference.h5").unlink()
+    finish(Run.open(copy))
+    same_run(finished.path, copy)
+
+
+@dataclass
+class Faulty:
+    """A microscope that breaks down at one sub-sequence, or records what is on disk whenever it is used."""
+
+    inner: Any
+    folder: Path
+    breaks_at: int = -1
+    used: int = 0
+
+    @property
+    def setup(self) -> Any:
+        return self.inner.setup
+
+    @property
+    def batch(self) -> int:
+        return self.inner.batch
+
+    def acquire(self, action: Action, *, generator: torch.Generator) -> Measurement:
+        whole = sorted(p.name for p in self.folder.glob("*"))
+        assert whole == [f"{n:03d}.h5" for n in range(self.used)], "a decision was made before the last sub-sequence was on disk"
+        if self.used == self.breaks_at:
+            raise OSError("the beam is down")
+        self.used += 1
+        return self.inner.acquire(action, generator=generator)
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    target = Run.create(tmp_path_factory.mktemp("plain") / "run", tiny())
+    finish(target)
+    return target
+
+
+def begin(folder: Path, plain: Run, breaks_at: int = -1) -> tuple[Run, Faulty]:
+    """A run like the plain one, on a faulty microscope; what scores refer to is there already."""
+    target = Run.create(folder, tiny())
+    shutil.copy(plain.path / "reference.h5", folder)
+    faulty = Faulty(target.microscope, folder / "subsequences", breaks_at)
+    target.__dict__["microscope"] = faulty
+    return target, faulty
+
+
+def test_each_sub_sequence_is_on_disk_before_the_next_is_asked_for(tmp_path: Path, plain: Run) -> None:
+    target, faulty = begin(tmp_path / "run", plain)
+    finish(target)
+    assert faulty.used == len(LENGTHS)
+    same_run(plain.path, target.path)
+
+
+@pytest.mark.parametrize("at", range(len(LENGTHS)))
+def test_a_breakdown_in_the_middle_loses_nothing(tmp_path: Path, plain: Run, at: int) -> None:
+    target, _ = begin(tmp_path / "run", plain, breaks_at=at)
+    with pytest.raises(OSError, match="the beam is down"):
+        finish(target)
+    again = Run.open(target.path)
+    assert again.recorded == at
+    for number in range(at):
+        name = f"subsequences/{number:03d}.h5"
+        assert contents(target.path / name).keys() == contents(plain.path / name).keys()
+    finish(again)
+    same_run(plain.path, target.path)
+
+
+def test_a_sub_sequence_is_flushed_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = Run.create(tmp_path / "run", tiny())
+    events: list[tuple[str, str]] = []
+    fsync, replace = os.fsync, Path.replace
+
+    def spy_fsync(handle: int) -> None:
+        events.append(("flushed", Path(os.readlink(f"/proc/self/fd/{handle}")).name))
+        fsync(handle)
+
+    def spy_replace(self: Path, other: Path) -> Path:
+        with h5py.File(self) as file:  # whole when it gets its name
+            assert "patterns" in file
+        events.append(("named", other.name))
+        return replace(self, other)
+
+    journal = Journal(target.microscope, target.path / "subsequences")
+    action = Action(torch.full((1, 2, 2), 0.5))
+    monkeypatch.setattr(os, "fsync", spy_fsync)
+    monkeypatch.setattr(Path, "replace", spy_replace)
+    journal.acquire(action, generator=torch.Generator())
+    assert events == [("flushed", "000.h5.part"), ("named", "000.h5"), ("flushed", "subsequences")]
+
+
+def test_journal_reads_instead_of_acquiring_and_says_if_the_request_has_changed(tmp_path: Path) -> None:
+    target = Run.create(tmp_path / "run", tiny())
+    folder, action = target.path / "subsequences", Action(torch.full((1, 2, 2), 0.5))
+    measured = Journal(target.microscope, folder).acquire(action, generator=torch.Generator().manual_seed(1))
+    again = Journal(Faulty(target.microscope, folder, breaks_at=0), folder)
+    assert (again.setup, again.batch) == (target.microscope.setup, 1)
+    read = again.acquire(action, generator=torch.Generator().manual_seed(2))
+    for name in ("positions", "patterns", "dose", "defocus"):
+        assert torch.equal(getattr(read, name), getattr(measured, name))
+    with pytest.warns(UserWarning, match=r"000\.h5: other positions were requested"):
+        Journal(target.microscope, folder).acquire(Action(torch.full((1, 2, 2), 0.6)), generator=torch.Generator())
+
+
+def test_what_is_in_the_folder(finished: Run) -> None:
+    folder, chosen = finished.path, finished.settings
+    assert load(folder / "settings.toml") == chosen
+    names = {p.name for p in folder.iterdir()}
+    assert names == {"settings.toml", "run.json", "subsequences", "states", "reference.h5", "result.h5"}
+    facts = json.loads((folder / "run.json").read_text())
+    assert (facts["format"], facts["seed"]) == ("adaptycho run 1", 3)
+    assert {"adaptycho", "torch", "numpy", "numba", "h5py"} <= facts["versions"].keys()
+    assert facts.keys() >= {"created", "command", "python", "platform", "threads"}
+    if chosen.scan.microscope == "recorded":
+        file = Path(chosen.scan.file or "")
+        assert facts["input"] == {"file": "small.h5", "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
+    else:
+        assert "input" not in facts
+    assert contents(folder / "reference.h5")["phase_in_field"].shape == (chosen.specimen.count, *finished.microscope.setup.field_shape)
+
+
+def test_sub_sequences_are_plain_hdf5_with_the_zero_frequency_in_the_centre(finished: Run) -> None:
+    setup, batch = finished.microscope.setup, finished.microscope.batch
+    seen = []
+    for number, length in enumerate(LENGTHS):
+        path = finished.path / "subsequences" / f"{number:03d}.h5"
+        arrays = contents(path)
+        assert arrays["patterns"].shape == (batch, length, *setup.detector)
+        for name, shape in (("positions", (batch, length, 2)), ("requested", (batch, length, 2)), ("dose", (batch, length))):
+            assert arrays[name].shape == shape
+        with h5py.File(path) as file:
+            assert file.attrs["patterns"] == "counts, zero frequency in the centre"
+            assert file.attrs["positions"] == "reported, fractions (y, x) of the scan field"
+            assert file.attrs["distance"] == "Å, from the requested to the reported position"
+        away = (arrays["requested"] - arrays["positions"]) * np.array(setup.field)
+        # Single precision of lengths up to 10 Å.
+        assert np.allclose(arrays["distance"], np.hypot(*away.T).T, atol=1e-5)
+        seen.append(arrays["patterns"])
+    mean = np.concatenate(seen, 1).mean((0, 1), dtype=np.float64)
+    ky, kx = np.indices(mean.shape) - np.array(setup.detector)[:, None, None] // 2
+    disc = np.hypot(ky, kx) * setup.detector_pixel <= setup.semiangle
+    # The bright-field disc holds nearly all electrons; with the zero frequency in the corner it would hold almost none.
+    assert mean[disc].sum() > 0.8 * mean.sum()
+
+
+def test_states_and_result_are_what_the_loop_gave(tmp_path: Path) -> None:
+    target = Run.create(tmp_path / "run", tiny(specimen={"count": 2}))
+    states = list(execute(target))
+    read = read_states(target)
+    assert len(read) == len(LENGTHS)
+    reference = read_reference(target)
+    for state, found in zip(states, read, strict=True):
+        assert torch.equal(found["potential"], state.potential)
+        assert torch.equal(found["loss"], state.reconstruction.loss)
+        assert torch.equal(found["requested"], state.action.positions)
+        for name in ("positions", "patterns", "dose", "defocus"):
+            assert torch.equal(getattr(found["measurement"], name), getattr(state.latest, name))
+        assert found["seconds"] == state.seconds
+        wanted = runs.score(state.potential, reference)
+        assert found["scores"].keys() == {"ssim", "ssim_aligned", "correlation"}
+        for name, values in found["scores"].items():
+            assert np.array_equal(values, getattr(wanted, name).numpy())
+    result = contents(target.path / "result.h5")
+    assert np.array_equal(result["potential"], states[-1].reconstruction.potential.numpy())
+    assert np.array_equal(result["phase_in_field"], states[-1].potential.numpy())
+    assert np.array_equal(result["loss"], states[-1].reconstruction.loss.numpy())
+    probe = np.abs(result["probe"]) ** 2
+    assert np.unravel_index(probe.argmax(), probe.shape)[-2:] == (16, 16)
+
+
+def test_more_than_a_thousand_sub_sequences_stay_in_order(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(finish(Run.create(tmp_path / "short", tiny())), folder)
+    for kind in ("subsequences", "states"):
+        (folder / kind / "003.h5").rename(folder / kind / "1000.h5")
+        (folder / kind / "notes.h5").write_bytes(b"not a sub-sequence")
+    target = Run.open(folder)
+    assert target.recorded == len(LENGTHS)
+    assert [len(state["requested"][0]) for state in read_states(target)] == LENGTHS
+
+
+@pytest.mark.parametrize("damage", ["truncated", "altered", "empty", "no HDF5", "no patterns"])
+def test_a_damaged_sub_sequence_is_named(tmp_path: Path, plain: Run, damage: str) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(plain.path, folder)
+    path = folder / "subsequences" / "001.h5"
+    whole = path.read_bytes()
+    if damage == "no patterns":
+        with h5py.File(path, "a") as file:
+            del file["patterns"]
+    elif damage == "altered":
+        with h5py.File(path) as file:
+            chunk = file["patterns"].id.get_chunk_info(0)
+        middle = chunk.byte_offset + chunk.size // 2
+        path.write_bytes(whole[: middle - 8] + bytes(16) + whole[middle + 8 :])
+    else:
+        path.write_bytes({"truncated": whole[: len(whole) // 2], "empty": b"", "no HDF5": b"hello" * 100}[damage])
+    before = digest(folder / "subsequences")
+    expected = "a sub-sequence with positions and patterns" if damage in ("altered", "no patterns") else "a whole HDF5 file"
+    with pytest.raises(ValueError, match=rf"^{path}: expected {expected}, found a damaged one \("):
+        finish(Run.open(folder))
+    with pytest.raises(ValueError, match=rf"^{path}: expected"):
+        summary.run_page(Run.open(folder))
+    assert digest(folder / "subsequences") == before
+
+
+def test_a_folder_with_something_in_it_is_not_touched(tmp_path: Path, plain: Run) -> None:
+    full, other = tmp_path / "run", tmp_path / "notes"
+    shutil.copytree(plain.path, full)
+    other.mkdir()
+    (other / "notes.txt").write_text("mine")
+    (tmp_path / "file").write_text("mine")
+    before = digest(tmp_path)
+    for path in (full, other, tmp_path / "file"):
+        with pytest.raises(ValueError, match=rf"^{path}: expected a new or empty folder for the run, found one with something in it"):
+            Run.create(path, tiny())
+    assert digest(tmp_path) == before
+
+
+def test_what_cannot_be_scanned_is_refused_before_there_is_a_folder(tmp_path: Path) -> None:
+    for wrong, said in (
+        ({"scan": {"subsequences": 30}}, "subsequences: expected 1 to 18"),
+        ({"scan": {"microscope": "recorded", "file": str(tmp_path / "none.h5")}}, "none.h5: expected an adaptycho HDF5 file"),
+        ({"specimen": {"structure": "XY2"}}, "structure: expected one of"),
+        ({"geometry": {"object": 20}}, "object: expected a grid that holds the field"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            Run.create(tmp_path / "run", tiny(**wrong))
+        assert not (tmp_path / "run").exists()
+    (tmp_path / "run").mkdir()
+    assert Run.create(tmp_path / "run", tiny()).recorded == 0
+
+
+def test_what_is_not_a_run_is_not_opened(tmp_path: Path) -> None:
+    for path, found in ((tmp_path / "none", "no such folder"), (tmp_path, "none in it")):
+        with pytest.raises(ValueError, match=rf"^{path}: expected a run folder with settings\.toml, found {found}$"):
+            Run.open(path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_report_of_an_unfinished_run(tmp_path: Path, plain: Run) -> None:
+    target = Run.create(tmp_path / "run", tiny())
+    with pytest.raises(ValueError, match="expected at least one finished sub-sequence to report on, found none"):
+        summary.run_page(target)
+    loop = execute(target)
+    next(loop)
+    next(loop)
+    page = summary.run_page(Run.open(target.path))
+    assert "2 of 4 sub-sequences" in page
+    assert "4 of 4 sub-sequences" in summary.run_page(plain)
+
+
+def test_a_run_on_a_file_named_from_here_is_resumed_from_elsewhere(
+    tmp_path: Path, recording: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(recording.parent)
+    target = Run.create(tmp_path / "run", tiny(scan={"microscope": "recorded", "file": recording.name}))
+    next(execute(target))
+    monkeypatch.chdir(tmp_path)
+    finish(Run.open(Path("run")))
+    assert len(read_states(target)) == len(LENGTHS)
+
+
+def watch(folder: Path, process: subprocess.Popen[bytes]) -> Iterator[None]:
+    """Until the first sub-sequence is there."""
+    while not (folder / "subsequences" / "000.h5").exists():
+        assert process.poll() is None, process.stderr.read() if process.stderr else ""
+        yield
+
+
+@pytest.mark.slow
+def test_a_killed_process_is_resumed(tmp_path: Path, plain: Run) -> None:
+    options = [f"--geometry.field={[8.0, 6.0]}", "--geometry.object=auto", "--positions=18", "--subsequences=4", "--seed=3"]
+    options += ["--reconstruct.iterations=2", "--reconstruct.reference_side=5", "--threads=1"]
+    folder = tmp_path / "run"
+    command = [sys.executable, "-m", "adaptycho.cli", "scan", str(folder), *options]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    with process:
+        for _ in watch(folder, process):
+            time.sleep(0.005)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    target = Run.open(folder)
+    assert target.settings == plain.settings
+    assert target.recorded >= 1
+    finish(target)
+    same_run(plain.path, folder)

@@ -1,8 +1,8 @@
 """What each part of the heuristic is worth: SSIM gains over a random scan, one JSON line per specimen class.
 
-`python benchmarks/heuristic.py [--specimens 16]`: uniform MoS2 and MoS2 islands filling a quarter of the field, both under the paper's protocol
-(light preset, 250 positions in 5 sub-sequences), and the recorded rotavirus halves; seed 0; means with 95 % bootstrap intervals of the paired
-gain in per cent.
+`python benchmarks/heuristic.py [--specimens 16]`: uniform MoS2 and MoS2 islands filling a quarter of the field, both under the paper's
+protocol (light preset, 250 positions in 5 sub-sequences), and the recorded rotavirus halves; seed 0; means with 95 % bootstrap intervals of
+the paired gain in per cent.
 """
 
 import argparse

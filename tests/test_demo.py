@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from adaptycho import cli, demo, settings
+from adaptycho import cli, demo, report, settings
 from adaptycho.metrics import relative_improvement
 
 STRATEGIES = {"heuristic", "random", "raster", "halton"}
@@ -19,8 +19,9 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict:
         # 40 x 40 positions instead of 100 x 100, each with a step that is longer in proportion.
         light = {"reference_side": 40, "reference_step": 50.0 * (100 / 40) ** 2}
         patch.setitem(settings._LIGHT, "reconstruct", light)
-        # 6 iterations instead of 20 on the recording.
+        # 6 iterations instead of 20 on the recording, and room for few of the pictures.
         patch.setitem(settings.BEST, "iterations", 6)
+        patch.setattr(report, "LIMIT", 600_000)
         printed: list[str] = []
         patch.setattr(cli.click, "echo", lambda text, **_: printed.append(text))
         out = tmp_path_factory.mktemp("demo") / "tour"
@@ -59,14 +60,14 @@ def test_the_adaptive_scan_wins(found: dict) -> None:
 
 
 def test_page_and_pictures(found: dict) -> None:
-    report = Path(found["report"])
-    page = report.read_text(encoding="utf-8")
+    file = Path(found["report"])
+    page = file.read_text(encoding="utf-8")
     for word in ("Simulated MoS2", "Recorded rotavirus particles", *STRATEGIES):
         assert word in page
     assert f"{found['ssim']['simulated']['heuristic']:.3f}" in page
     assert "nan" not in page.split("data:image")[0]
     for name in ("simulated.png", "simulated-heuristic.png", "recorded.png", "recorded-heuristic.png"):
-        assert (report.parent / name).read_bytes().startswith(b"\x89PNG")
+        assert (file.parent / name).read_bytes().startswith(b"\x89PNG")
 
 
 def test_text(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], found: dict) -> None:

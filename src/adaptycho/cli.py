@@ -1,7 +1,6 @@
 """The command line. Every command says what it does in a microscopist's words and, with --json, prints one object for other programs."""
 
 import json
-import math
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -98,7 +97,7 @@ def demo(out: Path, specimens: int, seed: int, threads: int | None, as_json: boo
     _use(threads)
     found = tour.run(out, seed=seed, specimens=specimens, tell=_teller())
     if as_json:
-        click.echo(json.dumps(_finite(found)))
+        click.echo(_json(found))
         return
     for part, scores in found["ssim"].items():
         click.echo(f"\n{part}: SSIM against the reference, mean [95 % interval]")
@@ -280,16 +279,12 @@ def _progress(items: Any, total: int, what: str) -> Any:
 
 
 def _report(found: dict[str, Any], text: list[str], as_json: bool) -> None:
-    click.echo(json.dumps(_finite(found)) if as_json else "\n".join(text))
+    click.echo(_json(found) if as_json else "\n".join(text))
 
 
-def _finite(value: Any) -> Any:
-    """JSON has no NaN: a loss or score of a reconstruction that diverged is null."""
-    if isinstance(value, dict):
-        return {name: _finite(part) for name, part in value.items()}
-    if isinstance(value, list):
-        return [_finite(part) for part in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+def _json(found: dict[str, Any]) -> str:
+    """As JSON, which has no NaN: a loss or score of a reconstruction that diverged is null."""
+    return json.dumps(json.loads(json.dumps(found), parse_constant=lambda name: None))
 
 
 def _finish(run: Any, as_json: bool) -> None:

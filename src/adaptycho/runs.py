@@ -140,16 +140,17 @@ class Journal:
 
 def execute(target: Run) -> Iterator[State]:
     """Runs or goes on with a scan, yielding the state after each sub-sequence; at the end the folder holds the result."""
-    chosen, microscope = target.settings, target.microscope
-    reference = _reference(target, microscope)
-    journal = Journal(microscope, target.path / "subsequences")
-    descent = build.reconstructor(chosen, microscope.setup)
+    chosen, setup = target.settings, target.microscope.setup
+    reference = _reference(target, target.microscope)
+    journal = Journal(target.microscope, target.path / "subsequences")
     state = None
-    for state in run(journal, build.scanner(chosen), descent, target.lengths, seed=chosen.scan.seed, warm=chosen.scan.warm):
+    for state in run(
+        journal, build.scanner(chosen), build.reconstructor(chosen, setup), target.lengths, seed=chosen.scan.seed, warm=chosen.scan.warm
+    ):
         _write_state(target.path / "states" / f"{state.number - 1:03d}.h5", state, score(state.potential, reference))
         yield state
     assert state is not None
-    write_result(target.path / "result.h5", microscope.setup, state.reconstruction)
+    write_result(target.path / "result.h5", setup, state.reconstruction)
 
 
 def write_result(path: Path, setup: Setup, result: Reconstruction) -> None:
@@ -212,11 +213,11 @@ def _write_subsequence(path: Path, action: Action, measurement: Measurement, set
 
 def _read_subsequence(path: Path) -> tuple[Tensor, Measurement]:
     names = ("requested", "positions", "dose", "defocus", "patterns")
-    with _open(path) as file:
-        try:
+    try:
+        with _open(path) as file:
             requested, positions, dose, defocus, patterns = (torch.from_numpy(file[name][:]) for name in names)
-        except (KeyError, OSError) as error:
-            raise ValueError(f"{path}: expected a sub-sequence with positions and patterns, found a damaged one ({error})") from None
+    except (KeyError, OSError) as error:
+        raise ValueError(f"{path}: expected a sub-sequence with positions and patterns, found a damaged one ({error})") from None
     return requested, Measurement(positions, torch.fft.ifftshift(patterns, dim=(-2, -1)), dose, defocus)
 
 
@@ -299,6 +300,5 @@ def _provenance(chosen: Settings) -> dict[str, Any]:
     }
     if chosen.scan.microscope == "recorded":
         source = Path(chosen.scan.file) if chosen.scan.file else files.example()
-        if source.is_file():
-            facts["input"] = {"file": source.name, "sha256": hashlib.sha256(source.read_bytes()).hexdigest()}
+        facts["input"] = {"file": source.name, "sha256": hashlib.sha256(source.read_bytes()).hexdigest()}
     return facts

@@ -8,9 +8,11 @@ import pytest
 import torch
 
 from adaptycho import build, files
+from adaptycho.episode import stream
 from adaptycho.files import Recording
 from adaptycho.forward import Imperfections
 from adaptycho.microscope.recorded import Recorded
+from adaptycho.policy import Action
 from adaptycho.policy.fixed import Fixed
 from adaptycho.policy.heuristic import Heuristic
 from adaptycho.reconstruct import Reconstructor
@@ -124,10 +126,14 @@ def test_reconstructor_as_set() -> None:
 
 def test_full_scan_is_a_raster_of_the_set_size_over_the_whole_field() -> None:
     chosen = tiny(specimen={"count": 2})
-    full = build.full_scan(chosen, build.simulated(chosen))
+    source = build.simulated(chosen)
+    full = build.full_scan(chosen, source)
     assert full.positions.shape == (2, 36, 2)
     line = torch.arange(6) / 6
     assert torch.allclose(full.positions[1], torch.cartesian_prod(line, line), atol=1e-7)
+    # Its noise is its own, not that of the first sub-sequence of a scan.
+    first = source.acquire(Action(full.positions), generator=stream(chosen.scan.seed, 0))
+    assert not torch.equal(first.patterns, full.patterns)
     assert preset("paper").reconstruct.reference_side == preset("light").reconstruct.reference_side == 100
 
 

@@ -128,10 +128,13 @@ def test_noise_of_a_sub_sequence_does_not_depend_on_those_before_it() -> None:
                 torch.rand(17, generator=generator)
             return super().__call__(seen, memory, generator=generator)
 
-    a, b = (list(run(source, scanner, Reconstructor(source.setup, 1), LENGTHS, seed=5)) for scanner in (Spy(), Wasteful()))
+    descent = Reconstructor(source.setup, 1)
+    a, b = (list(run(source, scanner, descent, LENGTHS, seed=5)) for scanner in (Spy(), Wasteful()))
+    longer = list(run(source, Spy(), descent, [9, *LENGTHS[1:]], seed=5))
     assert not torch.equal(a[0].latest.patterns, b[0].latest.patterns)
-    for x, y in zip(a[1:], b[1:], strict=True):
+    for x, y, z in zip(a[1:], b[1:], longer[1:], strict=True):
         assert torch.equal(x.latest.patterns, y.latest.patterns)
+        assert torch.equal(x.latest.patterns, z.latest.patterns)
 
 
 def test_streams_differ_by_seed_and_by_sub_sequence() -> None:

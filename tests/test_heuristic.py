@@ -198,10 +198,10 @@ def test_where_the_beam_has_not_been_is_taken_as_average() -> None:
     # Only the left half was visited and it is uniform: the empty right half must not look uninteresting.
     phase = torch.zeros(1, 80, 40)
     phase[0, :, :20] = texture(80, 20) - 0.5
-    visited = survey(200) * torch.tensor([1.0, 0.5])
-    proposed = propose(Heuristic(pull=0.0), see(phase, visited, count=100))[0]
+    visited = survey(800) * torch.tensor([1.0, 0.5])
+    proposed = propose(Heuristic(pull=0.0), see(phase, visited, count=200, total=1000))[0]
     right = float((proposed[:, 1] > 0.5).float().mean())
-    assert abs(right - 0.5) < 4 * math.sqrt(0.25 / 100)
+    assert abs(right - 0.5) < 4 * math.sqrt(0.25 / 200)
 
 
 @pytest.mark.slow

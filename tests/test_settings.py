@@ -124,6 +124,7 @@ def test_the_beam_is_an_energy_or_a_wavelength() -> None:
     assert (light.beam.energy, light.beam.wavelength) == (None, 1.5)
     electrons = override(light, {"beam.energy": "8e4"})
     assert (electrons.beam.energy, electrons.beam.wavelength) == (8e4, None)
+    assert override(electrons, {"beam.wavelength": "none"}) == electrons
     for both in ({"beam.energy": "8e4", "beam.wavelength": "1.5"}, {"beam.wavelength": "1.5", "beam.energy": "8e4"}):
         with pytest.raises(ValueError, match=r"^command line: beam: expected an energy or a wavelength, not both, found .*1\.5"):
             override(Settings(), both)

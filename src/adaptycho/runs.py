@@ -143,13 +143,10 @@ def execute(target: Run) -> Iterator[State]:
     chosen, setup = target.settings, target.microscope.setup
     reference = _reference(target, target.microscope)
     journal = Journal(target.microscope, target.path / "subsequences")
-    state = None
-    for state in run(
-        journal, build.scanner(chosen), build.reconstructor(chosen, setup), target.lengths, seed=chosen.scan.seed, warm=chosen.scan.warm
-    ):
+    scanner, descent = build.scanner(chosen), build.reconstructor(chosen, setup)
+    for state in run(journal, scanner, descent, target.lengths, seed=chosen.scan.seed, warm=chosen.scan.warm):
         _write_state(target.path / "states" / f"{state.number - 1:03d}.h5", state, score(state.potential, reference))
         yield state
-    assert state is not None
     write_result(target.path / "result.h5", setup, state.reconstruction)
 
 
@@ -287,14 +284,13 @@ def _units(setup: Setup) -> dict[str, Any]:
 
 
 def _provenance(chosen: Settings) -> dict[str, Any]:
-    names = ("adaptycho", "torch", "numpy", "scipy", "numba", "h5py", "scikit-image", "ase")
     facts: dict[str, Any] = {
         "format": FORMAT,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "versions": {name: version(name) for name in names},
+        "versions": {name: version(name) for name in ("adaptycho", "torch", "numpy", "scipy", "numba", "h5py", "scikit-image", "ase")},
         "threads": torch.get_num_threads(),
         "seed": chosen.scan.seed,
     }

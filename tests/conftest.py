@@ -55,6 +55,12 @@ def _reference(pixels: int, pixel: float, window: int) -> Setup:
     )
 
 
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    """Each test starts with one thread, whatever the command line was told in the one before."""
+    torch.set_num_threads(1)
+
+
 @pytest.fixture
 def light() -> Setup:
     """The quick reference: 32 x 32 patterns, 100 x 100 pixels of 0.308 Å."""

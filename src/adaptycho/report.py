@@ -7,8 +7,6 @@ nothing of run folders: whoever has results fills in `Scan` and `Table`.
 import base64
 import io
 import math
-import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -22,6 +20,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from adaptycho.pictures import COLUMNS, Scan, Stage, comparison, curves, label, mean_dose, ranks, strip, styles
+from adaptycho.store import whole
 
 __all__ = ["Scan", "Stage", "Table", "page", "save_png", "write"]
 
@@ -93,12 +92,16 @@ def page(
 
 def write(path: Path, html: str) -> None:
     """Writes a page; a reader sees the old page or the new one, never half of one."""
-    _replace(path, html.encode())
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with whole(path) as part:
+        part.write_text(html, encoding="utf-8")
 
 
 def save_png(path: Path, figure: Figure, *, dpi: int = 160) -> None:
     """Writes a picture, atomically like `write`, and without date or version, so that the same picture is the same file."""
-    _replace(path, _png(_drawn(figure, dpi)))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with whole(path) as part:
+        part.write_bytes(_png(_drawn(figure, dpi)))
 
 
 def _fill_strips(sections: list[dict[str, Any]], room: int) -> list[str]:
@@ -170,18 +173,3 @@ def _png(picture: Image.Image) -> bytes:
     buffer = io.BytesIO()
     picture.save(buffer, format="png", compress_level=6)
     return buffer.getvalue()
-
-
-def _replace(path: Path, content: bytes) -> None:
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        # mkstemp makes files that only the owner can read; a report is to be shown.
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except BaseException:
-        os.unlink(name)
-        raise

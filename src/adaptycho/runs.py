@@ -17,7 +17,6 @@ on disk are read instead of acquired, decisions follow from them, and randomness
 
 import hashlib
 import json
-import os
 import platform
 import sys
 import warnings
@@ -43,6 +42,7 @@ from adaptycho.optics import Setup
 from adaptycho.policy import Action
 from adaptycho.reconstruct import Reconstruction
 from adaptycho.settings import Settings
+from adaptycho.store import flush, whole
 
 FORMAT = "adaptycho run 1"
 
@@ -67,7 +67,7 @@ class Run:
         _ = new.lengths, new.microscope  # what cannot be scanned is refused before there is a folder
         (path / "subsequences").mkdir(parents=True, exist_ok=True)
         (path / "states").mkdir(exist_ok=True)
-        _flush(path.parent)
+        flush(path.parent)
         _write_text(path / "run.json", json.dumps(_provenance(new.settings), indent=2) + "\n")
         _write_text(path / "settings.toml", settings.dump(new.settings))  # last: a folder with settings is a run that can be resumed
         return new
@@ -139,7 +139,12 @@ class Journal:
 
 
 def execute(target: Run) -> Iterator[State]:
-    """Runs or goes on with a scan, yielding the state after each sub-sequence; at the end the folder holds the result."""
+    """Runs or goes on with a scan, yielding the state after each sub-sequence; at the end the folder holds the result.
+
+    Raises:
+        ValueError: the recording that is replayed is not the one that the run began with.
+    """
+    _check_input(target)
     chosen, setup = target.settings, target.microscope.setup
     reference = _reference(target, target.microscope)
     journal = Journal(target.microscope, target.path / "subsequences")
@@ -226,37 +231,18 @@ def _write_state(path: Path, state: State, scores: Scores) -> None:
 
 
 def _write_arrays(path: Path, arrays: Mapping[str, Tensor], attributes: Mapping[str, Any]) -> None:
-    """Writes an HDF5 file so that it is there whole or not at all, also after a power cut."""
-    part = path.with_name(f"{path.name}.part")
-    with h5py.File(part, "w") as file:
+    """Writes an HDF5 file of the run."""
+    with whole(path) as part, h5py.File(part, "w") as file:
         file.attrs["format"] = FORMAT
         file.attrs.update(attributes)
         for name, values in arrays.items():
             packed = {"chunks": True, "compression": "gzip", "shuffle": True} if values.ndim >= 3 else {}
             file.create_dataset(name, data=values.numpy(), **packed)
-    _publish(part, path)
 
 
 def _write_text(path: Path, text: str) -> None:
-    part = path.with_name(f"{path.name}.part")
-    part.write_text(text, encoding="utf-8")
-    _publish(part, path)
-
-
-def _publish(part: Path, path: Path) -> None:
-    """Flushes a finished file, then gives it its name, then flushes the folder."""
-    _flush(part)
-    part.replace(path)
-    _flush(path.parent)
-
-
-def _flush(path: Path) -> None:
-    """Waits until a file or folder is on the disk itself."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    with whole(path) as part:
+        part.write_text(text, encoding="utf-8")
 
 
 def _open(path: Path) -> h5py.File:
@@ -294,7 +280,16 @@ def _provenance(chosen: Settings) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "seed": chosen.scan.seed,
     }
-    if chosen.scan.microscope == "recorded":
-        source = Path(chosen.scan.file) if chosen.scan.file else files.example()
-        facts["input"] = {"file": source.name, "sha256": hashlib.sha256(source.read_bytes()).hexdigest()}
-    return facts
+    return facts | ({"input": _input(chosen)} if chosen.scan.microscope == "recorded" else {})
+
+
+def _check_input(target: Run) -> None:
+    began = json.loads((target.path / "run.json").read_text(encoding="utf-8")).get("input")
+    if began and target.settings.scan.microscope == "recorded" and _input(target.settings) != began:
+        raise ValueError(f"{target.path / 'run.json'}: input: expected {began['file']} as it was when the run began, found another file")
+
+
+def _input(chosen: Settings) -> dict[str, str]:
+    """Name and checksum of the recording that is replayed."""
+    source = Path(chosen.scan.file) if chosen.scan.file else files.example()
+    return {"file": source.name, "sha256": hashlib.sha256(source.read_bytes()).hexdigest()}

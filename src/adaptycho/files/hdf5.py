@@ -12,7 +12,6 @@ Inside the package zero frequency and zero position sit in the array corner and 
 """
 
 import json
-import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from adaptycho.files.recording import CHUNK, EDGE, Recording, check
 from adaptycho.forward import Measurement
 from adaptycho.grid import Grid
 from adaptycho.optics import Aberrations, Setup
+from adaptycho.store import whole
 
 FORMAT, VERSION = "adaptycho", 1
 PIXEL_TOLERANCE = 0.005  # relative, between the stored pixel and the one that the detector implies
@@ -49,19 +49,12 @@ def write(path: str | Path, recording: Recording, *, overwrite: bool = False, co
     if not path.parent.is_dir():
         raise ValueError(f"{path}: expected an existing folder, found none at {path.parent}")
     check(recording.measurement, recording.setup, str(path))
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with h5py.File(temporary, "w") as file:
-            _write_root(file, recording)
-            _write_patterns(file, recording.measurement, compression)
-            _write_positions(file, recording.measurement, recording.setup)
-            _write_setup(file.create_group("setup"), recording.setup)
-            _write_probe(file, recording.setup, str(path))
-        with open(temporary, "rb") as handle:
-            os.fsync(handle.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with whole(path) as part, h5py.File(part, "w") as file:
+        _write_root(file, recording)
+        _write_patterns(file, recording.measurement, compression)
+        _write_positions(file, recording.measurement, recording.setup)
+        _write_setup(file.create_group("setup"), recording.setup)
+        _write_probe(file, recording.setup, str(path))
 
 
 def read(path: str | Path) -> Recording:

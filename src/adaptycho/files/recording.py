@@ -72,6 +72,7 @@ def check(measurement: Measurement, setup: Setup, name: str) -> None:
         _refuse(name, "patterns", f"patterns of {setup.detector} pixels", f"{tuple(measurement.patterns.shape[-2:])}")
     if measurement.patterns.is_complex() or measurement.patterns.dtype == torch.bool:
         _refuse(name, "patterns", "integer or real counts", f"{str(measurement.patterns.dtype).removeprefix('torch.')} values")
+    _check_counts(measurement.patterns[0], name)  # first: where the dose is their mean, it is wrong because they are
     for key in ("positions", "dose", "defocus"):
         bad = ~torch.isfinite(getattr(measurement, key)[0])
         if bool(bad.any()):
@@ -81,7 +82,6 @@ def check(measurement: Measurement, setup: Setup, name: str) -> None:
     if bool(empty.any()):
         found = f"{int(empty.sum())} without (the first at index {int(empty.nonzero()[0, 0])})"
         _refuse(name, "dose", "a positive dose for each pattern", found)
-    _check_counts(measurement.patterns[0], name)
 
 
 def _refuse(name: str, key: str, expected: str, found: str) -> None:

@@ -29,7 +29,7 @@ def main() -> None:
     for preset in settings.PRESETS:
         chosen = settings.update(settings.preset(preset), {"specimen": {"count": count}, "scan": {"dose": 2e5}}, "benchmark")
         microscope = build.simulated(chosen)
-        truth = microscope.setup.crop(microscope.potential)
+        truth = build.truth_in_field(microscope)
         found = {}
         for name in SCANS:
             (state,) = run(microscope, Fixed(name), Reconstructor.best(microscope.setup), [250], seed=0)

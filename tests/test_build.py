@@ -180,7 +180,8 @@ def test_recorded_is_the_file_or_a_part_of_it(file: Path) -> None:
 def test_reference_of_a_recording_is_made_of_everything(file: Path) -> None:
     chosen = tiny(scan={"microscope": "recorded", "file": str(file)})
     microscope = build.recorded(chosen)
-    wanted = build.reconstructor(chosen, microscope.setup)(files.read(file).measurement).phase
+    descent = Reconstructor(microscope.setup, chosen.reconstruct.iterations, step=chosen.reconstruct.reference_step)
+    wanted = descent(files.read(file).measurement).phase
     assert torch.equal(build.reference(chosen, microscope), microscope.setup.crop(wanted))
 
 

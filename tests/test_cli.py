@@ -129,7 +129,27 @@ def test_simulate_writes_one_file_for_each_specimen(capsys: pytest.CaptureFixtur
     first, second = (files.read(path) for path in found["files"])
     assert first.measurement.positions.shape == (1, 30, 2)
     assert not torch.equal(first.measurement.positions, second.measurement.positions)
-    assert "seed = 4" in first.source
+    assert first.source == "adaptycho simulate, specimen 0, settings in s.toml"
+    assert load(tmp_path / "s.toml").scan.seed == 4
+
+
+def test_an_explicit_protocol_goes_before_the_file_and_a_field_before_both(tmp_path: Path) -> None:
+    file = tmp_path / "s.toml"
+    file.write_text('[reconstruct]\niterations = 7\nloss = "poisson"\n', encoding="utf-8")
+    bare = {"preset": "light", "settings_file": file} | dict.fromkeys(OPTIONS)
+    assert cli.collect(bare, cli.PROTOCOLS["best"]).reconstruct.loss == "poisson"
+    assert cli.collect(bare, {}, "best").reconstruct.loss == "amplitude"
+    assert cli.collect(bare, cli.PROTOCOLS["best"], "paper").reconstruct.step == 525.0
+    field = bare | {"reconstruct__iterations": "9"}
+    assert cli.collect(field, {}, "paper").reconstruct.iterations == 9
+
+
+def test_what_a_recording_has_already_is_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    for option in ("--dose", "--geometry.window", "--specimen.count"):
+        code, out, err = adaptycho(capsys, "scan", tmp_path / "run", "--microscope", "recorded", option, "4")
+        assert (code, out) == (2, "")
+        assert "expected none with a recording" in err
+        assert not (tmp_path / "run").exists()
 
 
 def test_simulate_gives_the_full_scan_by_default() -> None:

@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adaptycho import build
-from adaptycho.episode import State, advance, run, split_evenly, stream
+from adaptycho.episode import State, advance, observe, run, split_evenly, stream
 from adaptycho.microscope.simulated import Simulated
+from adaptycho.optics import Setup
 from adaptycho.policy import Action, Memory, Observation
 from adaptycho.policy.fixed import Fixed
 from adaptycho.policy.heuristic import Heuristic
@@ -183,3 +184,11 @@ def test_property_split_evenly(total: int, parts: int) -> None:
     assert len(lengths) == parts
     assert lengths == sorted(lengths, reverse=True)
     assert lengths[0] - lengths[-1] <= 1
+
+
+def test_the_scanner_is_told_the_probe_in_use(light: Setup) -> None:
+    """A defocused scan is decided with the defocused beam's radius."""
+    scope = Simulated(light, torch.zeros(1, *light.object.shape), 1e4)
+    (state,) = run(scope, Fixed("raster", defocus=80.0), Reconstructor(light, iterations=1), [4], seed=0)
+    after = observe(state, scope, [4, 4], 1)
+    assert after.probe == light.probe_radius(defocus=80.0) > 2 * observe(None, scope, [4, 4], 0).probe

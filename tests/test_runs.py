@@ -24,6 +24,7 @@ from adaptycho.forward import Measurement
 from adaptycho.policy import Action
 from adaptycho.runs import Journal, Run, execute, read_reference, read_states
 from adaptycho.settings import Settings, load, preset, update
+from adaptycho.store import alone
 
 LENGTHS = [5, 5, 4, 4]
 TINY = {
@@ -337,6 +338,41 @@ def test_a_damaged_sub_sequence_is_named(tmp_path: Path, plain: Run, damage: str
     with pytest.raises(ValueError, match=rf"^{path}: expected"):
         summary.run_page(Run.open(folder))
     assert digest(folder / "subsequences") == before
+
+
+def test_only_one_process_works_on_a_run(tmp_path: Path, plain: Run) -> None:
+    target = Run.create(tmp_path / "run", plain.settings)
+    with alone(target.path), pytest.raises(ValueError, match="expected no other process at work"):
+        next(execute(target))
+    assert target.recorded == 0
+    finish(target)
+
+
+def test_a_run_is_there_whole_or_not_at_all(tmp_path: Path, plain: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(path: Path, text: str) -> None:
+        raise OSError("disk full")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(runs, "_write_text", fails)
+        with pytest.raises(OSError, match="disk full"):
+            Run.create(tmp_path / "run", plain.settings)
+    assert not (tmp_path / "run").exists()
+    finish(Run.create(tmp_path / "run", plain.settings))  # what was left beside it is not in the way
+    assert [p.name for p in tmp_path.iterdir()] == ["run"]
+
+
+def test_sub_sequences_of_other_settings_are_refused(tmp_path: Path, plain: Run) -> None:
+    target = Run.create(tmp_path / "run", plain.settings)
+    finish(target)
+    more = update(target.settings, {"scan": {"positions": target.settings.scan.positions * 2}}, "test")
+    with pytest.raises(ValueError, match=r"000\.h5: requested: expected .* as the settings say, found"):
+        list(execute(Run(target.path, more)))
+
+
+def test_a_field_too_small_to_score_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"geometry\.field: expected at least 11 pixels"):
+        Run.create(tmp_path / "run", tiny(geometry={"field": (2.0, 2.0), "object": "auto"}))
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_folder_with_something_in_it_is_not_touched(tmp_path: Path, plain: Run) -> None:

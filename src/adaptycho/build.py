@@ -98,10 +98,10 @@ def reference(settings: Settings, microscope: Simulated | Recorded) -> Float[Ten
     The full scan is taken and reconstructed one specimen at a time, so that memory does not grow with their number.
     """
     descent = reconstructor(settings, microscope.setup)
-    if isinstance(microscope, Recorded):
-        return microscope.setup.crop(descent(microscope.measurement).phase)
     if settings.reconstruct.step != "auto" and settings.reconstruct.scaling == "none":
         descent = dataclasses.replace(descent, step=settings.reconstruct.reference_step)
+    if isinstance(microscope, Recorded):
+        return microscope.setup.crop(descent(microscope.measurement).phase)
     phases = []
     for b in range(microscope.batch):
         alone = Simulated(

@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,24 +11,14 @@ from typing import Any
 import click
 
 from adaptycho import settings as tree
-from adaptycho.settings import Settings
+from adaptycho.options import PROTOCOLS, SHORT, SIMULATED, as_json, collect, given, protocol, threads, with_settings
 
-SHORT = ("microscope", "file", "policy", "positions", "subsequences", "dose", "seed")  # fields of `scan` that need no section name
 FULL_SCAN = {"scan.policy": "raster", "scan.positions": "10000", "scan.subsequences": "1"}
-BEST = {f"reconstruct.{name}": json.dumps(value) for name, value in tree.BEST.items()}
-protocol = click.option(
-    "--protocol",
-    type=click.Choice(["best", "paper"]),
-    default=None,
-    help="How to reconstruct. best: amplitude loss, adapted step, momentum, 20 iterations. paper: 5 plain steps on intensities.  "
-    "[default: best for recordings, paper for simulated scans]",
-)
-as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
-threads = click.option("--threads", type=click.IntRange(1), default=None, help="Processor cores to use.  [default: all]")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the program; a user's mistake is one sentence on stderr and exit code 2."""
+    warnings.formatwarning = lambda message, *_, **__: f"adaptycho: {message}\n"
     try:
         given = sys.argv[1:] if arguments is None else arguments
         return commands.main(args=list(given) or ["--help"], prog_name="adaptycho", standalone_mode=False) or 0
@@ -41,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
 @click.version_option(package_name="adaptycho", prog_name="adaptycho")
 def commands() -> None:
     """Adaptive ptychography: decides, while the scan runs, where the next electrons go.
@@ -49,36 +40,6 @@ def commands() -> None:
     Start with `adaptycho demo`. Every setting can be given to the commands that use settings as --section.name VALUE; `adaptycho settings`
     lists them with what they mean.
     """
-
-
-def _variable(name: str) -> str:
-    """Click wants a Python name for each option."""
-    return name.replace(".", "__")
-
-
-def with_settings(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds --preset, --settings, the short names, and every setting by its dotted name (hidden: there are many)."""
-    described = {name: text for name, _, text in tree.fields(Settings())}
-    for name in described:
-        function = click.option(f"--{name}", _variable(name), metavar="VALUE", hidden=True)(function)
-    for name in reversed(SHORT):
-        function = click.option(f"--{name}", _variable(f"short.{name}"), metavar="VALUE", help=described[f"scan.{name}"])(function)
-    function = click.option("--settings", "settings_file", type=click.Path(path_type=Path), help="TOML file with settings.")(function)
-    return click.option("--preset", type=click.Choice(tree.PRESETS), default="light", show_default=True, help="Settings to start from.")(
-        function
-    )
-
-
-def collect(options: dict[str, Any], base: dict[str, str] | None = None) -> Settings:
-    """The settings that a command's options describe: preset, then the command's own, then the file, then single fields."""
-    chosen = tree.override(tree.preset(options["preset"]), base or {})
-    if options["settings_file"]:
-        chosen = tree.load(options["settings_file"], chosen)
-    for prefix, section in (("short.", "scan."), ("", "")):
-        names = [n for n, _, _ in tree.fields(Settings())] if not prefix else [f"short.{n}" for n in SHORT]
-        given = {name: options[_variable(name)] for name in names if options[_variable(name)] is not None}
-        chosen = tree.override(chosen, {section + name.removeprefix(prefix): value for name, value in given.items()})
-    return chosen
 
 
 @commands.command()
@@ -111,13 +72,13 @@ def demo(out: Path, specimens: int, seed: int, threads: int | None, as_json: boo
 
 @commands.command()
 @click.argument("out", type=click.Path(path_type=Path))
-@with_settings
+@with_settings("policy", "positions", "dose", "seed")
 @threads
 @as_json
 def simulate(out: Path, threads: int | None, as_json: bool, **options: Any) -> None:
     """Simulate a recorded scan and write it to OUT (.h5).
 
-    By default the full raster of 100 x 100 positions that an adaptive scan is compared with. More than one specimen gives OUT-000.h5, ...
+    By default a raster of 100 x 100 positions. More than one specimen gives OUT-000.h5, ...
     """
     from adaptycho import produce
 
@@ -130,6 +91,7 @@ def simulate(out: Path, threads: int | None, as_json: bool, **options: Any) -> N
 @click.argument("source", type=click.Path(path_type=Path))
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option("--energy", type=float, help="Beam energy in keV.")
+@click.option("--wavelength", type=float, help="Wavelength in Å, instead of an energy (X-rays, light).")
 @click.option("--semiangle", type=float, help="Convergence semi-angle in mrad.")
 @click.option("--defocus", type=float, default=0.0, show_default=True, help="Defocus in Å, positive is underfocus.")
 @click.option("--detector-pixel", type=float, help="Angle of one detector pixel in mrad; or give --pixel.")
@@ -172,7 +134,7 @@ def inspect(file: Path | None, as_json: bool) -> None:
 @click.argument("file", type=click.Path(path_type=Path))
 @click.argument("out", type=click.Path(path_type=Path))
 @protocol
-@with_settings
+@with_settings()
 @threads
 @as_json
 def reconstruct(file: Path, out: Path, protocol: str | None, threads: int | None, as_json: bool, **options: Any) -> None:
@@ -183,7 +145,9 @@ def reconstruct(file: Path, out: Path, protocol: str | None, threads: int | None
     from adaptycho import produce
 
     _use(threads)
-    found = produce.reconstruct(file, out, collect(options, {} if protocol == "paper" else BEST), _progress)
+    found = produce.reconstruct(file, out, collect(options, PROTOCOLS["best"], protocol), _progress)
+    if not found["loss"][-1] <= found["loss"][0]:
+        click.echo("adaptycho: the loss rose: the step is too long for these data (--protocol best adapts it)", err=True)
     text = [f"loss per position {found['loss'][0]:.4g} to {found['loss'][-1]:.4g}", f"wrote {found['file']} and {found['picture']}"]
     _report(found, text, as_json)
 
@@ -191,7 +155,7 @@ def reconstruct(file: Path, out: Path, protocol: str | None, threads: int | None
 @commands.command()
 @click.argument("run", type=click.Path(path_type=Path))
 @protocol
-@with_settings
+@with_settings(*SHORT)
 @threads
 @as_json
 def scan(run: Path, protocol: str | None, threads: int | None, as_json: bool, **options: Any) -> None:
@@ -202,8 +166,12 @@ def scan(run: Path, protocol: str | None, threads: int | None, as_json: bool, **
     from adaptycho import runs
 
     _use(threads)
-    best = protocol == "best" or (protocol is None and collect(options).scan.microscope == "recorded")
-    _finish(runs.Run.create(run, collect(options, BEST if best else {})), as_json)
+    recorded = collect(options).scan.microscope == "recorded"
+    if recorded:
+        for name, value in given(options).items():
+            if name.startswith(SIMULATED):
+                raise click.UsageError(f"--{name}: expected none with a recording, which has its own, found {value}")
+    _finish(runs.Run.create(run, collect(options, PROTOCOLS["best"] if recorded else {}, protocol)), as_json)
 
 
 @commands.command()
@@ -243,7 +211,7 @@ def bench(what: str, as_json: bool) -> None:
 
 
 @commands.command()
-@with_settings
+@with_settings(*SHORT)
 def settings(**options: Any) -> None:
     """Print all settings as TOML with what they mean; edit the output and give it back with --settings."""
     chosen = collect(options)

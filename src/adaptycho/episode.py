@@ -100,9 +100,11 @@ def observe(state: State | None, microscope: Microscope, lengths: Sequence[int],
     setup, batch = microscope.setup, microscope.batch
     if state is None:
         potential, positions, dose = torch.zeros(batch, *setup.field_shape), torch.zeros(batch, 0, 2), torch.zeros(batch, 0)
+        probe = setup.probe_radius()
     else:
         potential, positions, dose = state.potential, state.seen.positions, state.seen.dose
-    return Observation(potential, positions, dose, setup.field, setup.probe_radius(), setup.resolution, lengths[number], sum(lengths))
+        probe = setup.probe_radius(defocus=float(state.latest.defocus[0, -1]))
+    return Observation(potential, positions, dose, setup.field, probe, setup.resolution, lengths[number], sum(lengths))
 
 
 def stream(seed: int, number: int) -> torch.Generator:

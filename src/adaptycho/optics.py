@@ -213,17 +213,20 @@ class Setup:
         value = self.aberrations.defocus if defocus is None else defocus
         return ifft2(self.spectra(torch.tensor([value], dtype=torch.float64))[..., 0, :, :])
 
-    def probe_radius(self, fraction: float = 0.5) -> float:
-        """Radius in Å around its centre of mass that holds a fraction of the beam's intensity, at the nominal defocus."""
-        probe = self.probe()
+    def probe_radius(self, fraction: float = 0.5, *, defocus: float | None = None) -> float:
+        """Radius in Å around its centre of mass that holds a fraction of the intensity, at a defocus in Å (by default the nominal)."""
+        probe = self.probe(defocus)
         intensity = torch.fft.fftshift((probe[0] if probe.ndim == 3 else probe).abs().square())
         intensity = intensity / intensity.sum()
         y, x = (torch.arange(n, dtype=torch.float64) for n in intensity.shape)
-        radius = torch.hypot(y[:, None] - (y[:, None] * intensity).sum(), x[None, :] - (x[None, :] * intensity).sum())
-        # Each pixel is spread over the annulus it covers, so that a beam of a few pixels has a radius between them.
-        edges = torch.arange(0, float(radius.max()) + 1, 0.05, dtype=torch.float64)
-        inside = ((edges[:, None] - radius.flatten() + 0.5).clamp(0, 1) * intensity.flatten()).sum(1)
-        return float(edges[torch.searchsorted(inside, fraction).clamp(max=len(edges) - 1)]) * self.window.pixel
+        radius = torch.hypot(y[:, None] - (y[:, None] * intensity).sum(), x[None, :] - (x[None, :] * intensity).sum()).flatten()
+        # Each pixel is spread over the annulus it covers, from half a pixel inside its radius to half outside, so that a beam of a few
+        # pixels has a radius between them: intensity per radius rises at one end of the annulus and falls at the other.
+        fine = 20  # steps per pixel
+        bins, weight = int(fine * (float(radius.max()) + 2)), intensity.flatten()
+        rise, fall = ((fine * (radius + d).clamp(min=0)).round().long() for d in (-0.5, 0.5))
+        held = (torch.bincount(rise, weight, bins) - torch.bincount(fall, weight, bins)).cumsum(0).cumsum(0)
+        return float(torch.searchsorted(held / held[-1], fraction)) / fine * self.window.pixel
 
     def place(self, positions: Float[Tensor, "K 2"]) -> tuple[Int[Tensor, "K 2"], Float[Tensor, "K 2"]]:
         """Where each window lies: its top-left object pixel, and the sub-pixel rest (-0.5 to 0.5) the probe is shifted by."""

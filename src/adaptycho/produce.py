@@ -10,12 +10,13 @@ from adaptycho.episode import observe, stream
 from adaptycho.forward import Measurement
 from adaptycho.microscope.simulated import Simulated
 from adaptycho.settings import Settings, dump
+from adaptycho.store import whole
 
 Progress = Callable[[Iterable[Any], int, str], Iterable[Any]]
 
 
 def simulate(out: Path, chosen: Settings, progress: Progress) -> list[Path]:
-    """Writes a conventional scan of every specimen as a recording, and returns the files.
+    """Writes a conventional scan of every specimen as a recording, and the settings as TOML beside; returns the recordings.
 
     Raises:
         ValueError: the settings are not of a conventional simulated scan, or a file exists already.
@@ -27,16 +28,20 @@ def simulate(out: Path, chosen: Settings, progress: Progress) -> list[Path]:
     microscope = build.simulated(chosen)
     many = microscope.batch > 1
     paths = [out.with_name(f"{out.stem}-{b:03d}{out.suffix}") if many else out for b in range(microscope.batch)]
-    for path in paths:
+    described = out.with_suffix(".toml")
+    for path in (*paths, described):
         _check_new(path)
+    with whole(described) as part:
+        part.write_text(dump(chosen), encoding="utf-8")
+    setup = microscope.setup if chosen.scan.defocus is None else microscope.setup.with_defocus(chosen.scan.defocus)
     for b, path in progress(list(enumerate(paths)), len(paths), "specimens"):
         alone = Simulated(
             microscope.setup, microscope.potential[b : b + 1], microscope.dose, microscope.imperfections, microscope.thickness
         )
         measurement = _acquire(chosen, alone, b)
         title = f"simulated {chosen.specimen.structure}, {chosen.specimen.family}"
-        source = f"adaptycho simulate, specimen {b}, settings:\n{dump(chosen)}"
-        files.write(path, files.Recording(microscope.setup, measurement, title, source, path=path))
+        source = f"adaptycho simulate, specimen {b}, settings in {described.name}"
+        files.write(path, files.Recording(setup, measurement, title, source, path=path))
     return paths
 
 

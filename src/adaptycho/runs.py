@@ -18,17 +18,16 @@ on disk are read instead of acquired, decisions follow from them, and randomness
 import hashlib
 import json
 import platform
+import shutil
 import sys
-import warnings
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import torch
 from torch import Tensor
@@ -36,15 +35,15 @@ from torch import Tensor
 from adaptycho import build, files, settings
 from adaptycho.episode import State, run, split_evenly
 from adaptycho.evaluate import Scores, score
-from adaptycho.forward import Measurement
+from adaptycho.journal import FORMAT, Journal, open_file, read_subsequence, write_arrays
 from adaptycho.microscope import Microscope
 from adaptycho.optics import Setup
-from adaptycho.policy import Action
 from adaptycho.reconstruct import Reconstruction
 from adaptycho.settings import Settings
-from adaptycho.store import flush, whole
+from adaptycho.store import alone, flush, whole
 
-FORMAT = "adaptycho run 1"
+SMALLEST = 11  # pixels of the field that a structural similarity needs
+SCORES = ("ssim", "ssim_aligned", "correlation")
 
 
 @dataclass(frozen=True)
@@ -64,12 +63,16 @@ class Run:
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise ValueError(f"{path}: expected a new or empty folder for the run, found one with something in it (go on with `resume`)")
         new = cls(path, _located(chosen))
-        _ = new.lengths, new.microscope  # what cannot be scanned is refused before there is a folder
-        (path / "subsequences").mkdir(parents=True, exist_ok=True)
-        (path / "states").mkdir(exist_ok=True)
+        _check_scan(new)
+        # Everything goes into a folder beside it, which then takes the name: a run is there whole or not at all.
+        part = path.with_name(f"{path.name}.part")
+        shutil.rmtree(part, ignore_errors=True)
+        (part / "subsequences").mkdir(parents=True)
+        (part / "states").mkdir()
+        _write_text(part / "run.json", json.dumps(_provenance(new.settings), indent=2) + "\n")
+        _write_text(part / "settings.toml", settings.dump(new.settings))
+        part.replace(path)
         flush(path.parent)
-        _write_text(path / "run.json", json.dumps(_provenance(new.settings), indent=2) + "\n")
-        _write_text(path / "settings.toml", settings.dump(new.settings))  # last: a folder with settings is a run that can be resumed
         return new
 
     @classmethod
@@ -100,51 +103,19 @@ class Run:
         return len(_numbered(self.path / "subsequences"))
 
 
-@dataclass
-class Journal:
-    """A microscope that keeps what it records: sub-sequences on disk are read, new ones are written before they are handed on.
-
-    Attributes:
-        microscope: the one that acquires what is not on disk yet.
-        folder: where sub-sequences are kept.
-        taken: sub-sequences handed on so far.
-    """
-
-    microscope: Microscope
-    folder: Path
-    taken: int = field(default=0, init=False)
-
-    @property
-    def setup(self) -> Setup:
-        """Geometry and beam."""
-        return self.microscope.setup
-
-    @property
-    def batch(self) -> int:
-        """Number of specimens."""
-        return self.microscope.batch
-
-    def acquire(self, action: Action, *, generator: torch.Generator) -> Measurement:
-        """The next sub-sequence, from disk if it was recorded before."""
-        path = self.folder / f"{self.taken:03d}.h5"
-        if path.exists():
-            requested, measurement = _read_subsequence(path)
-            if requested.shape != action.positions.shape or not torch.allclose(requested, action.positions.float(), atol=1e-5):
-                warnings.warn(f"{path}: other positions were requested when it was recorded; what was recorded is kept", stacklevel=2)
-        else:
-            measurement = self.microscope.acquire(action, generator=generator)
-            _write_subsequence(path, action, measurement, self.setup)
-        self.taken += 1
-        return measurement
-
-
 def execute(target: Run) -> Iterator[State]:
     """Runs or goes on with a scan, yielding the state after each sub-sequence; at the end the folder holds the result.
 
     Raises:
-        ValueError: the recording that is replayed is not the one that the run began with.
+        ValueError: another process is at work on the run, or the recording that is replayed is not the one that the run began with.
     """
+    with alone(target.path):
+        yield from _execute(target)
+
+
+def _execute(target: Run) -> Iterator[State]:
     _check_input(target)
+    (target.path / "states").mkdir(exist_ok=True)
     chosen, setup = target.settings, target.microscope.setup
     reference = _reference(target, target.microscope)
     journal = Journal(target.microscope, target.path / "subsequences")
@@ -159,23 +130,23 @@ def write_result(path: Path, setup: Setup, result: Reconstruction) -> None:
     """Writes a reconstruction: potential on the object grid, phase inside the field, loss, and the probe (zero position in the centre)."""
     probe = torch.fft.fftshift(setup.probe(), dim=(-2, -1))
     arrays = {"potential": result.potential, "phase_in_field": setup.crop(result.phase), "loss": result.loss, "probe": probe}
-    _write_arrays(path, arrays, _units(setup))
+    write_arrays(path, arrays, _units(setup))
 
 
 def read_states(target: Run) -> list[dict[str, Any]]:
     """What was known after each sub-sequence that is on disk: phase in the field, loss, scores, seconds, positions, dose."""
     found = []
     for path in _numbered(target.path / "states"):
-        requested, measurement = _read_subsequence(target.path / "subsequences" / path.name)
-        with _open(path) as file:
+        requested, measurement = read_subsequence(target.path / "subsequences" / path.name)
+        with open_file(path) as file:
             found.append(
                 {
                     "requested": requested,
                     "measurement": measurement,
                     "potential": torch.from_numpy(file["phase_in_field"][:]),
                     "loss": torch.from_numpy(file["loss"][:]),
-                    "scores": {k: file["scores"][k][:] for k in file["scores"]},
-                    "seconds": {k: float(file["seconds"][k][()]) for k in file["seconds"]},
+                    "scores": {k: file["scores"][k][:] for k in SCORES},
+                    "seconds": {k: float(file["seconds"][k][()]) for k in ("decide", "acquire", "reconstruct")},
                 }
             )
     return found
@@ -183,75 +154,27 @@ def read_states(target: Run) -> list[dict[str, Any]]:
 
 def read_reference(target: Run) -> Tensor:
     """What the run's scores refer to, (B, h, w)."""
-    with _open(target.path / "reference.h5") as file:
+    with open_file(target.path / "reference.h5") as file:
         return torch.from_numpy(file["phase_in_field"][:])
 
 
 def _reference(target: Run, microscope: Any) -> Tensor:
     path = target.path / "reference.h5"
     if not path.exists():
-        _write_arrays(path, {"phase_in_field": build.reference(target.settings, microscope)}, _units(microscope.setup))
+        write_arrays(path, {"phase_in_field": build.reference(target.settings, microscope)}, _units(microscope.setup))
     return read_reference(target)
-
-
-def _write_subsequence(path: Path, action: Action, measurement: Measurement, setup: Setup) -> None:
-    away = (action.positions.float() - measurement.positions) * torch.tensor(setup.field)
-    arrays = {
-        "distance": torch.linalg.vector_norm(away, dim=-1),
-        "requested": action.positions.float(),
-        "positions": measurement.positions,
-        "dose": measurement.dose,
-        "defocus": measurement.defocus,
-        "patterns": torch.fft.fftshift(measurement.patterns, dim=(-2, -1)),
-    }
-    attributes = {
-        "positions": "reported, fractions (y, x) of the scan field",
-        "distance": "Å, from the requested to the reported position",
-        "patterns": "counts, zero frequency in the centre",
-        "defocus": "Å, underfocus",
-    }
-    _write_arrays(path, arrays, attributes)
-
-
-def _read_subsequence(path: Path) -> tuple[Tensor, Measurement]:
-    names = ("requested", "positions", "dose", "defocus", "patterns")
-    try:
-        with _open(path) as file:
-            requested, positions, dose, defocus, patterns = (torch.from_numpy(file[name][:]) for name in names)
-    except (KeyError, OSError) as error:
-        raise ValueError(f"{path}: expected a sub-sequence with positions and patterns, found a damaged one ({error})") from None
-    return requested, Measurement(positions, torch.fft.ifftshift(patterns, dim=(-2, -1)), dose, defocus)
 
 
 def _write_state(path: Path, state: State, scores: Scores) -> None:
     arrays = {"phase_in_field": state.potential, "loss": state.reconstruction.loss}
-    named = {f"scores/{k}": getattr(scores, k) for k in ("ssim", "ssim_aligned", "correlation")}
+    named = {f"scores/{k}": getattr(scores, k) for k in SCORES}
     seconds = {f"seconds/{k}": torch.tensor(v, dtype=torch.float64) for k, v in state.seconds.items()}
-    _write_arrays(path, arrays | named | seconds, {})
-
-
-def _write_arrays(path: Path, arrays: Mapping[str, Tensor], attributes: Mapping[str, Any]) -> None:
-    """Writes an HDF5 file of the run."""
-    with whole(path) as part, h5py.File(part, "w") as file:
-        file.attrs["format"] = FORMAT
-        file.attrs.update(attributes)
-        for name, values in arrays.items():
-            packed = {"chunks": True, "compression": "gzip", "shuffle": True} if values.ndim >= 3 else {}
-            file.create_dataset(name, data=values.numpy(), **packed)
+    write_arrays(path, arrays | named | seconds, {})
 
 
 def _write_text(path: Path, text: str) -> None:
     with whole(path) as part:
         part.write_text(text, encoding="utf-8")
-
-
-def _open(path: Path) -> h5py.File:
-    try:
-        return h5py.File(path, "r")
-    except FileNotFoundError:
-        raise ValueError(f"{path}: expected a file of the run, found none") from None
-    except OSError as error:
-        raise ValueError(f"{path}: expected a whole HDF5 file, found a damaged one ({error})") from None
 
 
 def _numbered(folder: Path) -> list[Path]:
@@ -283,8 +206,33 @@ def _provenance(chosen: Settings) -> dict[str, Any]:
     return facts | ({"input": _input(chosen)} if chosen.scan.microscope == "recorded" else {})
 
 
+def _check_scan(target: Run) -> None:
+    """Refuses what cannot be scanned before there is a folder."""
+    wanted, setup = target.settings.scan, target.microscope.setup
+    _ = target.lengths
+    if min(setup.field_shape) < SMALLEST:
+        found = f"{setup.field_shape} of {setup.object.pixel:g} Å"
+        raise ValueError(f"geometry.field: expected at least {SMALLEST} pixels along each axis, found {found}")
+    if wanted.microscope == "recorded" and wanted.defocus is not None:
+        raise ValueError(f"scan.defocus: expected none for a recording, which cannot be taken again, found {wanted.defocus:g} Å")
+
+
+def read_provenance(target: Run) -> dict[str, Any]:
+    """What `run.json` says: versions, machine, command, input.
+
+    Raises:
+        ValueError: the file is missing or not JSON.
+    """
+    path = target.path / "run.json"
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path}: expected the provenance of the run in JSON, found none ({error})") from None
+    return found
+
+
 def _check_input(target: Run) -> None:
-    began = json.loads((target.path / "run.json").read_text(encoding="utf-8")).get("input")
+    began = read_provenance(target).get("input")
     if began and target.settings.scan.microscope == "recorded" and _input(target.settings) != began:
         raise ValueError(f"{target.path / 'run.json'}: input: expected {began['file']} as it was when the run began, found another file")
 
@@ -292,4 +240,6 @@ def _check_input(target: Run) -> None:
 def _input(chosen: Settings) -> dict[str, str]:
     """Name and checksum of the recording that is replayed."""
     source = Path(chosen.scan.file) if chosen.scan.file else files.example()
-    return {"file": source.name, "sha256": hashlib.sha256(source.read_bytes()).hexdigest()}
+    with source.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return {"file": source.name, "sha256": digest}

@@ -28,7 +28,8 @@ Preset = Literal["light", "paper"]
 PRESETS: tuple[Preset, ...] = get_args(Preset)
 assert set(get_args(Policy)) == {"heuristic", *get_args(Name)}
 
-# The settings that reconstruct best: as `Reconstructor.best`.
+# The two protocols: as the paper reconstructs, and the settings that reconstruct best (`Reconstructor.best`).
+PAPER: dict[str, Any] = {"iterations": 5, "loss": "intensity", "step": 525.0, "scaling": "none", "momentum": 0.0}
 BEST: dict[str, Any] = {"iterations": 20, "loss": "amplitude", "step": "auto", "scaling": "illumination", "momentum": 0.7}
 
 _strict = ConfigDict(extra="forbid")

@@ -1,5 +1,6 @@
 """Files that are there whole or not at all, also after a crash or a power cut."""
 
+import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +21,23 @@ def whole(path: Path) -> Iterator[Path]:
         flush(path.parent)
     finally:
         part.unlink(missing_ok=True)
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Keeps other processes out of a folder while the block runs.
+
+    Raises:
+        ValueError: another process is in it.
+    """
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise ValueError(f"{folder}: expected no other process at work on it, found one") from None
+    finally:
+        os.close(handle)
 
 
 def flush(path: Path) -> None:

@@ -1,6 +1,5 @@
 """The report of a run folder: what `adaptycho.report` needs, read from what `adaptycho.runs` wrote."""
 
-import json
 from typing import Any
 
 import torch
@@ -10,7 +9,7 @@ from adaptycho import build, report
 from adaptycho.microscope.recorded import distance
 from adaptycho.optics import Setup
 from adaptycho.pictures import Scan, Stage
-from adaptycho.runs import Run, read_reference, read_states
+from adaptycho.runs import Run, read_provenance, read_reference, read_states
 from adaptycho.settings import Settings
 
 SHOWN = 4  # specimens drawn in full; the table has all
@@ -41,7 +40,9 @@ def run_page(target: Run) -> str:
         f"{how}: {what}. The {chosen.scan.policy} scan took {done}. Scores compare the phase inside the scan field with the reconstruction "
         f"of {whole}."
     )
-    return report.page(f"Run {target.path.name}", intro, [_table(states, batch)], scans, _facts(target, setup, states, counts))
+    return report.page(
+        f"Run {target.path.name}", intro, [_table(states, batch)] if batch > 1 else [], scans, _facts(target, setup, states, counts)
+    )
 
 
 def _scan(chosen: Settings, setup: Setup, states: list[dict[str, Any]], reference: Tensor, b: int, what: str, counts: float) -> Scan:
@@ -57,7 +58,8 @@ def _scan(chosen: Settings, setup: Setup, states: list[dict[str, Any]], referenc
         stages.append(Stage(new, every, dose, state["potential"][b], loss, scores, state["seconds"]))
     away = float(torch.cat(snapped).mean()) if chosen.scan.microscope == "recorded" else None
     losses = tuple(states[-1]["loss"][b].tolist())
-    return Scan(chosen.scan.policy, what, setup.field, setup.probe_radius(), tuple(stages), reference[b], losses, away)
+    probe = setup.probe_radius(defocus=float(measurement.defocus[b].median()))
+    return Scan(chosen.scan.policy, what, setup.field, probe, tuple(stages), reference[b], losses, away)
 
 
 def _table(states: list[dict[str, Any]], batch: int) -> report.Table:
@@ -67,17 +69,17 @@ def _table(states: list[dict[str, Any]], batch: int) -> report.Table:
         seconds = [state["seconds"].get(name, 0.0) for name in ("decide", "acquire", "reconstruct")]
         rows.append((number, state["measurement"].positions.shape[1], *scores, *(round(v, 3) for v in seconds)))
     columns = ("sub-sequence", "positions", "SSIM", "SSIM, aligned", "correlation", "decide / s", "acquire / s", "reconstruct / s")
-    caption = "Scores after each sub-sequence" + (f", mean of {batch} specimens." if batch > 1 else ".")
+    caption = "Scores after each sub-sequence" + f", mean of {batch} specimens."
     return report.Table("Sub-sequences", caption, columns, tuple(rows))
 
 
 def _facts(target: Run, setup: Setup, states: list[dict[str, Any]], counts: float) -> dict[str, str]:
-    provenance = json.loads((target.path / "run.json").read_text(encoding="utf-8"))
+    provenance = read_provenance(target)
     sent = sum(float(s["measurement"].dose[0].sum()) for s in states) / counts
     taken = torch.cat([s["measurement"].positions[0] for s in states])
     beam = f"{setup.energy / 1e3:g} keV" if setup.energy else f"wavelength {setup.wavelength:g} Å"
     return {
-        "beam": f"{beam}, {setup.semiangle:g} mrad, defocus {setup.aberrations.defocus:g} Å",
+        "beam": f"{beam}, {setup.semiangle:g} mrad, defocus {float(states[-1]['measurement'].defocus[0, -1]):g} Å",
         "scan field": f"{setup.field[0]:g} x {setup.field[1]:g} Å",
         "pixel": f"{setup.object.pixel:g} Å",
         "electrons": f"{sent:.3g} in all, {sent / (setup.field[0] * setup.field[1]):.3g} per Å²",

@@ -23,7 +23,7 @@ class Observation:
         positions: where the beam has been, fractions (y, x) of the scan field.
         dose: counts sent to each of those positions.
         field: size (y, x) of the scan field in Å.
-        probe: radius in Å that holds half of the beam's intensity, at the nominal defocus.
+        probe: radius in Å that holds half of the beam's intensity, at the defocus of the last sub-sequence (first the nominal one).
         resolution: wavelength over convergence semi-angle in Å; a focused probe has a radius of about a quarter of it.
         count: number of positions to propose now (K).
         total: number of positions of the whole scan (P).

@@ -56,7 +56,7 @@ class Heuristic:
             return torch.from_numpy(sequence)
         if self.contrast:
             sequence = warp(sequence, self._density(phase, positions.cpu().double().numpy(), seen))
-        if self.defocus is None and seen.probe < FOCUSED * seen.resolution:
+        if seen.probe < FOCUSED * seen.resolution:
             sequence = self._pull(sequence, phase, seen)
         return torch.from_numpy(sequence.clip(0, 1))
 

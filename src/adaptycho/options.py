@@ -1,0 +1,63 @@
+"""Settings on the command line: which options a command has, and the settings that they describe."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from adaptycho import settings
+from adaptycho.settings import Settings
+
+SHORT = ("microscope", "file", "policy", "positions", "subsequences", "dose", "seed")  # fields of `scan` that need no section name
+SIMULATED = ("beam.", "geometry.", "specimen.", "instrument.", "scan.dose")  # what a recording has already
+PROTOCOLS = {
+    protocol: {f"reconstruct.{name}": json.dumps(value) for name, value in values.items()}
+    for protocol, values in (("best", settings.BEST), ("paper", settings.PAPER))
+}
+protocol = click.option(
+    "--protocol",
+    type=click.Choice(list(PROTOCOLS)),
+    default=None,
+    help="How to reconstruct. best: amplitude loss, adapted step, momentum, 20 iterations. paper: 5 plain steps on intensities.  "
+    "[default: best for recordings, paper for simulated scans; a settings file goes before the default]",
+)
+as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
+threads = click.option("--threads", type=click.IntRange(1), default=None, help="Processor cores to use.  [default: all]")
+
+
+def with_settings(*short: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Adds --preset, --settings, some fields of `scan` by short names, and every setting by its dotted name (hidden: there are many)."""
+    described = {name: text for name, _, text in settings.fields(Settings())}
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        for name in described:
+            function = click.option(f"--{name}", _variable(name), metavar="VALUE", hidden=True)(function)
+        for name in reversed(short):
+            function = click.option(f"--{name}", _variable(f"short.{name}"), metavar="VALUE", help=described[f"scan.{name}"])(function)
+        function = click.option("--settings", "settings_file", type=click.Path(path_type=Path), help="TOML file with settings.")(function)
+        presets = click.Choice(settings.PRESETS)
+        return click.option("--preset", type=presets, default="light", show_default=True, help="Settings to start from.")(function)
+
+    return decorate
+
+
+def collect(options: dict[str, Any], base: dict[str, str] | None = None, protocol: str | None = None) -> Settings:
+    """The settings that a command's options describe: preset, the command's own, the file, an explicit protocol, single fields."""
+    chosen = settings.override(settings.preset(options["preset"]), base or {})
+    if options["settings_file"]:
+        chosen = settings.load(options["settings_file"], chosen)
+    return settings.override(chosen, (PROTOCOLS[protocol] if protocol else {}) | given(options))
+
+
+def given(options: dict[str, Any]) -> dict[str, str]:
+    """The single fields among a command's options, by dotted name; the long name of a field goes before its short one."""
+    short = {f"scan.{name}": options.get(_variable(f"short.{name}")) for name in SHORT}
+    long = {name: options[_variable(name)] for name, _, _ in settings.fields(Settings())}
+    return {name: text for fields in (short, long) for name, text in fields.items() if text is not None}
+
+
+def _variable(name: str) -> str:
+    """Click wants a Python name for each option."""
+    return name.replace(".", "__")

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from adaptycho.files import from_arrays, from_rotavirus, read, write
+from adaptycho.produce import imported
 
 
 def _rotavirus_folder(folder: Path) -> dict:
@@ -45,6 +46,11 @@ def test_independent_rotavirus_positions_follow_the_formula_of_the_source(tmp_pa
     assert float(got.measurement.dose[0, 0]) == pytest.approx(float(shifted.sum() / 16), rel=1e-6)
     with pytest.raises(ValueError, match="expected a range inside the scan"):
         from_rotavirus(tmp_path, rows=(90, 95))
+    facts = json.loads((tmp_path / "metadata.json").read_text())
+    for key, value, wanted in (("real_space_pixel_angstrom", 0.0, "a positive"), ("scan_rotation_deg_fitted", math.nan, "a finite")):
+        (tmp_path / "metadata.json").write_text(json.dumps(facts | {key: value}))
+        with pytest.raises(ValueError, match=f"metadata.json: {key}: expected {wanted} number, found {value}"):
+            from_rotavirus(tmp_path)
     (tmp_path / "metadata.json").write_text("{}")
     with pytest.raises(ValueError, match=r"metadata.json: energy_kev: expected a number, found None"):
         from_rotavirus(tmp_path)
@@ -118,8 +124,25 @@ WRONG = {
     "no pixel": ({"detector_pixel": None}, "detector_pixel: expected the angle"),
     "two pixels": ({"pixel": 3.0}, "pixel: expected 1.04.* Å, .* found 3 Å"),
     "no step": ({"scan_step": None}, "scan_step: expected the distance"),
+    "endless step": ({"scan_step": (2.0, math.inf)}, r"scan_step: expected a positive length in Å, found \(2.0, inf\)"),
+    "nan step": ({"scan_step": math.nan}, "scan_step: expected a positive length in Å, found nan"),
+    "zero step": ({"scan_step": 0.0}, "scan_step: expected a positive length in Å, found 0.0"),
+    "bad pixel": ({"detector_pixel": None, "pixel": 0.0}, "pixel: expected a positive length in Å, found 0.0"),
+    "bad angle": ({"detector_pixel": -5.0}, "detector_pixel: expected a positive angle in mrad, found -5.0"),
+    "semiangle": ({"semiangle": 0.0}, "semiangle: expected a positive angle in mrad, found 0.0"),
+    "rotation": ({"rotation": math.nan}, "rotation: expected a finite number, found nan"),
+    "endless rotation": ({"rotation": math.inf}, "rotation: expected a finite number, found inf"),
+    "defocus": ({"defocus": math.inf}, "defocus: expected a finite number, found inf"),
+    "counts": ({"counts_per_electron": 0.0}, "counts_per_electron: expected a positive number, found 0.0"),
+    "no beam": ({"energy": None}, "energy: expected a beam energy in eV or a wavelength in Å, found neither"),
+    "two beams": ({"wavelength": 1.24}, "energy: expected a beam energy in eV or a wavelength in Å, found both"),
+    "energy": ({"energy": math.inf}, "energy: expected a positive energy in eV, found inf"),
+    "wavelength": ({"energy": None, "wavelength": -1.0}, "wavelength: expected a positive length in Å, found -1.0"),
+    "crop": ({"crop": 0}, "patterns: expected square patterns with an even number of pixels, found 8 x 8 cropped to 0"),
+    "empty": ({"key": "none"}, r"patterns: expected an array .* with no axis empty, found shape \(0, 2, 8, 8\)"),
+    "nan positions": ({"positions": np.full((4, 2), np.nan)}, r"positions: expected 4 finite pairs .* \(4, 2\) with NaN or infinity"),
     "bad step": ({"scan_step": -1.0}, "scan_step: expected a positive length"),
-    "bad key": ({"key": "data"}, r"key: expected one of the arrays in the file \(a \(2, 2, 8, 8\), b \(2, 2, 8, 8\)\), found 'data'"),
+    "bad key": ({"key": "data"}, r"key: expected one of the arrays in the file \(a \(2, 2, 8, 8\), b \(2, 2, 8, 8\), .*\), found 'data'"),
     "which": ({"key": None}, "patterns: expected one array with 3 or 4 axes, or its name as key"),
     "positions": ({"positions": np.zeros((3, 2))}, r"positions: expected 4 finite pairs \(y, x\) in Å, found shape \(3, 2\)"),
     "text": ({"positions": "words.txt"}, "words.txt: positions: expected two columns of numbers"),
@@ -130,10 +153,35 @@ WRONG = {
 def test_wrong_options_of_an_import_are_named(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
     counts = np.ones((2, 2, 8, 8), np.uint8)
-    np.savez("a.npz", a=counts, b=counts)
+    np.savez("a.npz", a=counts, b=counts, none=counts[:0])
     Path("words.txt").write_text("y x\none two\n")
     change, message = WRONG[name]
     options = {"energy": 80e3, "semiangle": 20.0, "detector_pixel": 5.0, "scan_step": 2.0, "key": "a"}
     with pytest.raises(ValueError, match=message) as caught:
         from_arrays("a.npz", **(options | change))
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(caught.value) and str(caught.value).startswith(("a.npz: ", "words.txt: "))
+
+
+def test_x_rays_and_light_are_imported_by_their_wavelength(tmp_path):
+    path = tmp_path / "a.npy"
+    np.save(path, np.ones((2, 2, 8, 8), np.uint8))
+    options = {"semiangle": 2.0, "detector_pixel": 0.5, "scan_step": 100.0}
+    made = from_arrays(path, wavelength=1.24, **options)
+    assert made.setup.energy is None and made.setup.wavelength == 1.24
+    # Wavelength over 8 pixels of 0.5 mrad.
+    assert made.setup.window.pixel == pytest.approx(1.24 / 4e-3, rel=1e-12)
+    # 300 keV electrons have 0.0196875 Å (any textbook); half its last digit.
+    assert from_arrays(path, energy=300e3, **options).setup.wavelength == pytest.approx(0.0196875, abs=5e-8)
+
+
+def test_the_command_wants_either_an_energy_in_kev_or_a_wavelength(tmp_path):
+    path = tmp_path / "a.npy"
+    np.save(path, np.ones((2, 2, 8, 8), np.uint8))
+    options = {"semiangle": 2.0, "detector_pixel": 0.5, "scan_step": 100.0}
+    assert imported(path, None, energy=300.0, **options).setup.energy == 300e3
+    assert imported(path, None, energy=None, wavelength=1.24, **options).setup.wavelength == 1.24
+    sentence = "a.npy: --energy: expected a beam energy in keV or --wavelength in Å, found "
+    with pytest.raises(ValueError, match=sentence + "neither"):
+        imported(path, None, energy=None, wavelength=None, **options)
+    with pytest.raises(ValueError, match=sentence + "both"):
+        imported(path, None, energy=300.0, wavelength=1.24, **options)

@@ -90,6 +90,10 @@ def test_existing_files_are_kept_and_an_interrupted_write_leaves_nothing(tmp_pat
     with pytest.raises(OSError, match="disk full"):
         write(path, recording(n=5), overwrite=True)
     assert [p.name for p in tmp_path.iterdir()] == ["a.h5"] and read(path).measurement.positions.shape[1] == 3
+    monkeypatch.chdir(tmp_path)
+    for folder in (tmp_path, ".", ""):
+        with pytest.raises(ValueError, match=": expected a file name, found a folder"):
+            write(folder, recording(), overwrite=True)
     with pytest.raises(ValueError, match="expected an existing folder"):
         write(tmp_path / "nowhere" / "a.h5", recording())
 

@@ -15,7 +15,9 @@ from adaptycho.files import Recording, object_grid, read
 from adaptycho.files.inspect import describe, lines
 from adaptycho.forward import Measurement
 from adaptycho.grid import Grid
+from adaptycho.microscope.simulated import Simulated
 from adaptycho.optics import Aberrations, Setup
+from adaptycho.policy import Action
 
 
 def recorded(n: int) -> Recording:
@@ -68,9 +70,38 @@ def test_description_counts_unknowns_and_warns(tmp_path):
     assert "150 Å underfocus" in text and "warning: there are fewer measured pixels than unknown ones" in text
     made.measurement.patterns[0, 0] = 0
     assert "1 patterns hold no counts" in describe(made)["warnings"]
-    over = replace(made, setup=made.setup.with_defocus(-80.0))
-    assert "80 Å overfocus" in "\n".join(lines(describe(over)))
+    over = replace(made, measurement=replace(made.measurement, defocus=torch.full((1, 2), -80.1)))
+    assert describe(over)["defocus_A"] == -80.1 and "80.1 Å overfocus" in "\n".join(lines(describe(over)))
     assert describe(recorded(n=1))["step_A"] is None and "one position" in "\n".join(lines(describe(recorded(n=1))))
+
+
+def test_description_follows_the_defocus_that_was_recorded():
+    """A beam of 2 Å in focus is 20 Å wide at 500 Å of defocus: steps of 5 Å overlap there, whatever the nominal defocus is."""
+    window, field = Grid((128, 128), 0.5), (20.0, 20.0)
+    setup = Setup(field, object_grid(field, window), window, (64, 64), 20.0, energy=80e3)
+    microscope = Simulated(setup, torch.zeros(1, *setup.object.shape), 1e4)
+    steps = torch.arange(5) / 4
+    positions = torch.cartesian_prod(steps, steps)[None]
+    taken = {}
+    for defocus in (0.0, 500.0):
+        action = Action(positions, defocus)
+        taken[defocus] = describe(Recording(setup, microscope.acquire(action, generator=torch.Generator().manual_seed(0))))
+    assert any("overlap" in text for text in taken[0.0]["warnings"])
+    wide = taken[500.0]
+    assert wide["warnings"] == [] and wide["defocus_A"] == 500.0 and "500 Å underfocus" in "\n".join(lines(wide))
+    # Geometrical optics: a cone of 20 mrad over 500 Å makes a uniform disc of radius 10 Å, which holds 90 % within sqrt(0.9) of it;
+    # diffraction blurs its edge by about sqrt(wavelength x defocus) / 2 = 2.3 Å.
+    assert wide["probe_diameter_90_A"] == pytest.approx(2 * math.sqrt(0.9) * 10, abs=2 * 2.3)
+    assert wide["unknowns"] > taken[0.0]["unknowns"]
+    known = describe(Recording(setup.with_defocus(500.0), microscope.acquire(action, generator=torch.Generator().manual_seed(0))))
+    assert known == wide  # the nominal defocus is only where the calculated probe starts from
+
+
+def test_dose_per_area_says_which_area():
+    made = recorded(n=3)
+    assert "e/Å^2 over the scan field" in "\n".join(lines(describe(made)))
+    made.measurement.positions[0, :2] = torch.tensor([[0.0, 1.0], [1.0, 0.0]])
+    assert "e/Å^2 over the box of the positions" in "\n".join(lines(describe(made)))
 
 
 @pytest.fixture(scope="module")

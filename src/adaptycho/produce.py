@@ -49,11 +49,14 @@ def imported(source: Path, positions_file: Path | None, **options: Any) -> files
     """A recording from arrays, or from a folder of the rotavirus data set."""
     if source.is_dir():
         return files.from_rotavirus(source)
-    for name in ("energy", "semiangle"):
-        if options[name] is None:
-            raise ValueError(f"{source}: --{name}: expected a value, since arrays do not say it, found none")
-    options["energy"] *= 1e3  # typed in keV
-    return files.from_arrays(source, positions=positions_file, **options)
+    energy = options.pop("energy", None)
+    if (energy is None) == (options.get("wavelength") is None):
+        found = "neither" if energy is None else "both"
+        raise ValueError(f"{source}: --energy: expected a beam energy in keV or --wavelength in Å, found {found}")
+    if options["semiangle"] is None:
+        raise ValueError(f"{source}: --semiangle: expected a value, since arrays do not say it, found none")
+    # Energies are typed in keV.
+    return files.from_arrays(source, positions=positions_file, energy=None if energy is None else 1e3 * energy, **options)
 
 
 def reconstruct(file: Path, out: Path, chosen: Settings, progress: Progress) -> dict[str, Any]:

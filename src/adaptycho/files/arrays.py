@@ -13,7 +13,8 @@ import torch
 from adaptycho.files.recording import CHUNK, Recording, check, object_grid
 from adaptycho.forward import Measurement
 from adaptycho.grid import Grid
-from adaptycho.optics import Aberrations, Setup, wavelength
+from adaptycho.optics import Aberrations, Setup
+from adaptycho.optics import wavelength as electron_wavelength
 
 PIXEL_TOLERANCE = 0.005  # relative, between a real-space pixel and a detector pixel that are both given
 
@@ -21,8 +22,9 @@ PIXEL_TOLERANCE = 0.005  # relative, between a real-space pixel and a detector p
 def from_arrays(
     path: str | Path,
     *,
-    energy: float,
     semiangle: float,
+    energy: float | None = None,
+    wavelength: float | None = None,
     defocus: float = 0.0,
     detector_pixel: float | None = None,
     pixel: float | None = None,
@@ -42,8 +44,9 @@ def from_arrays(
 
     Args:
         path: the file with the patterns, zero frequency in the centre pixel Q // 2.
-        energy: beam energy in eV.
         semiangle: convergence semi-angle in mrad.
+        energy: electrons' beam energy in eV; or give `wavelength`.
+        wavelength: in Å, of X-rays or light.
         defocus: in Å, positive = underfocus.
         detector_pixel: angle in mrad of one detector pixel; or give `pixel`.
         pixel: real-space pixel in Å, wavelength / (Q x detector pixel).
@@ -63,12 +66,18 @@ def from_arrays(
         ValueError: naming the file and the option at fault; also for files with Python objects (pickles), which are never opened.
     """
     path = Path(path)
+    beam = _beam(path, energy, wavelength)
+    _check_positive(path, semiangle=semiangle, counts_per_electron=counts_per_electron)
+    for name, value in (("rotation", rotation), ("defocus", defocus)):
+        if not math.isfinite(value):
+            raise ValueError(f"{path}: {name}: expected a finite number, found {value}")
     stored = load(path, key)
-    if stored.ndim not in (3, 4):
-        raise ValueError(f"{path}: patterns: expected an array (scan_y, scan_x, ky, kx) or (N, ky, kx), found shape {stored.shape}")
+    if stored.ndim not in (3, 4) or 0 in stored.shape:
+        raise ValueError(
+            f"{path}: patterns: expected an array (scan_y, scan_x, ky, kx) or (N, ky, kx) with no axis empty, found shape {stored.shape}"
+        )
     where = _positions(path, stored.shape[:-2], scan_step, positions)
     patterns = corner_first(stored.reshape(-1, *stored.shape[-2:]), path, crop=crop, swap=swap)
-    beam = wavelength(energy)
     q = patterns.shape[-1]
     window = Grid((q, q), _pixel(path, q, beam, detector_pixel, pixel))
     where = where - where.min(0)
@@ -78,7 +87,7 @@ def from_arrays(
         dose = float(patterns.sum(dtype=torch.float64)) / len(patterns)
     grid = object_grid(field, window, rotation)
     detector = window.shape
-    setup = Setup(field, grid, window, detector, semiangle, energy, aberrations=Aberrations(C10=-defocus), rotation=rotation)
+    setup = Setup(field, grid, window, detector, semiangle, energy, beam, aberrations=Aberrations(C10=-defocus), rotation=rotation)
     measurement = Measurement(
         torch.from_numpy(where / np.array(field)).float().clamp(0, 1)[None],
         patterns[None],
@@ -114,11 +123,11 @@ def corner_first(stored: np.ndarray, path: Path, *, crop: int | None = None, swa
     n, qy, qx = stored.shape
     if stored.dtype.kind not in "iuf" or stored.dtype.itemsize > 8:
         raise ValueError(f"{path}: patterns: expected integer or real numbers, found {stored.dtype}")
-    q = crop or qy
+    q = qy if crop is None else crop
     if (crop is None and qy != qx) or q % 2 or not 2 <= q <= min(qy, qx):
         raise ValueError(
             f"{path}: patterns: expected square patterns with an even number of pixels, found {qy} x {qx}"
-            + (f" cropped to {crop}" if crop else f"; crop={min(qy, qx) // 2 * 2} would keep the centre")
+            + (f" cropped to {crop}" if crop is not None else f"; crop={min(qy, qx) // 2 * 2} would keep the centre")
         )
     patterns = np.empty((n, q, q), stored.dtype.newbyteorder("="))
     top, left = qy // 2 - q // 2, qx // 2 - q // 2
@@ -150,6 +159,25 @@ def _choose(path: Path, key: str | None, shapes: dict[str, tuple[int, ...]]) -> 
     return candidates[0]
 
 
+def _beam(path: Path, energy: float | None, wavelength: float | None) -> float:
+    """The wavelength in Å, from whichever of the two is given."""
+    if (energy is None) == (wavelength is None):
+        found = "neither" if energy is None else "both"
+        raise ValueError(f"{path}: energy: expected a beam energy in eV or a wavelength in Å, found {found}")
+    _check_positive(path, energy=energy, wavelength=wavelength)
+    if energy is not None:
+        return electron_wavelength(energy)
+    assert wavelength is not None
+    return wavelength
+
+
+def _check_positive(path: Path, **values: float | None) -> None:
+    units = {"energy": "energy in eV", "wavelength": "length in Å", "pixel": "length in Å", "counts_per_electron": "number"}
+    for name, value in values.items():
+        if value is not None and not 0 < value < math.inf:
+            raise ValueError(f"{path}: {name}: expected a positive {units.get(name, 'angle in mrad')}, found {value}")
+
+
 def _positions(
     path: Path, scan: tuple[int, ...], step: float | tuple[float, float] | None, given: str | Path | np.ndarray | None
 ) -> np.ndarray:
@@ -157,15 +185,17 @@ def _positions(
         from_file = isinstance(given, str | Path)
         where = _load_table(Path(given)) if from_file else np.asarray(given, np.float64)  # type: ignore[arg-type]
         if where.shape != (math.prod(scan), 2) or not np.isfinite(where).all():
-            name = given if from_file else path
-            raise ValueError(f"{name}: positions: expected {math.prod(scan)} finite pairs (y, x) in Å, found shape {where.shape}")
+            name, found = given if from_file else path, f"shape {where.shape}"
+            if not np.isfinite(where).all():
+                found += " with NaN or infinity"
+            raise ValueError(f"{name}: positions: expected {math.prod(scan)} finite pairs (y, x) in Å, found {found}")
         return where
     if len(scan) != 2:
         raise ValueError(f"{path}: positions: expected positions in Å, because the patterns are (N, ky, kx), found none")
     if step is None:
         raise ValueError(f"{path}: scan_step: expected the distance of neighbouring positions in Å (or positions), found none")
     dy, dx = step if isinstance(step, tuple) else (step, step)
-    if not (dy > 0 and dx > 0):
+    if not (0 < dy < math.inf and 0 < dx < math.inf):
         raise ValueError(f"{path}: scan_step: expected a positive length in Å, found {step}")
     return np.stack(np.meshgrid(np.arange(scan[0]) * dy, np.arange(scan[1]) * dx, indexing="ij"), -1).reshape(-1, 2)
 
@@ -184,11 +214,10 @@ def _load_table(path: Path) -> np.ndarray:
 def _pixel(path: Path, q: int, beam: float, detector_pixel: float | None, pixel: float | None) -> float:
     if detector_pixel is None and pixel is None:
         raise ValueError(f"{path}: detector_pixel: expected the angle of a detector pixel in mrad (or pixel in Å), found neither")
+    _check_positive(path, detector_pixel=detector_pixel, pixel=pixel)
     if detector_pixel is None:
         assert pixel is not None
         return pixel
-    if not detector_pixel > 0:
-        raise ValueError(f"{path}: detector_pixel: expected a positive angle in mrad, found {detector_pixel}")
     implied = 1e3 * beam / (q * detector_pixel)
     if pixel is not None and not abs(implied / pixel - 1) <= PIXEL_TOLERANCE:
         raise ValueError(

@@ -41,9 +41,11 @@ def write(path: str | Path, recording: Recording, *, overwrite: bool = False, co
         compression: gzip level, 0 to 9.
 
     Raises:
-        ValueError: the file exists, its folder does not, or the recording fails `check`.
+        ValueError: the name is that of a folder, the file exists, its folder does not, or the recording fails `check`.
     """
     path = Path(path)
+    if path.is_dir():
+        raise ValueError(f"{path}: expected a file name, found a folder")
     if path.exists() and not overwrite:
         raise ValueError(f"{path}: expected a name that is not taken, found a file; say overwrite to replace it")
     if not path.parent.is_dir():

@@ -11,7 +11,7 @@ import torch
 from scipy.ndimage import distance_transform_edt
 from scipy.spatial import cKDTree
 
-from adaptycho.files.recording import CHUNK, Recording
+from adaptycho.files.recording import CHUNK, EDGE, Recording
 from adaptycho.forward import Measurement
 from adaptycho.optics import Setup
 
@@ -23,6 +23,8 @@ COUNTS_TOLERANCE = 0.2  # how much more than its dose a pattern may hold on aver
 def describe(recording: Recording) -> dict[str, Any]:
     """Numbers of a recording and warnings about it, ready for JSON.
 
+    Defocus and probe are those the patterns were taken at: the median of the recorded defocus, which need not be the nominal one. The dose
+    per area is everything sent over the scan field, which is the box of the positions in imported files; `dose_area` says which it is.
     The area lit is the object within the probe radius that holds 90 % of the intensity around any position. `measured_per_unknown` is
     N_k/N_u: recorded detector pixels over unknowns, the real and the imaginary part of each lit object pixel.
     """
@@ -30,7 +32,9 @@ def describe(recording: Recording) -> dict[str, Any]:
     mean, total, empty = _sums(data.patterns[0])
     n, q = data.positions.shape[1], setup.detector
     step = _step(setup, data)
-    half, most = (2 * setup.probe_radius(share) for share in (0.5, 0.9))
+    # Stored in single precision: what lies below a thousandth of an Å is rounding.
+    defocus = round(float(np.median(data.defocus[0].cpu().double().numpy())), 3)
+    half, most = (2 * setup.probe_radius(share, defocus=defocus) for share in (0.5, 0.9))
     lit = _lit(setup, data, most / 2)
     sent = float(data.dose.sum(dtype=torch.float64)) / recording.counts_per_electron
     facts: dict[str, Any] = {
@@ -44,7 +48,7 @@ def describe(recording: Recording) -> dict[str, Any]:
         "energy_keV": None if setup.energy is None else setup.energy / 1e3,
         "wavelength_A": setup.wavelength,
         "semiangle_mrad": setup.semiangle,
-        "defocus_A": setup.aberrations.defocus,
+        "defocus_A": defocus,
         "pixel_A": setup.window.pixel,
         "window_px": list(setup.window.shape),
         "window_A": list(setup.window.extent),
@@ -67,6 +71,7 @@ def describe(recording: Recording) -> dict[str, Any]:
         "counts_per_electron": recording.counts_per_electron,
         "electrons": total / recording.counts_per_electron,
         "dose_e_per_A2": sent / (setup.field[0] * setup.field[1]),
+        "dose_area": "box of the positions" if _spans(data.positions[0]) else "scan field",
         "empty_patterns": empty,
     }
     return facts | {"warnings": _warnings(facts, float(data.dose.mean()))}
@@ -101,7 +106,7 @@ def lines(description: dict[str, Any]) -> list[str]:
         f"= {d['measured_per_unknown']:.3g}",
         f"counts              {d['counts']:.6g}, {d['counts_per_pattern']:.5g} per pattern, {d['empty_patterns']} patterns empty",
         f"electrons           {d['electrons']:.4g} at {d['counts_per_electron']:g} counts each, "
-        f"dose {d['dose_e_per_A2']:.4g} e/Å^2 over the field",
+        f"dose {d['dose_e_per_A2']:.4g} e/Å^2 over the {d['dose_area']}",
     ]
     return texts + [f"warning: {text}" for text in d["warnings"]]
 
@@ -137,6 +142,11 @@ def _step(setup: Setup, data: Measurement) -> float | None:
         return None
     nearest, _ = cKDTree(where).query(where, k=2)
     return float(np.median(nearest[:, 1]))
+
+
+def _spans(positions: torch.Tensor) -> bool:
+    """Whether the scan field is no more than the box around the positions, as in files that do not say where else the beam could go."""
+    return bool((positions.amin(0) <= EDGE).all() and (positions.amax(0) >= 1 - EDGE).all())
 
 
 def _lit(setup: Setup, data: Measurement, radius: float) -> int:

@@ -5,6 +5,7 @@ angle of the opposite turn, so it is -t.
 """
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -114,4 +115,7 @@ def _facts(path: Path) -> dict[str, Any]:
     ):  # fmt: skip
         if not isinstance(facts.get(key), int | float):
             raise ValueError(f"{path}: {key}: expected a number, found {facts.get(key)!r}")
+        signed = key in ("scan_rotation_deg_fitted", "defocus_angstrom_fitted")
+        if not (-math.inf if signed else 0) < facts[key] < math.inf:
+            raise ValueError(f"{path}: {key}: expected a {'finite' if signed else 'positive'} number, found {facts[key]}")
     return facts

@@ -12,6 +12,7 @@ from adaptycho.episode import stream
 from adaptycho.files import Recording
 from adaptycho.forward import Imperfections
 from adaptycho.microscope.recorded import Recorded
+from adaptycho.optics import object_grid
 from adaptycho.policy import Action
 from adaptycho.policy.fixed import Fixed
 from adaptycho.policy.heuristic import Heuristic
@@ -45,7 +46,7 @@ def test_every_setting_of_beam_and_geometry_arrives() -> None:
     assert setup.aberrations.defocus == 40.0
     assert (setup.aberrations.C30, setup.aberrations.C12, setup.aberrations.phi12) == (1e4, 5.0, 0.3)
     assert (setup.window.shape, setup.detector, setup.binning, setup.field) == ((64, 64), (16, 16), 2, (8.0, 6.0))
-    assert setup.object == files.object_grid((8.0, 6.0), setup.window)
+    assert setup.object == object_grid((8.0, 6.0), setup.window)
     with pytest.raises(ValueError, match=r"^beam\.aberrations: expected Krivanek names .*, found C99$"):
         build.setup(tiny(beam={"aberrations": {"C99": 1.0}}))
 

@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adaptycho import files
-from adaptycho.files import Recording, object_grid, read
+from adaptycho.files import Recording, read
 from adaptycho.files.inspect import describe, lines
 from adaptycho.forward import Measurement
 from adaptycho.grid import Grid
 from adaptycho.microscope.simulated import Simulated
-from adaptycho.optics import Aberrations, Setup
+from adaptycho.optics import Aberrations, Setup, object_grid
 from adaptycho.policy import Action
 
 

@@ -13,7 +13,7 @@ from adaptycho.forward import Imperfections, Measurement
 from adaptycho.grid import Grid
 from adaptycho.microscope.recorded import Recorded, window
 from adaptycho.microscope.simulated import Simulated
-from adaptycho.optics import Aberrations, Setup
+from adaptycho.optics import Aberrations, Setup, object_grid
 from adaptycho.policy import Action, Scanner
 from adaptycho.policy.fixed import Fixed
 from adaptycho.policy.heuristic import Heuristic
@@ -36,7 +36,7 @@ def setup(settings: Settings) -> Setup:
     side = geometry.object
     return Setup(
         field=geometry.field,
-        object=files.object_grid(geometry.field, grid) if side == "auto" else Grid((side, side), geometry.pixel),
+        object=object_grid(geometry.field, grid) if side == "auto" else Grid((side, side), geometry.pixel),
         window=grid,
         detector=(geometry.detector, geometry.detector),
         semiangle=beam.semiangle,
@@ -104,9 +104,7 @@ def reference(settings: Settings, microscope: Simulated | Recorded) -> Float[Ten
         return microscope.setup.crop(descent(microscope.measurement).phase)
     phases = []
     for b in range(microscope.batch):
-        alone = Simulated(
-            microscope.setup, microscope.potential[b : b + 1], microscope.dose, microscope.imperfections, microscope.thickness
-        )
+        alone = microscope.only(b)
         phases.append(microscope.setup.crop(descent(full_scan(settings, alone)).phase))
     return torch.cat(phases)
 

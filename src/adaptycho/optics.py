@@ -18,6 +18,8 @@ from adaptycho.grid import Grid, fft2, ifft2
 REST_ENERGY = 510998.95
 HC = 12398.419843320026
 COULOMB = 14.399645478425668
+MARGIN = 4  # object pixels left on each side of the outermost window, for rounding and for refined positions
+EDGE = 1e-5  # fraction of the field that a position may lie outside by rounding (single precision)
 
 
 def wavelength(energy: float) -> float:
@@ -245,3 +247,11 @@ class Setup:
         one = torch.ones((), dtype=offset.dtype, device=offset.device)
         ramp_y, ramp_x = (torch.polar(one, p).to(spectra.dtype) for p in phases)
         return ifft2(spectra * ramp_y[:, :, None] * ramp_x[:, None, :])
+
+
+def object_grid(field: tuple[float, float], window: Grid, rotation: float = 0.0) -> Grid:
+    """The smallest object grid that holds a scan field turned by `rotation` degrees, one probe window, and a margin of 4 pixels a side."""
+    cos, sin = abs(math.cos(math.radians(rotation))), abs(math.sin(math.radians(rotation)))
+    box = field[0] * cos + field[1] * sin, field[0] * sin + field[1] * cos
+    ny, nx = (2 * math.ceil((b / window.pixel + n + 2 * MARGIN) / 2 - 1e-6) for b, n in zip(box, window.shape, strict=True))
+    return Grid((ny, nx), window.pixel)

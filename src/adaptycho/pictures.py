@@ -1,7 +1,7 @@
 """Pictures of scans: where the beam went, what was seen there, what it cost.
 
-Every function takes results and returns a matplotlib figure that belongs to nobody (no pyplot, no global state); reports, the README and
-the monitor show them.
+Every function takes results and returns a matplotlib figure that belongs to nobody (no pyplot, no global state); reports and the README
+show them.
 """
 
 import math

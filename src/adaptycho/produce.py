@@ -35,9 +35,7 @@ def simulate(out: Path, chosen: Settings, progress: Progress) -> list[Path]:
         part.write_text(dump(chosen), encoding="utf-8")
     setup = microscope.setup if chosen.scan.defocus is None else microscope.setup.with_defocus(chosen.scan.defocus)
     for b, path in progress(list(enumerate(paths)), len(paths), "specimens"):
-        alone = Simulated(
-            microscope.setup, microscope.potential[b : b + 1], microscope.dose, microscope.imperfections, microscope.thickness
-        )
+        alone = microscope.only(b)
         measurement = _acquire(chosen, alone, b)
         title = f"simulated {chosen.specimen.structure}, {chosen.specimen.family}"
         source = f"adaptycho simulate, specimen {b}, settings in {described.name}"

@@ -5,10 +5,10 @@ from pathlib import Path
 
 from adaptycho.files.arrays import from_arrays
 from adaptycho.files.hdf5 import read, write
-from adaptycho.files.recording import Recording, check, object_grid
+from adaptycho.files.recording import Recording, check
 from adaptycho.files.rotavirus import from_rotavirus
 
-__all__ = ["Recording", "check", "example", "from_arrays", "from_rotavirus", "object_grid", "read", "write"]
+__all__ = ["Recording", "check", "example", "from_arrays", "from_rotavirus", "read", "write"]
 
 
 def example() -> Path:

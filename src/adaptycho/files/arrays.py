@@ -10,10 +10,10 @@ import h5py
 import numpy as np
 import torch
 
-from adaptycho.files.recording import CHUNK, Recording, check, object_grid
+from adaptycho.files.recording import CHUNK, Recording, check
 from adaptycho.forward import Measurement
 from adaptycho.grid import Grid
-from adaptycho.optics import Aberrations, Setup
+from adaptycho.optics import Aberrations, Setup, object_grid
 from adaptycho.optics import wavelength as electron_wavelength
 
 PIXEL_TOLERANCE = 0.005  # relative, between a real-space pixel and a detector pixel that are both given

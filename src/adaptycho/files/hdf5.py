@@ -20,10 +20,10 @@ import h5py
 import numpy as np
 import torch
 
-from adaptycho.files.recording import CHUNK, EDGE, Recording, check
+from adaptycho.files.recording import CHUNK, Recording, check
 from adaptycho.forward import Measurement
 from adaptycho.grid import Grid
-from adaptycho.optics import Aberrations, Setup
+from adaptycho.optics import EDGE, Aberrations, Setup
 from adaptycho.store import whole
 
 FORMAT, VERSION = "adaptycho", 1

@@ -11,9 +11,9 @@ import torch
 from scipy.ndimage import distance_transform_edt
 from scipy.spatial import cKDTree
 
-from adaptycho.files.recording import CHUNK, EDGE, Recording
+from adaptycho.files.recording import CHUNK, Recording
 from adaptycho.forward import Measurement
-from adaptycho.optics import Setup
+from adaptycho.optics import EDGE, Setup
 
 RADIUS_TOLERANCE = 0.1  # relative, of the bright-field disc against the semi-angle
 OVERLAP_WANTED = 0.5  # linear overlap of neighbouring probes below which a reconstruction becomes doubtful

@@ -8,12 +8,9 @@ import torch
 from torch import Tensor
 
 from adaptycho.forward import Measurement
-from adaptycho.grid import Grid
-from adaptycho.optics import Setup
+from adaptycho.optics import EDGE, Setup
 
 CHUNK = 256  # patterns looked at together: the checks never copy a whole data set
-MARGIN = 4  # object pixels left on each side of the outermost window, for rounding and for refined positions
-EDGE = 1e-5  # fraction of the field that a position may lie outside by rounding (single precision)
 UNSIGNED = (torch.uint8, torch.uint16, torch.uint32, torch.uint64)
 
 
@@ -42,14 +39,6 @@ class Recording:
     def __post_init__(self) -> None:
         if not 0 < self.counts_per_electron < math.inf:
             raise ValueError(f"counts_per_electron: expected a positive number, got {self.counts_per_electron}")
-
-
-def object_grid(field: tuple[float, float], window: Grid, rotation: float = 0.0) -> Grid:
-    """The smallest object grid that holds a scan field turned by `rotation` degrees, one probe window, and a margin of 4 pixels a side."""
-    cos, sin = abs(math.cos(math.radians(rotation))), abs(math.sin(math.radians(rotation)))
-    box = field[0] * cos + field[1] * sin, field[0] * sin + field[1] * cos
-    ny, nx = (2 * math.ceil((b / window.pixel + n + 2 * MARGIN) / 2 - 1e-6) for b, n in zip(box, window.shape, strict=True))
-    return Grid((ny, nx), window.pixel)
 
 
 def check(measurement: Measurement, setup: Setup, name: str) -> None:

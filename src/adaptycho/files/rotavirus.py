@@ -13,10 +13,10 @@ import numpy as np
 import torch
 
 from adaptycho.files.arrays import corner_first
-from adaptycho.files.recording import Recording, check, object_grid
+from adaptycho.files.recording import Recording, check
 from adaptycho.forward import Measurement
 from adaptycho.grid import Grid
-from adaptycho.optics import Aberrations, Setup
+from adaptycho.optics import Aberrations, Setup, object_grid
 
 TITLE = "Rotavirus double-layered particles in ice, gold beads and a carbon film"
 SOURCE = "github.com/SeanXPWu/Ptycho.jl, commit 5ffb9f3a762c9760a87c9b2b211edc4778e88922, test_data; detector cropped and binned 2 x 2"

@@ -15,13 +15,10 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 
 from adaptycho.forward import Measurement
-from adaptycho.grid import Grid
-from adaptycho.optics import Setup
+from adaptycho.optics import EDGE, Setup, object_grid
 from adaptycho.policy import Action
 
 TOLERANCE = 1e-3  # relative, between a requested defocus or dose and the recorded one
-EDGE = 1e-5  # fraction of the field: rounding of stored positions
-MARGIN = 4  # object pixels left on each side of the outermost window of a cut-out field
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,17 +128,8 @@ def window(setup: Setup, measurement: Measurement, *, rows: tuple[float, float],
     part = measurement.take(keep.to(measurement.positions.device))
     positions = inside[keep].clamp(0, 1).to(part.positions)[None]
     field = float(size[0]) * setup.field[0], float(size[1]) * setup.field[1]
-    cut = replace(setup, field=field, object=_object(setup, size))
+    cut = replace(setup, field=field, object=object_grid(field, setup.window, setup.rotation))
     return cut, Measurement(positions, part.patterns, part.dose, part.defocus)
-
-
-def _object(setup: Setup, size: Tensor) -> Grid:
-    """The smallest grid for a field of `size` (fractions of the present one), turned as the present one is."""
-    corners = torch.tensor([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]], dtype=torch.float64) * size
-    pixels = setup.to_pixels(corners)
-    span = (pixels.amax(0) - pixels.amin(0)).tolist()
-    ny, nx = (2 * math.ceil((s + n + 2 * MARGIN) / 2 - 1e-6) for s, n in zip(span, setup.window.shape, strict=True))
-    return Grid((ny, nx), setup.object.pixel)
 
 
 def _length(setup: Setup, positions: Tensor) -> np.ndarray:

@@ -1,6 +1,6 @@
 """A simulated microscope: specimens of known potential, any position, any defocus, any dwell."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from jaxtyping import Shaped
@@ -41,6 +41,10 @@ class Simulated:
     def batch(self) -> int:
         """Number of specimens."""
         return len(self.potential)
+
+    def only(self, specimen: int) -> "Simulated":
+        """The same microscope on one of its specimens."""
+        return replace(self, potential=self.potential[specimen : specimen + 1])
 
     def acquire(self, action: Action, *, generator: torch.Generator) -> Measurement:
         """Patterns of one sub-sequence on every specimen. Positions outside the field are clipped to its edge."""

@@ -12,7 +12,7 @@ import torch
 
 from adaptycho import build, settings
 from adaptycho.episode import split_evenly
-from adaptycho.evaluate import compare
+from adaptycho.scores import compare
 from adaptycho.forward import Measurement
 from adaptycho.metrics import bootstrap_interval
 from adaptycho.microscope.recorded import Recorded, checkerboard

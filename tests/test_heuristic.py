@@ -11,7 +11,7 @@ from hypothesis.extra import numpy as arrays
 
 from adaptycho import build, patterns
 from adaptycho.episode import split_evenly
-from adaptycho.evaluate import compare, improvement
+from adaptycho.scores import compare, improvement
 from adaptycho.policy import Observation
 from adaptycho.policy.fixed import Fixed
 from adaptycho.policy.heuristic import FOCUSED, Heuristic, warp

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from adaptycho import build, pictures, report, settings
 from adaptycho.episode import split_evenly
-from adaptycho.evaluate import Outcome, compare, improvement
+from adaptycho.scores import Outcome, compare, improvement
 from adaptycho.forward import Measurement
 from adaptycho.metrics import bootstrap_interval
 from adaptycho.microscope import Microscope

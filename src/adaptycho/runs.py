@@ -34,7 +34,7 @@ from torch import Tensor
 
 from adaptycho import build, files, settings
 from adaptycho.episode import State, run, split_evenly
-from adaptycho.evaluate import Scores, score
+from adaptycho.scores import Scores, score
 from adaptycho.journal import FORMAT, Journal, open_file, read_subsequence, write_arrays
 from adaptycho.microscope import Microscope
 from adaptycho.optics import Setup

@@ -7,7 +7,7 @@ import torch
 
 from adaptycho import build, metrics
 from adaptycho.episode import run
-from adaptycho.evaluate import Scores, compare, improvement, score
+from adaptycho.scores import Scores, compare, improvement, score
 from adaptycho.policy.fixed import Fixed
 from adaptycho.policy.heuristic import Heuristic
 from adaptycho.reconstruct import Reconstructor

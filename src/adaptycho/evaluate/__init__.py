@@ -1,0 +1,1 @@
+"""Scan strategies judged at equal dose: protocols, specimens never tuned on, statistics."""

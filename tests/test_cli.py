@@ -45,7 +45,7 @@ def as_json(capsys: pytest.CaptureFixture[str], *arguments: object) -> dict:
 def raster(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A recorded raster of 12 x 12 positions."""
     path = tmp_path_factory.mktemp("recordings") / "raster.h5"
-    options = [*FIELD, "--positions", "144", "--threads", "1"]
+    options = [*FIELD, "--positions", "144", "--workers", "1"]
     CliRunner().invoke(cli.commands, ["simulate", str(path), *options], catch_exceptions=False)
     return path
 
@@ -123,7 +123,7 @@ def test_text_says_the_same(capsys: pytest.CaptureFixture[str], tmp_path: Path, 
 
 
 def test_simulate_writes_one_file_for_each_specimen(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    options = [*FIELD, "--positions", "30", "--policy", "random", "--specimen.count", "2", "--seed", "4", "--threads", "1"]
+    options = [*FIELD, "--positions", "30", "--policy", "random", "--specimen.count", "2", "--seed", "4", "--workers", "1"]
     found = as_json(capsys, "simulate", tmp_path / "s.h5", *options)
     assert found == {"files": [str(tmp_path / "s-000.h5"), str(tmp_path / "s-001.h5")]}
     first, second = (files.read(path) for path in found["files"])

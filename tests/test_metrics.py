@@ -8,9 +8,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
-from skimage.metrics import structural_similarity
+from skimage.metrics import normalized_root_mse, structural_similarity
 
 from adaptycho import metrics
+from adaptycho.metrics.image import nrmse, worst
 
 
 def images(seed: int, *shape: int) -> torch.Tensor:
@@ -174,3 +175,122 @@ def test_errors_say_what_was_expected() -> None:
         metrics.band_limit(image, 1.0, 0.0)
     with pytest.raises(ValueError, match="softness"):
         metrics.band_limit(image, 1.0, 0.2, softness=-1)
+
+
+def masks(seed: int, *shape: int) -> torch.Tensor:
+    """A rectangle with holes, different for each image."""
+    mask = torch.zeros(shape, dtype=torch.bool)
+    mask[..., 4:-7, 6:-3] = True
+    return mask & (torch.rand(shape, generator=torch.Generator().manual_seed(seed)) < 0.8)
+
+
+def test_a_mask_of_everything_changes_nothing() -> None:
+    image, reference = images(18, 2, 25, 31), images(19, 2, 25, 31)
+    everything = torch.ones(25, 31, dtype=torch.bool)
+    for score in (metrics.ssim, metrics.ssim_aligned, metrics.correlation, metrics.align, nrmse):
+        assert torch.equal(score(image, reference, mask=everything), score(image, reference))
+
+
+def test_what_lies_outside_the_mask_does_not_matter() -> None:
+    image, reference = images(20, 3, 30, 30), images(21, 3, 30, 30)
+    mask = masks(22, 3, 30, 30)
+    other = torch.where(mask, image, 5 * images(23, 3, 30, 30))
+    for score in (metrics.correlation, nrmse):
+        assert torch.equal(score(image, reference, mask=mask), score(other, reference, mask=mask))
+        assert not torch.allclose(score(image, reference), score(other, reference))
+        # One by one, and with one mask for all. Sums over 400 pixels may be taken in another order.
+        for b in range(3):
+            torch.testing.assert_close(
+                score(image, reference, mask=mask)[b], score(image[b], reference[b], mask=mask[b]), atol=1e-13, rtol=0
+            )
+        torch.testing.assert_close(score(image, reference, mask=mask[0])[0], score(image, reference, mask=mask)[0], atol=1e-13, rtol=0)
+
+
+def test_masked_ssim_is_the_mean_of_scikit_images_map() -> None:
+    image, reference = images(24, 40, 33), images(25, 40, 33)
+    mask = masks(26, 40, 33)
+    x, y = image.numpy(), reference.numpy()
+    options = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": y.max() - y.min(), "full": True}
+    expected = structural_similarity(x, y, **options)[1][5:-5, 5:-5][mask.numpy()[5:-5, 5:-5]].mean()
+    # The same arithmetic with the two images swapped: rounding only.
+    assert float(metrics.ssim(image, reference, mask=mask)) == pytest.approx(expected, abs=1e-13)
+    aligned = metrics.align(image, reference, mask=mask)
+    assert float(metrics.ssim_aligned(image, reference, mask=mask)) == float(metrics.ssim(aligned, reference, mask=mask))
+
+
+def test_masked_alignment_and_error_are_least_squares_on_the_mask() -> None:
+    reference = images(27, 33, 21)
+    image = 0.3 * reference + images(28, 33, 21)
+    mask = masks(29, 33, 21)
+    m = mask.numpy().ravel()
+    y, x = torch.meshgrid(torch.arange(33.0), torch.arange(21.0), indexing="ij")
+    plane = np.stack([np.ones(33 * 21), y.numpy().ravel(), x.numpy().ravel()], 1)
+    columns = np.concatenate([image.numpy().ravel()[:, None], plane], 1)
+    wanted = reference.numpy().ravel()
+    fit = columns @ np.linalg.lstsq(columns[m], wanted[m])[0]
+    flat = wanted - plane @ np.linalg.lstsq(plane[m], wanted[m])[0]
+    # Condition number about 100 (pixel coordinates up to 33), times eps, times sums of order 10; outside the mask a little further off.
+    np.testing.assert_allclose(metrics.align(image, reference, mask=mask).numpy().ravel(), fit, atol=1e-11)
+    # scikit-image divides by the rms of its first argument: give it what is left of the reference, and an image that is off by as much.
+    expected = normalized_root_mse(flat[m], flat[m] + (fit - wanted)[m])
+    assert float(nrmse(image, reference, mask=mask)) == pytest.approx(expected, abs=1e-12)
+
+
+def test_the_error_is_what_correlation_leaves() -> None:
+    y, x = torch.meshgrid(torch.linspace(-1, 1, 24, dtype=torch.float64), torch.linspace(-1, 1, 30, dtype=torch.float64), indexing="ij")
+    reference = torch.cos(9 * y) * torch.cos(7 * x)  # orthogonal to the ramps on this grid
+    noise = images(30, 24, 30)
+    noise = noise + noise.flip(0) + noise.flip(1) + noise.flip(0, 1)  # and so is anything even
+    r = float(metrics.correlation(reference + noise, reference))
+    assert 0 < r < 1
+    # A copy with another scale and plane has no error (sqrt(eps) where 0 is a difference); contrast the wrong way round knows nothing.
+    assert float(nrmse(reference + noise, reference)) == pytest.approx(math.sqrt(1 - r * r), abs=1e-12)
+    assert float(nrmse(0.2 * reference - 3 + y - 2 * x, reference)) == pytest.approx(0, abs=1e-7)
+    for knows_nothing in (-reference, torch.full_like(reference, 0.3), y):
+        assert float(nrmse(knows_nothing, reference)) == pytest.approx(1, abs=1e-12)
+    assert math.isnan(float(nrmse(reference, 1 + y)))
+
+
+def test_the_worst_decile_is_where_the_damage_is() -> None:
+    reference = images(31, 50, 50)
+    image = reference.clone()
+    assert float(worst(image, reference)) == pytest.approx(1, abs=1e-9)  # rounding of an aligned copy
+    # 1600 pixels have their window inside; a spoilt 6 x 6 patch touches (6 + 10)^2 = 256 of them, more than a tenth.
+    image[20:26, 20:26] = images(32, 6, 6)
+    values = [float(worst(image, reference, fraction=f)) for f in (0.02, 0.1, 0.5, 1.0)]
+    assert values == sorted(values) and values[1] < 0.9 < values[2]
+    # All of it is the plain mean; rounding.
+    assert values[3] == pytest.approx(float(metrics.ssim_aligned(image, reference)), abs=1e-12)
+    aligned = metrics.align(image, reference).numpy()
+    span = float(reference.max() - reference.min())
+    options = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": span, "full": True}
+    quality = np.sort(structural_similarity(reference.numpy(), aligned, **options)[1][5:-5, 5:-5].ravel())
+    assert values[1] == pytest.approx(quality[:160].mean(), abs=1e-12)
+    with pytest.raises(ValueError, match="fraction"):
+        worst(image, reference, fraction=0)
+
+
+def test_too_small_a_mask_scores_nan() -> None:
+    image, reference = images(33, 2, 20, 20), images(34, 2, 20, 20)
+    mask = torch.zeros(2, 20, 20, dtype=torch.bool)
+    mask[1, 8:12, 8:12] = True
+    for score in (metrics.ssim, metrics.ssim_aligned, metrics.correlation, nrmse):
+        values = score(image, reference, mask=mask)
+        assert bool(values[0].isnan()) and not bool(values[1].isnan())
+    # On a single row the ramp across it is left open: the flattest is taken.
+    line = torch.zeros(20, 20, dtype=torch.bool)
+    line[10] = True
+    assert bool(metrics.align(image, reference, mask=line).isfinite().all())
+    with pytest.raises(ValueError, match=r"mask: expected shape \(2, 20, 20\) or \(20, 20\), got \(20, 19\)"):
+        metrics.correlation(image, reference, mask=line[:, 1:])
+
+
+def test_a_diverged_image_has_no_error_and_no_worst_part() -> None:
+    reference = images(35, 3, 20, 20)
+    image = reference.clone()
+    image[1, 3, 4] = math.nan
+    for score, perfect in ((nrmse, 0.0), (worst, 1.0)):
+        values = score(image, reference)
+        assert bool(values[1].isnan())
+        # sqrt(eps) where 0 is a difference.
+        torch.testing.assert_close(values[[0, 2]], torch.full((2,), perfect, dtype=torch.float64), rtol=0, atol=1e-7)

@@ -4,6 +4,7 @@ import dataclasses
 from pathlib import Path
 
 import torch
+from ase import Atoms
 from jaxtyping import Float
 from torch import Tensor
 
@@ -20,7 +21,8 @@ from adaptycho.policy.heuristic import Heuristic
 from adaptycho.reconstruct import Reconstructor
 from adaptycho.settings import Settings
 
-_SPECIMENS, _REFERENCE = 7, 11  # numbers that keep the random streams of specimens and reference scans apart from those of the scan
+# Numbers that keep the random streams of specimens, their dirt and reference scans apart from those of the scan.
+_SPECIMENS, _REFERENCE, _CONTAMINATION = 7, 11, 13
 
 
 def setup(settings: Settings) -> Setup:
@@ -49,9 +51,22 @@ def setup(settings: Settings) -> Setup:
 
 def simulated(settings: Settings) -> Simulated:
     """A microscope on random specimens of known potential, the same for the same seed."""
-    made = [_specimen(settings, setup(settings), number) for number in range(settings.specimen.count)]
-    imperfections = Imperfections(**dataclasses.asdict(settings.instrument))
+    made = [_specimen(settings, setup(settings), number) for number in numbers(settings)]
+    i = settings.instrument
+    imperfections = Imperfections(i.noise, i.jitter, i.background, i.source_size)
     return Simulated(setup(settings), torch.stack([v for v, _ in made]), settings.scan.dose, imperfections, made[0][1])
+
+
+def numbers(settings: Settings) -> range:
+    """The numbers of the specimens."""
+    wanted = settings.specimen
+    first = settings.scan.seed * 4096 if wanted.first is None else wanted.first
+    return range(first, first + wanted.count)
+
+
+def one(settings: Settings, index: int) -> Settings:
+    """The settings with only one of their specimens."""
+    return dataclasses.replace(settings, specimen=dataclasses.replace(settings.specimen, first=numbers(settings)[index], count=1))
 
 
 def recording(settings: Settings) -> files.Recording:
@@ -69,13 +84,13 @@ def recorded(settings: Settings) -> Recorded:
     return Recorded(source.setup, source.measurement, source.counts_per_electron)
 
 
-def scanner(settings: Settings, policy: str | None = None) -> Scanner:
-    """The scan strategy of the settings, or another one by name."""
-    name = policy or settings.scan.policy
+def scanner(settings: Settings, policy: str | None = None, defocus: float | None = None) -> Scanner:
+    """The scan strategy of the settings, or another one by name or at another defocus in Å."""
+    name, focus = policy or settings.scan.policy, settings.scan.defocus if defocus is None else defocus
     if name == "heuristic":
         h = settings.heuristic
-        return Heuristic(h.pull, h.reach, h.smooth, h.contrast, h.floor, settings.scan.defocus)
-    return Fixed(name, settings.scan.defocus)  # type: ignore[arg-type]
+        return Heuristic(h.pull, h.reach, h.smooth, h.contrast, h.floor, focus)
+    return Fixed(name, focus)  # type: ignore[arg-type]
 
 
 def reconstructor(settings: Settings, setup: Setup) -> Reconstructor:
@@ -115,16 +130,25 @@ def truth_in_field(microscope: Simulated) -> Float[Tensor, "B h w"]:
     return microscope.setup.crop(potential.sum(1) if potential.ndim == 4 else potential)
 
 
-def _specimen(settings: Settings, setup: Setup, number: int) -> tuple[Tensor, float]:
-    """Potential of one specimen, and the distance between its slices in Å."""
+def atoms(settings: Settings, setup: Setup, number: int) -> Atoms:
+    """The atoms of a specimen by its number, in Å from the centre of the object grid.
+
+    Raises:
+        ValueError: the family does not take the options of the settings.
+    """
     wanted = settings.specimen
-    generator = stream(settings.scan.seed * 4096 + number, -_SPECIMENS)
     unit = specimen.structure(wanted.structure)
+    generator = stream(number, -_SPECIMENS)
     try:
-        atoms = specimen.sample(wanted.family, unit, setup.field, setup.object.extent, generator=generator, **wanted.options)
+        return specimen.sample(wanted.family, unit, setup.field, setup.object.extent, generator=generator, **wanted.options)
     except (TypeError, ValueError) as error:  # a wrong type is found where it is first used
         raise ValueError(f"specimen.options: expected options of family {wanted.family}, found {wanted.options} ({error})") from error
-    values = specimen.potential(atoms, setup, thermal=wanted.thermal, absorption=wanted.absorption, slices=wanted.slices)
+
+
+def _specimen(settings: Settings, setup: Setup, number: int) -> tuple[Tensor, float]:
+    """Potential of one specimen, and the distance between its slices in Å."""
+    wanted, made = settings.specimen, atoms(settings, setup, number)
+    values = specimen.potential(made, setup, thermal=wanted.thermal, absorption=wanted.absorption, slices=wanted.slices)
     if wanted.contamination:
-        values = specimen.contaminate(values, setup.object, phase=wanted.contamination, generator=generator)
-    return values, wanted.thickness or float(atoms.cell[2, 2]) / wanted.slices
+        values = specimen.contaminate(values, setup.object, phase=wanted.contamination, generator=stream(number, -_CONTAMINATION))
+    return values, wanted.thickness or float(made.cell[2, 2]) / wanted.slices

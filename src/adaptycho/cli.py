@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+import time
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,7 +12,20 @@ from typing import Any
 import click
 
 from adaptycho import settings as tree
-from adaptycho.options import PROTOCOLS, SHORT, SIMULATED, as_json, collect, given, protocol, threads, with_settings
+from adaptycho.options import (
+    PROTOCOLS,
+    SHORT,
+    SIMULATED,
+    Listing,
+    as_json,
+    collect,
+    given,
+    protocol,
+    scheduler,
+    threads,
+    with_settings,
+    workers,
+)
 
 FULL_SCAN = {"scan.policy": "raster", "scan.positions": "10000", "scan.subsequences": "1"}
 
@@ -73,17 +87,17 @@ def demo(out: Path, specimens: int, seed: int, threads: int | None, as_json: boo
 @commands.command()
 @click.argument("out", type=click.Path(path_type=Path))
 @with_settings("policy", "positions", "dose", "seed")
-@threads
+@workers
+@scheduler
 @as_json
-def simulate(out: Path, threads: int | None, as_json: bool, **options: Any) -> None:
+def simulate(out: Path, workers: int | None, scheduler: str | None, as_json: bool, **options: Any) -> None:
     """Simulate a recorded scan and write it to OUT (.h5).
 
     By default a raster of 100 x 100 positions. More than one specimen gives OUT-000.h5, ...
     """
     from adaptycho import produce
 
-    _use(threads)
-    written = produce.simulate(out, collect(options, FULL_SCAN), _progress)
+    written = produce.simulate(out, collect(options, FULL_SCAN), _progress, workers=workers, scheduler=scheduler)
     _report({"files": [str(p) for p in written]}, [f"wrote {p}" for p in written], as_json)
 
 
@@ -197,6 +211,55 @@ def report(run: Path, as_json: bool) -> None:
     _report({"report": str(page)}, [f"wrote {page}"], as_json)
 
 
+@commands.command(cls=Listing)
+@click.option("--protocol", type=click.Choice(["paper", "best"]), default="best", show_default=True, help="The rules (docs/metrics.md).")
+@click.option("--family", multiple=True, metavar="FAMILY...", help="Specimens: one or more families.  [default: that of the settings]")
+@click.option("--positions", multiple=True, type=click.IntRange(1), metavar="N...", help="Numbers of positions.")
+@click.option("--dose", multiple=True, type=click.FloatRange(0, min_open=True), metavar="ELECTRONS...", help="Electrons per position.")
+@click.option("--strategies", multiple=True, metavar="NAME...", help="Strategies; `raster:focused` may not defocus.  [default: all]")
+@click.option("--specimens", type=click.IntRange(1), help="Test specimens.")
+@click.option("--seed", type=click.IntRange(0), help="Of noise and random scans.")
+@click.option("--microscope", type=click.Choice(["simulated", "recorded"]), help="Recorded: windows of a recording, in split halves.")
+@click.option("--out", type=click.Path(path_type=Path), default=Path("adaptycho-evaluation"), show_default=True, help="Folder for results.")
+@workers
+@scheduler
+@with_settings()
+@as_json
+def evaluate(out: Path, workers: int | None, scheduler: str | None, as_json: bool, **options: Any) -> None:
+    """Compare scan strategies at equal dose on specimens that nothing was tuned on.
+
+    Every result is kept in OUT; the same command goes on where it was interrupted, and others add to what is there.
+    """
+    from adaptycho import produce
+
+    rules = options.pop("protocol")
+    chosen = collect(options, PROTOCOLS[rules] | {"scan.subsequences": "5" if rules == "paper" else "4"})
+    for name, field in (("specimens", "evaluate.specimens"), ("seed", "scan.seed"), ("microscope", "scan.microscope")):
+        chosen = tree.override(chosen, {field: str(options[name])}) if options[name] is not None else chosen
+    cells = produce.cells(chosen, options["family"], options["positions"], options["dose"])
+    found = produce.evaluate(out, cells, rules, options["strategies"], _patient_progress, workers=workers, scheduler=scheduler)
+    _report(found if len(cells) > 1 else found["cells"][0], produce.evaluation_lines(found), as_json)
+
+
+@commands.command(cls=Listing)
+@click.argument("results", type=click.Path(path_type=Path))
+@click.option(
+    "--out", type=click.Path(path_type=Path), default=Path("adaptycho-figures"), show_default=True, help="Folder for the figures."
+)
+@click.option("--strategies", multiple=True, metavar="NAME...", help="Strategies in curves and overlays.  [default: a choice]")
+@as_json
+def figures(results: Path, out: Path, strategies: tuple[str, ...], as_json: bool) -> None:
+    """Draw the RESULTS of `evaluate`: a folder, or its cells.json.
+
+    Quality against positions, dose and time, gains over the best conventional scan, time by task, positions over the specimen, and
+    reconstructions with their diffractograms.
+    """
+    from adaptycho import gallery
+
+    written = gallery.draw(results, out, strategies, _teller())
+    _report({"figures": [str(path) for path in written]}, [f"wrote {path}" for path in written], as_json)
+
+
 @commands.command()
 @click.argument("what", type=click.Choice(["reconstruct", "latency", "forward", "all"]), default="all")
 @as_json
@@ -244,6 +307,20 @@ def _progress(items: Any, total: int, what: str) -> Any:
     from tqdm import tqdm
 
     return tqdm(items, total=total, desc=what, disable=None, leave=False)
+
+
+def _patient_progress(items: Any, total: int, what: str) -> Any:
+    """Like `_progress`; into a pipe or a log, a line every minute with the time that is left."""
+    if sys.stderr.isatty() or not total:
+        yield from _progress(items, total, what)
+        return
+    started = said = time.monotonic()
+    for done, item in enumerate(items, 1):
+        yield item
+        now = time.monotonic()
+        if now - said > 60:
+            said, left = now, (now - started) * (total - done) / done
+            click.echo(f"{what}: {done} of {total}, about {left / 60:.0f} min left", err=True)
 
 
 def _report(found: dict[str, Any], text: list[str], as_json: bool) -> None:

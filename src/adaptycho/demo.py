@@ -12,13 +12,13 @@ from torch import Tensor
 
 from adaptycho import build, pictures, report, settings
 from adaptycho.episode import split_evenly
-from adaptycho.scores import Outcome, compare, improvement
 from adaptycho.forward import Measurement
 from adaptycho.metrics import bootstrap_interval
 from adaptycho.microscope import Microscope
 from adaptycho.microscope.recorded import Recorded, checkerboard, distance
 from adaptycho.pictures import Scan, Stage
 from adaptycho.reconstruct import Reconstructor
+from adaptycho.scores import Outcome, compare, improvement
 from adaptycho.settings import Settings
 
 STRATEGIES = ("heuristic", "random", "raster", "halton")

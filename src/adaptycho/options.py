@@ -24,7 +24,29 @@ protocol = click.option(
     "[default: best for recordings, paper for simulated scans; a settings file goes before the default]",
 )
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
+scheduler = click.option(
+    "--scheduler", metavar="ADDRESS", default=None, help="Dask scheduler to send the work to (tcp://host:8786, or a scheduler file)."
+)
+workers = click.option("--workers", type=click.IntRange(1), default=None, help="Processes on this machine.  [default: one for each core]")
 threads = click.option("--threads", type=click.IntRange(1), default=None, help="Processor cores to use.  [default: all]")
+
+
+class Listing(click.Command):
+    """A command whose repeatable options take several values after one name: `--dose 300 1000` is `--dose 300 --dose 1000`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Repeats the option's name before each value that follows, up to the next option."""
+        lists = {name for option in self.params if getattr(option, "multiple", False) for name in option.opts}
+        spread, current, fresh = [], "", False
+        for word in args:
+            if word.startswith("--"):
+                current, fresh = (word if word in lists else ""), True
+            elif current and not fresh:
+                spread.append(current)
+            else:
+                fresh = False
+            spread.append(word)
+        return super().parse_args(ctx, spread)
 
 
 def with_settings(*short: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

@@ -1,21 +1,24 @@
 """What the commands do once their options are understood: each function makes files and returns what is worth printing."""
 
 import collections
-from collections.abc import Callable, Iterable
+import itertools
+import json
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from adaptycho import build, files, pictures, report, runs, summary
 from adaptycho.episode import observe, stream
-from adaptycho.forward import Measurement
-from adaptycho.microscope.simulated import Simulated
-from adaptycho.settings import Settings, dump
-from adaptycho.store import whole
+from adaptycho.evaluate import archive, judge, table
+from adaptycho.evaluate.ledger import Ledger
+from adaptycho.settings import Settings, dump, update
+from adaptycho.spread import spread
+from adaptycho.store import alone, whole
 
 Progress = Callable[[Iterable[Any], int, str], Iterable[Any]]
 
 
-def simulate(out: Path, chosen: Settings, progress: Progress) -> list[Path]:
+def simulate(out: Path, chosen: Settings, progress: Progress, *, workers: int | None = None, scheduler: str | None = None) -> list[Path]:
     """Writes a conventional scan of every specimen as a recording, and the settings as TOML beside; returns the recordings.
 
     Raises:
@@ -25,21 +28,16 @@ def simulate(out: Path, chosen: Settings, progress: Progress) -> list[Path]:
         raise ValueError(
             f"scan.policy: expected a conventional simulated scan to record, found {chosen.scan.microscope}, {chosen.scan.policy}"
         )
-    microscope = build.simulated(chosen)
-    many = microscope.batch > 1
-    paths = [out.with_name(f"{out.stem}-{b:03d}{out.suffix}") if many else out for b in range(microscope.batch)]
+    many = chosen.specimen.count > 1
+    paths = [out.with_name(f"{out.stem}-{b:03d}{out.suffix}") if many else out for b in range(chosen.specimen.count)]
     described = out.with_suffix(".toml")
     for path in (*paths, described):
         _check_new(path)
     with whole(described) as part:
         part.write_text(dump(chosen), encoding="utf-8")
-    setup = microscope.setup if chosen.scan.defocus is None else microscope.setup.with_defocus(chosen.scan.defocus)
-    for b, path in progress(list(enumerate(paths)), len(paths), "specimens"):
-        alone = microscope.only(b)
-        measurement = _acquire(chosen, alone, b)
-        title = f"simulated {chosen.specimen.structure}, {chosen.specimen.family}"
-        source = f"adaptycho simulate, specimen {b}, settings in {described.name}"
-        files.write(path, files.Recording(setup, measurement, title, source, path=path))
+    tasks = [(chosen, b, path.absolute(), described.name) for b, path in enumerate(paths)]
+    for _ in progress(spread(_simulate, tasks, workers=workers, scheduler=scheduler), len(tasks), "specimens"):
+        pass
     return paths
 
 
@@ -89,6 +87,56 @@ def scan(target: runs.Run, progress: Progress) -> dict[str, Any]:
     }
 
 
+def cells(base: Settings, families: Sequence[str], positions: Sequence[int], doses: Sequence[float]) -> list[Settings]:
+    """Every combination of families, numbers of positions and electrons per position; what is not given stays as it is."""
+    combinations = itertools.product(families or [base.specimen.family], positions or [base.scan.positions], doses or [base.scan.dose])
+    return [
+        update(base, {"specimen": {"family": family}, "scan": {"positions": count, "dose": dose}}, "command line")
+        for family, count, dose in combinations
+    ]
+
+
+def evaluate(
+    out: Path,
+    cells: Sequence[Settings],
+    protocol: judge.ProtocolName,
+    strategies: Sequence[str],
+    progress: Progress,
+    *,
+    workers: int | None = None,
+    scheduler: str | None = None,
+) -> dict[str, Any]:
+    """Compares strategies in every cell; results are kept in the folder and what is there already is not measured again.
+
+    Returns:
+        `cells`, a table for each (`adaptycho.evaluate.table`), and `dose_savings` along the numbers of positions.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    with alone(out):
+        ledger = Ledger.open(out / "results.jsonl")
+        rules = judge.PROTOCOLS[protocol]
+        names = strategies or judge.everything(rules, cells[0])
+        done = judge.judge(cells, rules, names, ledger, progress=progress, workers=workers, scheduler=scheduler)
+    archive.write(out / "cells.json", done)
+    found = {"cells": [table.table(cell) for cell in done], "dose_savings": table.dose_savings(done)}
+    with whole(out / "tables.json") as part:
+        part.write_text(json.dumps(found, indent=1), encoding="utf-8")
+    return found
+
+
+def evaluation_lines(found: dict[str, Any]) -> list[str]:
+    """What `evaluate` found, to read."""
+    lines = [line for part in found["cells"] for line in [*table.text(part), ""]]
+    if found["dose_savings"]:
+        lines.append("dose saving: times the dose that the best conventional scan needs for the same score")
+    for row in found["dose_savings"]:
+        mean, low, high = row["dose_saving"]
+        beyond = {"above": ">= ", "below": "<= ", None: ""}[row["bounded"]]
+        name = f"{row['family']}, {row['positions']} positions, {row['dose']:g} electrons, {row['strategy']}"
+        lines.append(f"  {name}: {beyond}{mean:.2f} [{low:.2f}, {high:.2f}]")
+    return lines
+
+
 def write_report(target: runs.Run) -> Path:
     """Writes the report of a run into its folder."""
     page = target.path / "report.html"
@@ -104,9 +152,14 @@ def _check_new(path: Path) -> None:
         raise ValueError(f"{path}: expected an existing folder to write into, found none at {path.parent}")
 
 
-def _acquire(chosen: Settings, microscope: Simulated, number: int) -> Measurement:
+def _simulate(task: tuple[Settings, int, Path, str]) -> None:
     """One specimen's whole conventional scan, without reconstructing it."""
-    seen = observe(None, microscope, [chosen.scan.positions], 0)
-    generator = stream(chosen.scan.seed, number)
+    chosen, b, path, described = task
+    alone = build.simulated(build.one(chosen, b))
+    seen = observe(None, alone, [chosen.scan.positions], 0)
+    generator = stream(chosen.scan.seed, b)
     action, _ = build.scanner(chosen)(seen, None, generator=generator)
-    return microscope.acquire(action, generator=generator)
+    measurement = alone.acquire(action, generator=generator)
+    setup = alone.setup if chosen.scan.defocus is None else alone.setup.with_defocus(chosen.scan.defocus)
+    title = f"simulated {chosen.specimen.structure}, {chosen.specimen.family}"
+    files.write(path, files.Recording(setup, measurement, title, f"adaptycho simulate, specimen {b}, settings in {described}", path=path))

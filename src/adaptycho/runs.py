@@ -34,11 +34,11 @@ from torch import Tensor
 
 from adaptycho import build, files, settings
 from adaptycho.episode import State, run, split_evenly
-from adaptycho.scores import Scores, score
 from adaptycho.journal import FORMAT, Journal, open_file, read_subsequence, write_arrays
 from adaptycho.microscope import Microscope
 from adaptycho.optics import Setup
 from adaptycho.reconstruct import Reconstruction
+from adaptycho.scores import Scores, score
 from adaptycho.settings import Settings
 from adaptycho.store import alone, flush, whole
 

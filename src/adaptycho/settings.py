@@ -4,6 +4,7 @@ The defaults are the paper's (Table II, in the reading of docs/decisions/0003); 
 """
 
 import dataclasses
+import itertools
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -75,6 +76,9 @@ class Specimen:
         default_factory=dict, description="of the family: {rotation = 12.0}, {filling = 0.25}, {fraction = 0.05}"
     )
     count: Count = Field(default=1, description="number of specimens, each random in its own way")
+    first: Annotated[int, Field(ge=0)] | None = Field(
+        default=None, description="number of the first: a number is always the same specimen; 4096 times the scan's seed if not given"
+    )
     thermal: NotNegative = Field(default=0.08, description="rms thermal displacement of the atoms in Å")
     absorption: NotNegative = Field(default=0.0, description="imaginary part of the potential as a fraction of the real part")
     slices: Count = Field(default=1, description="slices of a multislice simulation")
@@ -92,6 +96,8 @@ class Instrument:
     jitter: NotNegative = Field(default=0.0, description="rms error in Å between requested and real position, not reported")
     background: NotNegative = Field(default=0.0, description="electrons per detector pixel and pattern from elsewhere")
     source_size: NotNegative = Field(default=0.0, description="rms radius in Å of the demagnified source (partial coherence)")
+    current: Positive = Field(default=10.0, description="beam current in pA; only the time to expose depends on it")
+    settle: NotNegative = Field(default=1e-3, description="seconds to move the beam to a position and read the detector")
 
 
 @dataclass(frozen=True, config=_strict)
@@ -141,6 +147,30 @@ class Reconstruct:
     reference_side: Count = Field(default=100, description="positions along each side of that full scan (simulated)")
 
 
+Range = tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]]
+
+
+@dataclass(frozen=True, config=_strict)
+class Evaluate:
+    """How strategies are compared (`adaptycho.evaluate`)."""
+
+    train: Range = Field(default=(0, 1_000_000), description="numbers of the specimens to learn and tune on, from and up to")
+    validation: Range = Field(default=(1_000_000, 1_100_000), description="of those to choose among what was learnt")
+    test: Range = Field(default=(1_100_000, 1_200_000), description="of those to report on, and for nothing else")
+    specimens: Count = Field(default=12, description="test specimens of a comparison")
+    tuning: Count = Field(default=4, description="training specimens to find each strategy's best settings on (protocol best)")
+    defoci: tuple[Real, ...] = Field(
+        default=(0.0, 30.0, 60.0, 90.0, 120.0), description="defoci in Å to choose from (protocol best)"
+    )
+    dense: Count = Field(default=1024, description="positions of the dense raster, the full scan at reduced dwell")
+
+    def __post_init__(self) -> None:
+        """Refuses ranges that share a specimen."""
+        ranges = sorted((self.train, self.validation, self.test))
+        if any(low >= high for low, high in ranges) or any(a[1] > b[0] for a, b in itertools.pairwise(ranges)):
+            raise ValueError("disjoint ranges of specimens, each from a lower to a higher number")
+
+
 @dataclass(frozen=True, config=_strict)
 class Settings:
     """The whole tree."""
@@ -152,6 +182,7 @@ class Settings:
     scan: Scan = Field(default_factory=Scan)
     heuristic: Heuristic = Field(default_factory=Heuristic)
     reconstruct: Reconstruct = Field(default_factory=Reconstruct)
+    evaluate: Evaluate = Field(default_factory=Evaluate)
 
 
 _ADAPTER = TypeAdapter(Settings)
@@ -211,6 +242,17 @@ def fields(settings: Settings) -> Iterator[tuple[str, Any, str]]:
         described = group.__pydantic_fields__
         for leaf in dataclasses.fields(group):
             yield f"{section.name}.{leaf.name}", getattr(group, leaf.name), described[leaf.name].description or ""
+
+
+def changes(settings: Settings) -> dict[str, dict[str, Any]]:
+    """What differs from the defaults, as a nested mapping from which `validate` makes the settings again."""
+    usual = {name: value for name, value, _ in fields(Settings())}
+    found: dict[str, dict[str, Any]] = {}
+    for name, value, _ in fields(settings):
+        if value != usual[name]:
+            section, _, leaf = name.partition(".")
+            found.setdefault(section, {})[leaf] = value
+    return found
 
 
 def validate(tree: Mapping[str, Any], source: str) -> Settings:

@@ -1,4 +1,4 @@
-"""What a reconstruction, a scan and a comparison are worth, in numbers."""
+"""What a reconstruction, a scan and a comparison are worth, in numbers (docs/metrics.md)."""
 
 from adaptycho.metrics.image import (
     Window,
@@ -6,9 +6,11 @@ from adaptycho.metrics.image import (
     band_limit,
     bootstrap_interval,
     correlation,
+    nrmse,
     relative_improvement,
     ssim,
     ssim_aligned,
+    worst,
 )
 
 __all__ = [
@@ -17,7 +19,9 @@ __all__ = [
     "band_limit",
     "bootstrap_interval",
     "correlation",
+    "nrmse",
     "relative_improvement",
     "ssim",
     "ssim_aligned",
+    "worst",
 ]

@@ -15,10 +15,12 @@ class Fixed:
     Attributes:
         name: which pattern of `adaptycho.patterns`.
         defocus: underfocus in Å; None keeps the nominal one. A defocused sparse scan is a few positions and a large value here.
+        dose: electrons for each position; None keeps the microscope's.
     """
 
     name: patterns.Name
     defocus: float | None = None
+    dose: float | None = None
 
     def __call__(self, seen: Observation, memory: Memory, *, generator: torch.Generator) -> tuple[Action, Memory]:
         """The next `seen.count` positions of the pattern, which is different for each specimen where it is random."""
@@ -26,4 +28,4 @@ class Fixed:
             batch = seen.potential.shape[0]
             memory = torch.stack([patterns.pattern(self.name, seen.total, seen.field, generator=generator) for _ in range(batch)])
         taken = seen.positions.shape[1]
-        return Action(memory[:, taken : taken + seen.count].to(seen.potential.dtype), defocus=self.defocus), memory
+        return Action(memory[:, taken : taken + seen.count].to(seen.potential.dtype), defocus=self.defocus, dose=self.dose), memory

@@ -1,0 +1,207 @@
+"""The comparison itself: which tasks there are, in which order, and what is there already."""
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from typing import Any, Literal
+
+from adaptycho import settings as tree
+from adaptycho.evaluate import sample, search
+from adaptycho.evaluate.ledger import Ledger, Row, key
+from adaptycho.evaluate.search import FOCUSED, best
+from adaptycho.evaluate.strategies import STRATEGIES
+from adaptycho.evaluate.trial import Plan, Reference, score
+from adaptycho.settings import Settings
+from adaptycho.spread import spread
+
+ProtocolName = Literal["paper", "best"]
+Numbers = Mapping[str, float]
+Progress = Callable[[Iterable[Any], int, str], Iterable[Any]]
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """The rules of a comparison.
+
+    Attributes:
+        name: what it is called.
+        reference: what scores refer to.
+        primary: the score by which strategies are ranked.
+        tuned: whether every strategy first gets the settings that are best for it on training specimens.
+        changes: settings that the protocol fixes.
+    """
+
+    name: ProtocolName
+    reference: Reference
+    primary: str
+    tuned: bool
+    changes: Mapping[str, Any] = field(default_factory=dict)
+
+
+PROTOCOLS: dict[ProtocolName, Protocol] = {
+    "paper": Protocol("paper", "full", "ssim", False, {"reconstruct": tree.PAPER, "scan": {"subsequences": 5}}),
+    "best": Protocol("best", "truth", "correlation_inside", True, {"reconstruct": tree.BEST, "scan": {"subsequences": 4}}),
+}
+
+
+@dataclass(frozen=True)
+class Task:
+    """Work on one specimen: training scores of plans, or everything that is measured about them.
+
+    Attributes:
+        settings: of the cell.
+        number: of the specimen.
+        plans: what to do; one row comes of each.
+        reference: what scores refer to; None to explore reconstructions on a training specimen.
+    """
+
+    settings: Settings
+    number: int
+    plans: tuple[Plan, ...]
+    reference: Reference | None
+
+    def key(self, plan: Plan) -> str:
+        """Of the row that comes of a plan: everything the result depends on."""
+        # Only what differs from the defaults: a setting that is new in a later version leaves the keys as they are.
+        changed = tree.changes(self.settings)
+        changed["evaluate"] = {"dense": self.settings.evaluate.dense}
+        return key(version("adaptycho"), changed, self.number, dataclasses.astuple(plan), self.reference)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One finished comparison: for every strategy its plan, and what was measured on every test specimen."""
+
+    settings: Settings
+    protocol: Protocol
+    plans: Mapping[str, Plan]
+    numbers: Mapping[str, tuple[Numbers, ...]]
+
+
+def judge(
+    cells: Sequence[Settings],
+    protocol: Protocol,
+    strategies: Sequence[str],
+    ledger: Ledger,
+    *,
+    progress: Progress,
+    workers: int | None = None,
+    scheduler: str | None = None,
+) -> list[Cell]:
+    """Measures what is not in the ledger yet and returns the comparisons.
+
+    Args:
+        cells: settings of each comparison; specimens are taken from `evaluate.test`, and from `evaluate.train` to tune on.
+        protocol: the rules.
+        strategies: names; `raster:focused` is the raster without defocus, where the protocol tunes.
+        ledger: of results.
+        progress: wraps an iterable of known length to show how far it is.
+        workers: see `spread`.
+        scheduler: see `spread`.
+
+    Raises:
+        ValueError: an unknown strategy, or settings that cannot be simulated.
+    """
+
+    def work(tasks: list[Task], what: str) -> None:
+        left = [t for t in (_missing(task, ledger) for task in tasks) if t.plans]
+        for _, rows in progress(spread(perform, left, workers=workers, scheduler=scheduler), len(left), what):
+            ledger.add(rows)
+
+    for cell in cells:
+        for name in strategies:
+            search.check(name, cell)
+    names = list(dict.fromkeys(name.removesuffix(FOCUSED) for name in strategies))
+    searched = [protocol.tuned and cell.scan.microscope == "simulated" for cell in cells]
+    rounds: list[list[Plan]] = [search.first_round(names, cell) if s else [] for cell, s in zip(cells, searched, strict=True)]
+    work([t for cell, plans in zip(cells, rounds, strict=True) for t in _training(cell, plans)], "tuning, 1 of 2")
+    for cell, plans in zip(cells, rounds, strict=True):
+        plans += search.second_round(names, _found(ledger, cell, plans)) if plans else []
+    work([t for cell, plans in zip(cells, rounds, strict=True) for t in _training(cell, plans)], "tuning, 2 of 2")
+    chosen = []
+    for cell, plans in zip(cells, rounds, strict=True):
+        found = _found(ledger, cell, plans)
+        chosen.append({name: best(found, name) if plans else Plan(name) for name in strategies})
+    tests = [_testing(cell, plans, protocol) for cell, plans in zip(cells, chosen, strict=True)]
+    work([task for tasks in tests for task in tasks], "test specimens")
+    return [_cell(ledger, cell, protocol, plans, tasks) for cell, plans, tasks in zip(cells, chosen, tests, strict=True)]
+
+
+def everything(protocol: Protocol, cell: Settings) -> list[str]:
+    """Every strategy that makes sense, where the protocol tunes also focused."""
+    if cell.scan.microscope == "recorded":
+        return [name for name in STRATEGIES if name not in ("dense", "oracle", "oracle-hexagonal")]
+    return [*STRATEGIES, *(name + FOCUSED for name in STRATEGIES)] if protocol.tuned else list(STRATEGIES)
+
+
+def family(cell: Settings) -> str:
+    """What is scanned: a family of specimens, or recorded data."""
+    return cell.specimen.family if cell.scan.microscope == "simulated" else "recorded"
+
+
+def perform(task: Task) -> list[Row]:
+    """Does the work of a task; runs in another process."""
+    make = sample.recorded if task.settings.scan.microscope == "recorded" else sample.simulated
+    specimen = make(task.settings, task.number)
+    rows = []
+    for plan in task.plans:
+        if task.reference is None:
+            numbers = search.explore(plan, task.settings, specimen)
+        else:
+            numbers = score(plan, task.settings, specimen, task.reference)
+        rows.append({"key": task.key(plan), **_described(task, plan), "numbers": {k: _rounded(v) for k, v in numbers.items()}})
+    return rows
+
+
+def _described(task: Task, plan: Plan) -> Row:
+    s = task.settings
+    return {
+        "kind": "tuning" if task.reference is None else "test",
+        "family": family(s),
+        "positions": s.scan.positions,
+        "dose": s.scan.dose,
+        "specimen": task.number,
+        "strategy": plan.strategy,
+        "defocus": plan.defocus,
+        "reconstruct": dict(plan.reconstruct),
+    }
+
+
+def _rounded(value: float) -> float | None:
+    """Five digits are more than a score is good for; JSON has no NaN."""
+    return float(f"{value:.5g}") if math.isfinite(value) else None
+
+
+def _missing(task: Task, ledger: Ledger) -> Task:
+    return dataclasses.replace(task, plans=tuple(p for p in task.plans if task.key(p) not in ledger))
+
+
+def _training(cell: Settings, plans: Sequence[Plan]) -> list[Task]:
+    first, last = cell.evaluate.train
+    return [Task(cell, n, tuple(plans), None) for n in range(first, min(first + cell.evaluate.tuning, last))]
+
+
+def _testing(cell: Settings, plans: Mapping[str, Plan], protocol: Protocol) -> list[Task]:
+    first, last = (0, sample.RECORDED) if cell.scan.microscope == "recorded" else cell.evaluate.test
+    numbers = range(first, min(first + cell.evaluate.specimens, last))
+    return [Task(cell, n, tuple(dict.fromkeys(plans.values())), protocol.reference) for n in numbers]
+
+
+def _found(ledger: Ledger, cell: Settings, plans: Sequence[Plan]) -> dict[Plan, float]:
+    """Mean training score of every plan and number of iterations that was explored."""
+    means: dict[Plan, float] = {}
+    for plan in plans:
+        rows = [ledger[task.key(plan)]["numbers"] for task in _training(cell, [plan])]
+        for stop in rows[0]:
+            means[search.stopped(plan, int(stop))] = sum(row[stop] for row in rows) / len(rows)
+    return means
+
+
+def _cell(ledger: Ledger, cell: Settings, protocol: Protocol, plans: dict[str, Plan], tasks: list[Task]) -> Cell:
+    numbers = {
+        name: tuple({k: math.nan if v is None else v for k, v in ledger[t.key(plan)]["numbers"].items()} for t in tasks)
+        for name, plan in plans.items()
+    }
+    return Cell(cell, protocol, plans, numbers)

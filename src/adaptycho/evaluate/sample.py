@@ -1,0 +1,161 @@
+"""What a scan strategy is tried on: one specimen, what is known about it, and what scores refer to."""
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+
+import numpy as np
+import torch
+from ase import Atoms
+from jaxtyping import Bool, Float, Int
+from scipy.ndimage import gaussian_filter
+from torch import Tensor
+
+from adaptycho import build, specimen
+from adaptycho.episode import stream
+from adaptycho.forward import Measurement
+from adaptycho.metrics.atoms import columns_of, occupancy_of
+from adaptycho.microscope import Microscope
+from adaptycho.microscope.recorded import Recorded, checkerboard, window
+from adaptycho.optics import Setup
+from adaptycho.policy import Action
+from adaptycho.settings import Scan, Settings, update
+
+RADIUS = 2.0  # Å round an atom that count as inside the structure
+HELD_OUT = 64  # patterns kept back to compare predictions with
+HELD_OUT_DOSE = 2e5  # electrons in each of them
+RECORDED = 8  # samples of a recording: two halves of each of four windows
+SIDE = 40  # positions along each side of a recorded window
+NEIGHBOURHOOD = 3.0  # recorded steps, rms, over which structure is averaged to halve a window
+_HELD_OUT = 17  # keeps the random stream of held-out patterns apart
+
+
+@dataclass(frozen=True, eq=False)
+class Sites:
+    """Atom columns of the complete structure inside the field.
+
+    Attributes:
+        positions: (y, x) in Å from the field's top-left corner.
+        kind: equal for columns of the same atoms.
+        occupancy: fraction of a column's atoms that is there.
+    """
+
+    positions: Float[Tensor, "n 2"]
+    kind: Int[Tensor, " n"]
+    occupancy: Float[Tensor, " n"]
+
+    @property
+    def present(self) -> Float[Tensor, "m 2"]:
+        """Positions of the columns of which anything is there."""
+        return self.positions[self.occupancy > 0]
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """One specimen under a microscope (B = 1).
+
+    Attributes:
+        number: which specimen; the same number is always the same.
+        microscope: simulated, or a replay of one checkerboard half of a recorded window.
+        inside: pixels of the field where the structure is.
+        held_out: patterns that no scan sees.
+        full: reconstructs the full scan: the phase in rad inside the field, (1, h, w).
+        truth: true phase in rad inside the field, if there is one.
+        sites: atom columns of the structure, if there are any.
+        counts_per_electron: detector counts that one electron makes.
+    """
+
+    number: int
+    microscope: Microscope
+    inside: Bool[Tensor, "h w"]
+    held_out: Measurement
+    full: Callable[[], Float[Tensor, "1 h w"]]
+    truth: Float[Tensor, "1 h w"] | None = None
+    sites: Sites | None = None
+    counts_per_electron: float = 1.0
+
+    @property
+    def setup(self) -> Setup:
+        """Geometry and beam."""
+        return self.microscope.setup
+
+    @cached_property
+    def full_scan(self) -> Float[Tensor, "1 h w"]:
+        """Phase inside the field from the full scan; computed once, and only if it is asked for."""
+        return self.full()
+
+
+def simulated(settings: Settings, number: int) -> Sample:
+    """A specimen of the settings' family under a simulated microscope."""
+    chosen = update(settings, {"specimen": {"first": number, "count": 1}}, "evaluate")
+    microscope = build.simulated(chosen)
+    setup = microscope.setup
+    atoms = build.atoms(chosen, setup, number)
+    inside = setup.crop(specimen.structure_mask(atoms, setup.object, RADIUS).float()) > 0.5
+    generator = stream(number, -_HELD_OUT)
+    held_out = microscope.acquire(Action(torch.rand(1, HELD_OUT, 2, generator=generator), dose=HELD_OUT_DOSE), generator=generator)
+    truth = build.truth_in_field(microscope)
+    return Sample(number, microscope, inside, held_out, lambda: build.reference(chosen, microscope), truth, _sites(chosen, setup, number))
+
+
+def recorded(settings: Settings, number: int) -> Sample:
+    """One checkerboard half of a window of a recording; the other half makes the full scan that scores refer to.
+
+    Numbers 2i and 2i + 1 are the two halves of window i; the windows are the four corners of the recording, which overlap if it is small.
+
+    Raises:
+        ValueError: there is no such window.
+    """
+    if not 0 <= number < RECORDED:
+        raise ValueError(f"evaluate.test: expected numbers 0 to 7 for a recording (4 windows in halves), found {number}")
+    setup, halves, counts = _halves(settings.scan.file, number // 2)
+    mine, other = halves[number % 2], halves[1 - number % 2]
+    descent = build.reconstructor(settings, setup)
+    reference = setup.crop(descent(other).phase)
+    return Sample(number, Recorded(setup, mine, counts), _structured(setup, reference[0]), other, lambda: reference, None, None, counts)
+
+
+@lru_cache(maxsize=4)
+def _halves(file: str | None, corner: int) -> tuple[Setup, list[Measurement], float]:
+    whole = build.recording(Settings(scan=Scan(file=file)))
+    spans = []
+    for axis, last in enumerate((corner // 2, corner % 2)):
+        lines = np.unique(whole.measurement.positions[0, :, axis].double().numpy().round(6))
+        if len(lines) < SIDE:
+            raise ValueError(
+                f"{whole.path}: expected a raster of at least {SIDE} x {SIDE} positions to cut windows from, found {len(lines)}"
+            )
+        spans.append((float(lines[-SIDE]), float(lines[-1])) if last else (float(lines[0]), float(lines[SIDE - 1])))
+    cut, measurement = window(whole.setup, whole.measurement, rows=spans[0], columns=spans[1])
+    return cut, checkerboard(cut, measurement), whole.counts_per_electron
+
+
+def _structured(setup: Setup, reference: Float[Tensor, "h w"]) -> Bool[Tensor, "h w"]:
+    """The half of the window with more structure: local variance of the reference above its median."""
+    phase = reference.double().numpy()
+    pixels = NEIGHBOURHOOD * np.array(setup.field) / (SIDE - 1) / setup.object.pixel
+    energy = gaussian_filter((phase - gaussian_filter(phase, pixels)) ** 2, pixels)
+    return torch.from_numpy(energy > np.median(energy))
+
+
+def _sites(settings: Settings, setup: Setup, number: int) -> Sites | None:
+    """Columns of the structure of interest, in the pixels that `Setup.crop` keeps; an amorphous film has none."""
+    if settings.specimen.family == "amorphous":
+        return None
+    complete = settings
+    if settings.specimen.family == "vacancies":  # the same crystal with nothing missing
+        options = {**settings.specimen.options, "fraction": 0.0}
+        complete = dataclasses.replace(settings, specimen=dataclasses.replace(settings.specimen, options=options))
+    ideal, there = (_of_interest(build.atoms(s, setup, number)) for s in (complete, settings))
+    columns = columns_of(ideal.positions[:, 1::-1], ideal.numbers)
+    pixel = setup.object.pixel
+    corner = setup.crop(torch.stack(torch.meshgrid(*(torch.arange(float(n)) for n in setup.object.shape), indexing="ij")))[:, 0, 0]
+    positions = columns.positions + (torch.tensor(setup.object.shape) / 2 - corner + 0.5).double() * pixel
+    keep = ((positions >= 0) & (positions < torch.tensor(setup.field_shape) * pixel)).all(1)
+    return Sites(positions[keep], columns.kind[keep], occupancy_of(columns, there.positions[:, 1::-1])[keep])
+
+
+def _of_interest(atoms: Atoms) -> Atoms:
+    tagged = atoms.get_tags() > 0
+    return atoms[tagged] if tagged.any() else atoms

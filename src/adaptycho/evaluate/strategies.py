@@ -1,0 +1,86 @@
+"""Every scan strategy by name: conventional, adaptive without learning, and oracles that know the truth; all at equal dose."""
+
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from scipy.ndimage import gaussian_filter
+
+from adaptycho import build
+from adaptycho.episode import split_evenly
+from adaptycho.evaluate.sample import Sample
+from adaptycho.policy import Scanner
+from adaptycho.policy.fixed import Fixed
+from adaptycho.policy.oracle import DensityOracle, HalfWay
+from adaptycho.settings import Settings
+
+CONVENTIONAL = ("raster", "hexagonal", "random", "jittered", "halton", "poisson-disk", "spiral", "dense")
+ADAPTIVE = ("heuristic", "greedy", "lattice", "reduction", "process")
+ORACLES = ("oracle", "oracle-hexagonal", "oracle-density")
+STRATEGIES = CONVENTIONAL + ADAPTIVE + ORACLES
+BLIND = (*CONVENTIONAL, "oracle-density")  # decide everything beforehand: nothing is gained by sub-sequences
+SMOOTH = 1.0  # Å, rms: scale at which an oracle takes the structure's density
+
+
+def lengths(name: str, settings: Settings) -> list[int]:
+    """Number of positions in each sub-sequence; scans that look at nothing take one.
+
+    Raises:
+        ValueError: there is no such strategy.
+    """
+    if name not in STRATEGIES:
+        raise ValueError(f"strategies: expected some of {', '.join(STRATEGIES)}, found {name!r}")
+    if name == "dense":
+        return [max(settings.evaluate.dense, settings.scan.positions)]
+    return [settings.scan.positions] if name in BLIND else split_evenly(settings.scan.positions, settings.scan.subsequences)
+
+
+def scanner(name: str, settings: Settings, sample: Sample, defocus: float | None) -> Scanner:
+    """The strategy on one specimen, at a defocus in Å (None: the nominal one)."""
+    options: dict[str, Any] = {"defocus": defocus}
+    match name:
+        case "dense":
+            if sample.truth is None:
+                raise ValueError("strategies: expected others than 'dense' for a recording, whose dwell cannot be changed, found 'dense'")
+            count = lengths(name, settings)[0]
+            return Fixed("raster", defocus, dose=settings.scan.dose * settings.scan.positions / count)
+        case "heuristic":
+            return build.scanner(settings, "heuristic", defocus)
+        case "greedy":
+            from adaptycho.policy.greedy import Greedy
+
+            return Greedy(**options)
+        case "lattice":
+            from adaptycho.policy.lattice import LatticeFit
+
+            return LatticeFit(**options)
+        case "reduction":
+            from adaptycho.policy.reduction import ErrorReduction
+
+            return ErrorReduction(**options)
+        case "process":
+            from adaptycho.policy.process import GaussianProcess
+
+            return GaussianProcess(**options)
+        case "oracle" | "oracle-hexagonal":
+            base: Literal["halton", "hexagonal"] = "halton" if name == "oracle" else "hexagonal"
+            if sample.sites is None:
+                return Fixed(base, defocus)  # nothing to be pulled to
+            columns = [(sample.sites.present / torch.tensor(sample.setup.field)).float()]
+            # The first leaves a survey alone, as under the paper's protocol; the second knows from the start.
+            return HalfWay(columns, base=base, after=1 if name == "oracle" else 0, **options)
+        case "oracle-density":
+            return DensityOracle(_density(sample), **options)
+        case _:
+            return Fixed(name, defocus)  # type: ignore[arg-type]
+
+
+def _density(sample: Sample) -> torch.Tensor:
+    """Where structure is, smoothed: the specimen's outline if the truth is known, else the square root of the local variance."""
+    pixels = SMOOTH / sample.setup.object.pixel
+    if sample.truth is not None:
+        return torch.from_numpy(gaussian_filter(sample.inside.double().numpy(), pixels))[None]
+    phase = sample.full_scan[0].double().numpy()
+    step = np.sqrt(np.prod(sample.setup.field)) / 40 / sample.setup.object.pixel
+    energy = gaussian_filter((phase - gaussian_filter(phase, 3 * step)) ** 2, 3 * step)
+    return torch.from_numpy(np.sqrt(energy))[None]

@@ -1,0 +1,271 @@
+"""The judge: fair rules, disjoint specimens, results that are kept, and the same table wherever the work is done."""
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from adaptycho import cli, produce, settings
+from adaptycho.evaluate import archive, judge, sample, search, strategies, table, trial
+from adaptycho.evaluate.ledger import Ledger
+from adaptycho.evaluate.trial import Plan
+from adaptycho.settings import Settings
+
+SMALL = {
+    "geometry": {"field": (8.0, 8.0), "object": "auto"},
+    "scan": {"positions": 16, "dose": 1e4, "subsequences": 2},
+    "specimen": {"family": "island", "options": {"filling": 0.4}},
+    "evaluate": {"specimens": 3, "tuning": 2, "defoci": (0.0, 60.0), "dense": 25},
+    "reconstruct": {"reference_side": 10},
+}
+
+
+def small(protocol: str = "best", **sections: dict) -> Settings:
+    base = settings.update(settings.preset("light"), judge.PROTOCOLS[protocol].changes, "test")
+    return settings.update(settings.update(base, SMALL, "test"), sections, "test")
+
+
+def silent(items, total, what):
+    return items
+
+
+def judged(cell: Settings, names: list[str], ledger: Ledger | None = None, protocol: str = "best", **where) -> judge.Cell:
+    where = where or {"workers": 1}
+    return judge.judge([cell], judge.PROTOCOLS[protocol], names, ledger or Ledger(), progress=silent, **where)[0]
+
+
+def without_times(found: dict) -> dict:
+    return {k: v for k, v in found.items() if not k.startswith("seconds")}
+
+
+def test_ranges_of_specimens_do_not_meet() -> None:
+    e = Settings().evaluate
+    assert not set(range(*e.train)) & set(range(*e.test))
+    with pytest.raises(ValueError, match=r"evaluate: expected disjoint ranges of specimens, .*found"):
+        settings.update(Settings(), {"evaluate": {"train": (0, 10), "test": (9, 20), "validation": (30, 40)}}, "test")
+
+
+def test_tuning_sees_training_specimens_only_and_the_report_test_specimens_only() -> None:
+    ledger, cell = Ledger(), small()
+    judged(cell, ["raster"], ledger)
+    e = cell.evaluate
+    assert {r["specimen"] for r in ledger if r["kind"] == "tuning"} == set(range(e.train[0], e.train[0] + 2))
+    assert {r["specimen"] for r in ledger if r["kind"] == "test"} == set(range(e.test[0], e.test[0] + 3))
+
+
+@pytest.mark.parametrize("family", ["crystal", "vacancies", "island", "particles", "boundary", "amorphous"])
+def test_every_strategy_spends_the_same_dose_on_every_family(family: str) -> None:
+    cell = small(specimen={"family": family, "options": {}})
+    specimen = sample.simulated(cell, 5)
+    for name in strategies.STRATEGIES:
+        done = trial.scan(Plan(name, 60.0), cell, specimen)
+        # Electrons sent are the dose times the positions, whatever the number of patterns they go into.
+        assert float(done.states[-1].seen.dose.sum()) == pytest.approx(16e4, rel=1e-6), name
+        assert done.states[-1].seen.positions.shape[1] == (25 if name == "dense" else 16), name
+
+
+def test_search_gives_every_strategy_the_same_budget_and_freezes_the_best() -> None:
+    ledger, cell = Ledger(), small()
+    names = ["raster", "random", "heuristic", "oracle-density"]
+    done = judged(cell, names, ledger)
+    rows = [r for r in ledger if r["kind"] == "tuning"]
+    first = {n: {(r["defocus"], json.dumps(r["reconstruct"])) for r in rows if r["strategy"] == n} for n in names}
+    # Two defoci with the first reconstruction, then the other where it matters: at the winner and in focus.
+    assert {n: len(plans) in (3, 4) for n, plans in first.items()} == dict.fromkeys(names, True)
+    for name in names:
+        means: dict[Plan, float] = {}
+        for row in rows:
+            for stop, value in row["numbers"].items():
+                plan = search.stopped(Plan(row["strategy"], row["defocus"], tuple(sorted(row["reconstruct"].items()))), int(stop))
+                means[plan] = means.get(plan, 0.0) + value / 2
+        assert means[done.plans[name]] == max(v for p, v in means.items() if p.strategy == name)
+
+
+def test_focused_variants_stay_in_focus() -> None:
+    done = judged(small(), ["raster", "raster:focused"])
+    assert done.plans["raster:focused"].defocus == 0.0
+    # The search may choose focus too, and then both are the same scan.
+    assert done.plans["raster"].defocus in (0.0, 60.0)
+
+
+def test_training_score_is_the_score_that_is_reported() -> None:
+    """Explored and scored on one specimen, a plan has one number."""
+    cell = small()
+    specimen = sample.simulated(cell, 3)
+    plan = Plan("raster", 60.0, tuple(sorted(search.DESCENTS[0].items())))
+    explored = search.explore(plan, cell, specimen)
+    scored = trial.score(search.stopped(plan, 10), cell, specimen, "truth")
+    # The same descent, looked at on the way or stopped there.
+    assert scored["correlation_inside"] == pytest.approx(explored["10"], abs=1e-6)
+
+
+def test_results_are_kept_and_only_what_is_missing_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, cell = tmp_path / "results.jsonl", small()
+    first = judged(cell, ["raster"], Ledger.open(path))
+    whole = path.read_bytes()
+    # A crash in the middle of a line, and a further strategy.
+    path.write_bytes(whole[: len(whole) - 40])
+    measured = []
+    monkeypatch.setattr(judge, "perform", lambda task, do=judge.perform: measured.append(task) or do(task))
+    again = judged(cell, ["raster", "random:focused"], Ledger.open(path))
+    assert without_times(table.table(first)["ssim"]) == {"raster": table.table(again)["ssim"]["raster"]}
+    raster = [t for t in measured if any(p.strategy == "raster" for p in t.plans)]
+    assert len(raster) == 1  # the one that was cut off
+    measured.clear()
+    judged(cell, ["raster", "random:focused"], Ledger.open(path))
+    assert measured == []
+
+
+def test_a_damaged_ledger_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "results.jsonl"
+    path.write_text('{"key": "a"}\nnonsense\n{"key": "b"}\n')
+    with pytest.raises(ValueError, match=r"results\.jsonl: line 2: expected a row of an evaluation in JSON, found 'nonsense'"):
+        Ledger.open(path)
+
+
+def test_a_key_tells_apart_whatever_changes_a_result() -> None:
+    cell, plan = small(), Plan("raster", 60.0)
+    task = judge.Task(cell, 1, (plan,), "truth")
+    other = [
+        replace(task, number=2),
+        replace(task, reference=None),
+        replace(task, reference="full"),
+        replace(task, settings=small(scan={"dose": 2e4})),
+        replace(task, settings=small(evaluate={"dense": 36})),
+        replace(task, settings=small(specimen={"options": {"filling": 0.3}})),
+    ]
+    keys = [t.key(plan) for t in other] + [task.key(Plan("raster")), task.key(Plan("random", 60.0)), task.key(plan)]
+    assert len(set(keys)) == len(keys)
+    # How many specimens are tried does not change what happens on one.
+    assert replace(task, settings=small(evaluate={"specimens": 2})).key(plan) == task.key(plan)
+
+
+def test_table_has_every_metric_with_intervals() -> None:
+    names = ["raster", "random", "halton", "oracle-density"]
+    found = table.table(judged(small(), names))
+    for metric in ("ssim", "ssim_aligned", "correlation", "resolution", "nrmse", "held_out", "dose_peak", "coverage", "seconds"):
+        assert set(found[metric]) == set(names)
+        for name in names:
+            low, high = found[f"{metric}_ci"][name]
+            assert low <= found[metric][name] <= high
+    assert found["best_conventional"] in ("raster", "random", "halton")
+    assert found["gain"][found["best_conventional"]] == [0.0, 0.0, 0.0]
+    assert found["win_rate"][found["best_conventional"]][0] == 0.5
+    assert found["q_ssim"]["random"] == [0.0, 0.0, 0.0]
+    mean = {name: sum(r["ssim"] for r in judged(small(), names).numbers[name]) / 3 for name in names}
+    assert found["q_ssim"]["raster"][0] == pytest.approx(mean["raster"] / mean["random"] - 1, abs=2e-5)  # five decimals
+    json.dumps(found, allow_nan=False)
+    assert any("oracle-density" in line for line in table.text(found))
+
+
+def test_paper_protocol_is_the_papers() -> None:
+    cell = small("paper", scan={"subsequences": 5, "positions": 20})
+    done = judged(cell, ["random", "oracle"], protocol="paper")
+    assert done.plans["random"] == Plan("random")
+    r = cell.reconstruct
+    assert (r.iterations, r.loss, r.step, r.scaling, r.momentum) == (5, "intensity", 525.0, "none", 0.0)
+    specimen = sample.simulated(cell, cell.evaluate.test[0])
+    by_hand = trial.scan(Plan("random"), cell, specimen)
+    from adaptycho import metrics
+
+    expected = float(metrics.ssim(specimen.setup.crop(by_hand.potential), specimen.full_scan)[0])
+    assert done.numbers["random"][0]["ssim"] == pytest.approx(expected, rel=1e-4)  # five digits are kept
+
+
+def test_an_archive_gives_the_same_table(tmp_path: Path) -> None:
+    done = judged(small(), ["raster", "random"])
+    for name in ("cells.json", "cells.json.gz"):
+        archive.write(tmp_path / name, [done])
+        assert table.table(archive.read(tmp_path / name)[0]) == table.table(done)
+    with pytest.raises(ValueError, match=r"none\.json: expected an evaluation .*, found none"):
+        archive.read(tmp_path / "none.json")
+    (tmp_path / "other.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"other\.json: format: expected 'adaptycho evaluation 1', found None"):
+        archive.read(tmp_path / "other.json")
+
+
+def test_a_diverged_scan_is_the_worst_and_does_not_stop_the_others() -> None:
+    cell = small("paper", reconstruct={"step": 1e12}, scan={"subsequences": 2})
+    found = table.table(judged(cell, ["raster", "heuristic"], protocol="paper"))
+    assert found["ssim"]["raster"] is None or found["ssim"]["raster"] < 0.1
+    json.dumps(found, allow_nan=False)
+
+
+def test_unknown_strategies_are_refused_before_any_work() -> None:
+    ledger = Ledger()
+    with pytest.raises(ValueError, match=r"strategies: expected some of raster, .*, found 'rasta'"):
+        judged(small(), ["raster", "rasta"], ledger)
+    assert not list(ledger)
+
+
+def test_dose_saving_compares_along_positions() -> None:
+    """A strategy whose score is the conventional one's at twice the positions saves a factor of two."""
+    cells = []
+    for positions in (16, 32, 64, 128):
+        cell = small(scan={"positions": positions})
+        noise = [0.01 * math.sin(17 * b) for b in range(3)]
+        level = math.log2(positions)
+        rows = {"raster": level, "random": level - 1, "heuristic": level + 1}
+        numbers = {n: tuple({"correlation_inside": v + e} for e in noise) for n, v in rows.items()}
+        cells.append(judge.Cell(cell, judge.PROTOCOLS["best"], {n: Plan(n) for n in rows}, numbers))
+    found = {r["positions"]: r for r in table.dose_savings(cells)}
+    for positions in (16, 32, 64):
+        assert found[positions]["dose_saving"][0] == pytest.approx(2, rel=1e-3)
+    assert found[128]["bounded"] == "above"
+
+
+def test_recorded_windows_are_split_in_halves() -> None:
+    cell = settings.update(Settings(), {"scan": {"microscope": "recorded", "positions": 50}, "reconstruct": settings.BEST}, "test")
+    cell = settings.update(cell, {"reconstruct": {"iterations": 3}}, "test")
+    a, b = sample.recorded(cell, 0), sample.recorded(cell, 1)
+    assert a.microscope.measurement.positions.shape[1] == b.microscope.measurement.positions.shape[1] == 800
+    mine = {tuple(p) for p in a.microscope.measurement.positions[0].tolist()}
+    assert not mine & {tuple(p) for p in b.microscope.measurement.positions[0].tolist()}
+    assert torch.equal(b.held_out.patterns, a.microscope.measurement.patterns)
+    # Half of the window is inside, up to pixels at exactly the median.
+    assert float(a.inside.float().mean()) == pytest.approx(0.5, abs=0.01)
+    found = trial.score(Plan("raster"), cell, a, "truth")
+    assert 0.2 < found["correlation_inside"] < 1
+    with pytest.raises(ValueError, match="expected numbers 0 to 7"):
+        sample.recorded(cell, 8)
+
+
+@pytest.mark.slow
+def test_two_dask_workers_give_the_table_of_one_process() -> None:
+    distributed = pytest.importorskip("distributed")
+    names = ["raster", "random", "heuristic"]
+    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
+        spread = judged(small(), names, scheduler=cluster.scheduler_address)
+    alone = judged(small(), names)
+    assert without_times(table.table(spread)) == without_times(table.table(alone))
+
+
+def test_command_gives_one_object(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    words = ["evaluate", "--protocol", "best", "--family", "island", "--positions", "16", "--dose", "300", "1e4"]
+    words += ["--strategies", "raster", "oracle-density", "--specimens", "2", "--workers", "1", "--out", str(tmp_path / "e")]
+    words += ["--geometry.field", "[8.0, 8.0]", "--geometry.object", "auto", "--evaluate.tuning", "1", "--evaluate.defoci", "[0.0, 60.0]"]
+    assert cli.main([*words, "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    found = json.loads(out)
+    assert [c["dose"] for c in found["cells"]] == [300.0, 1e4]
+    assert [c["specimens"] for c in found["cells"]] == [2, 2]
+    assert set(found["cells"][0]["ssim"]) == {"raster", "oracle-density"}
+    read = archive.read(tmp_path / "e" / "cells.json")
+    assert [table.table(c)["ssim"] for c in read] == [c["ssim"] for c in found["cells"]]
+    assert cli.main(words) == 0
+    assert "island, 16 positions, 300 electrons each" in capsys.readouterr().out
+
+
+def test_cells_are_every_combination() -> None:
+    found = produce.cells(Settings(), ["island", "crystal"], [64, 144], [300.0])
+    assert [(c.specimen.family, c.scan.positions, c.scan.dose) for c in found] == [
+        ("island", 64, 300.0),
+        ("island", 144, 300.0),
+        ("crystal", 64, 300.0),
+        ("crystal", 144, 300.0),
+    ]
+    assert produce.cells(Settings(), [], [], []) == [Settings()]

@@ -60,7 +60,7 @@ def places(seen, number, truth, rng):  # type: ignore[no-untyped-def]
     taken, phase, dose = (v[number].double().numpy() for v in (seen.positions * torch.tensor(seen.field), seen.potential, seen.dose))
     away = reduction.nearest(where, taken)
     still = reduction.still_features(phase, taken, dose, where, seen)
-    moving = reduction.moving_features(away, reduction.mean_spacing(seen))
+    moving = reduction.moving_features(away, reduction.mean_spacing(seen, len(taken)))
     light = reduction.illumination(taken, dose, phase.shape, seen)
     around = surrounding(squared_error(phase, truth, light), where, REACH * away[:, 0], size)
     return np.concatenate([still, moving], 1), around

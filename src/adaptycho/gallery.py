@@ -12,7 +12,7 @@ from adaptycho.evaluate.judge import Cell
 from adaptycho.evaluate.strategies import ADAPTIVE, CONVENTIONAL, ORACLES
 from adaptycho.evaluate.trial import Plan
 from adaptycho.figures import Gain, Point, Reconstruction
-from adaptycho.metrics.resolution import spots
+from adaptycho.metrics.spots import spots
 from adaptycho.pictures import Scan, Stage
 
 SHOWN = ("raster", "raster:focused", "dense", "random", "halton", "heuristic", "greedy", "process", "oracle", "oracle-density")

@@ -15,7 +15,8 @@ from adaptycho.evaluate.strategies import BLIND, lengths, scanner
 from adaptycho.forward import Measurement
 from adaptycho.metrics.atoms import column_error, vacancy_detection
 from adaptycho.metrics.dose import coverage, local_dose, path_length
-from adaptycho.metrics.resolution import diffractogram_resolution, frc_resolution
+from adaptycho.metrics.rings import frc_resolution
+from adaptycho.metrics.spots import diffractogram_resolution
 from adaptycho.reconstruct import Reconstructor
 from adaptycho.settings import Settings, update
 

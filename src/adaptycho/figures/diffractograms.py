@@ -15,7 +15,7 @@ from matplotlib.patheffects import withStroke
 from torch import Tensor
 
 from adaptycho.figures.looks import STYLE, UNKNOWN
-from adaptycho.metrics.resolution import diffractogram
+from adaptycho.metrics.spots import diffractogram
 from adaptycho.pictures.style import colour_bar, greys, round_bar, scale_bar, show
 
 PANEL = 1.3  # inches

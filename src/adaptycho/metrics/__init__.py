@@ -4,14 +4,13 @@ from adaptycho.metrics.image import (
     Window,
     align,
     band_limit,
-    bootstrap_interval,
     correlation,
     nrmse,
-    relative_improvement,
     ssim,
     ssim_aligned,
     worst,
 )
+from adaptycho.metrics.statistics import bootstrap_interval, relative_improvement
 
 __all__ = [
     "Window",

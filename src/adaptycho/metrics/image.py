@@ -1,4 +1,4 @@
-"""How alike two phase images are: structural similarity, alignment of what ptychography cannot know, correlation, intervals.
+"""How alike two phase images are: structural similarity, alignment of what ptychography cannot know, correlation.
 
 Functions take one image "h w" or a batch "*batch h w" of float tensors and work in float64. A reconstruction that has diverged (infinite
 or not a number) scores nan, never an error: a table can show it.
@@ -139,29 +139,6 @@ def nrmse(
     error, contrast = (((a - references) * inside).square().sum((1, 2)) for a in (fitted, planes))
     plane = contrast <= (1e-12 * references * inside).square().sum((1, 2))
     return torch.where(plane, math.nan, (error / contrast).sqrt()).reshape(image.shape[:-2])
-
-
-def relative_improvement(a: Float[Tensor, "*batch"] | float, b: Float[Tensor, "*batch"] | float) -> Float[Tensor, "*batch"] | float:
-    """`(a - b) / b`: how much better score `a` is than score `b`; Q_SSIM of Schloz et al. when `b` is the random scan's."""
-    return (a - b) / b
-
-
-def bootstrap_interval(
-    values: Float[Tensor, " N"], *, generator: torch.Generator, level: float = 0.95, samples: int = 10_000
-) -> tuple[float, float]:
-    """Percentile bootstrap interval of the mean. With fewer than about ten values it is too narrow; with one it has no width.
-
-    Raises:
-        ValueError: no values, or a level that is not between 0 and 1.
-    """
-    if values.ndim != 1 or len(values) == 0:
-        raise ValueError(f"values: expected at least one value along one axis, got shape {tuple(values.shape)}")
-    if not 0 < level < 1:
-        raise ValueError(f"level: expected a probability between 0 and 1, got {level}")
-    drawn = torch.randint(len(values), (samples, len(values)), generator=generator, device=generator.device).to(values.device)
-    means = values.to(torch.float64)[drawn].mean(1)
-    low, high = torch.quantile(means, means.new_tensor([(1 - level) / 2, (1 + level) / 2])).tolist()
-    return low, high
 
 
 def band_limit(image: Float[Tensor, "*batch h w"], pixel: float, cutoff: float, *, softness: float = 0.0) -> Float[Tensor, "*batch h w"]:

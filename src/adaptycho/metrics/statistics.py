@@ -19,8 +19,6 @@ from jaxtyping import Float
 from scipy.stats import norm, t
 from torch import Tensor
 
-from adaptycho.metrics.image import bootstrap_interval
-
 LEVEL = 0.95
 SAMPLES = 10_000
 ROUNDING = 1e-12  # relative: scores nearer than this are the same
@@ -46,6 +44,29 @@ class Estimate:
     high: float
     count: int
     bounded: Bound | None = None
+
+
+def relative_improvement(a: Float[Tensor, "*batch"] | float, b: Float[Tensor, "*batch"] | float) -> Float[Tensor, "*batch"] | float:
+    """`(a - b) / b`: how much better score `a` is than score `b`; Q_SSIM of Schloz et al. when `b` is the random scan's."""
+    return (a - b) / b
+
+
+def bootstrap_interval(
+    values: Float[Tensor, " N"], *, generator: torch.Generator, level: float = 0.95, samples: int = 10_000
+) -> tuple[float, float]:
+    """Percentile bootstrap interval of the mean. With fewer than about ten values it is too narrow; with one it has no width.
+
+    Raises:
+        ValueError: no values, or a level that is not between 0 and 1.
+    """
+    if values.ndim != 1 or len(values) == 0:
+        raise ValueError(f"values: expected at least one value along one axis, got shape {tuple(values.shape)}")
+    if not 0 < level < 1:
+        raise ValueError(f"level: expected a probability between 0 and 1, got {level}")
+    drawn = torch.randint(len(values), (samples, len(values)), generator=generator, device=generator.device).to(values.device)
+    means = values.to(torch.float64)[drawn].mean(1)
+    low, high = torch.quantile(means, means.new_tensor([(1 - level) / 2, (1 + level) / 2])).tolist()
+    return low, high
 
 
 def filled(scores: Sequence[Float[Tensor, "..."]], *, better: Better = "more") -> tuple[Float[Tensor, "..."], ...]:

@@ -30,7 +30,7 @@ class HalfWay:
         defocus: underfocus in Å; None keeps the nominal one.
     """
 
-    columns: Sequence[Float[Tensor, "N 2"]]
+    columns: Sequence[Float[Tensor, "_ 2"]]
     pull: float = 0.5
     base: Literal["halton", "hexagonal"] = "halton"
     after: int = 1
@@ -70,14 +70,16 @@ class DensityOracle:
         return Action(memory[:, taken : taken + seen.count].to(seen.potential), defocus=self.defocus), memory
 
     def _lay(self, structure: Float[Tensor, "h w"], seen: Observation) -> Float[Tensor, "P 2"]:
-        mean = structure.mean()
-        even = torch.ones_like(structure)
-        return place(self.floor * even + (1 - self.floor) * structure / mean if mean > 0 else even, seen.total, field=seen.field)
+        mean, flat = structure.mean(), torch.ones_like(structure)
+        if not mean > 0:
+            return place(flat, seen.total, field=seen.field)
+        # The even ones first and for good: next to a steep density they would be drawn into it.
+        even = place(flat, round(self.floor * seen.total), field=seen.field)
+        wanted = self.floor * flat + (1 - self.floor) * structure / mean
+        return torch.cat([even, place(wanted, seen.total - len(even), fixed=even, field=seen.field)])
 
 
-def pulled(
-    points: Float[Tensor, "K 2"], columns: Float[Tensor, "N 2"], field: tuple[float, float], pull: float
-) -> Float[Tensor, "K 2"]:
+def pulled(points: Float[Tensor, "K 2"], columns: Float[Tensor, "N 2"], field: tuple[float, float], pull: float) -> Float[Tensor, "K 2"]:
     """Each point moved a fraction of the way to the column that is nearest in Å; without columns, the points as they are."""
     if not len(columns):
         return points
@@ -89,9 +91,7 @@ def pulled(
 def _even(base: Literal["halton", "hexagonal"], seen: Observation) -> Float[Tensor, "P 2"]:
     if base == "halton":
         return patterns.halton(seen.total)
-    if base == "hexagonal":
-        return patterns.spread(patterns.hexagonal(seen.total, seen.field), seen.field)
-    raise ValueError(f"base: expected halton or hexagonal, got {base!r}")
+    return patterns.spread(patterns.hexagonal(seen.total, seen.field), seen.field)
 
 
 def _check(name: str, known: int, seen: Observation) -> None:

@@ -41,7 +41,7 @@ def place(
         count: number of new points K.
         fixed: points that are there already, fractions (y, x) of the field.
         field: size (y, x) of the field in Å, which decides what even means; None takes the density's pixels as square.
-        generator: draws where the sequence starts, so that each call gives other points; None gives the same points each time.
+        generator: shifts the pattern that is started from, so that each call gives other points; None gives the same points each time.
 
     Returns:
         Fractions (y, x) of the field, in double precision.

@@ -30,7 +30,7 @@ BLURRED = 0.25  # resolutions; finer than this there is only noise
 NEAREST = 3  # measured positions whose distances describe the sampling
 STILL = (
     *(f"energy over noise, {s} spacings" for s in SCALES),
-    *(f"energy, {s} spacings" for s in SCALES),
+    *(f"believed energy, {s} spacings" for s in SCALES),
     "median energy over noise",
     "gradient",
     "deviation from neighbours",
@@ -105,7 +105,7 @@ def choose(seen: Observation, specimen: int, model: Regression, contrast: float)
     dose, phase = (v[specimen].cpu().double().numpy() for v in (seen.dose, seen.potential))
     if not np.isfinite(phase).all():
         phase = np.zeros_like(phase)  # a diverged reconstruction says nothing: spread evenly
-    away, spacing, split = nearest(places, taken), mean_spacing(seen), len(STILL)
+    away, spacing, split = nearest(places, taken), mean_spacing(seen, len(taken)), len(STILL)
     # The polynomial in parts, because only the last features change in the loop.
     still = model.standard(still_features(phase, taken, dose, places, seen))
     base = still @ model.linear[:split] + ((still @ model.quadratic[:split, :split]) * still).sum(1)
@@ -131,15 +131,14 @@ def choose(seen: Observation, specimen: int, model: Regression, contrast: float)
 
 def lattice(seen: Observation) -> Array:
     """Candidates (N, 2) as fractions of the field: the cells of a lattice much finer than the spacing of the whole scan."""
-    size = np.array(seen.field)
-    pitch = PITCH * np.sqrt(size.prod() / max(seen.total, seen.positions.shape[1] + seen.count))
-    rows, columns = ((np.arange(n) + 0.5) / n for n in np.ceil(size / pitch).astype(int))
+    pitch = PITCH * mean_spacing(seen, max(seen.total, seen.positions.shape[1] + seen.count))
+    rows, columns = ((np.arange(n) + 0.5) / n for n in np.ceil(np.array(seen.field) / pitch).astype(int))
     return np.stack(np.meshgrid(rows, columns, indexing="ij"), -1).reshape(-1, 2)
 
 
-def mean_spacing(seen: Observation) -> float:
-    """Side in Å of the square that each position so far has to itself."""
-    return float(np.sqrt(seen.field[0] * seen.field[1] / seen.positions.shape[1]))
+def mean_spacing(seen: Observation, count: int) -> float:
+    """Side in Å of the square that each of so many positions has to itself."""
+    return float(np.sqrt(seen.field[0] * seen.field[1] / count))
 
 
 def nearest(places: Array, taken: Array) -> Array:
@@ -163,16 +162,17 @@ def still_features(phase: Array, taken: Array, dose: Array, places: Array, seen:
         seen: for field, beam and resolution.
     """
     shape, size = np.array(phase.shape), np.array(seen.field)
-    pixel, spacing = size / shape, mean_spacing(seen)
+    pixel, spacing = size / shape, mean_spacing(seen, len(taken))
     light = illumination(taken, dose, phase.shape, seen)
     fine = structure(phase, seen)
     slope = ndimage.gaussian_gradient_magnitude(phase, BLURRED * seen.resolution / pixel) ** 2
     energy = float(np.median(fine**2)) + TINY
     widths = [scale * spacing / pixel for scale in SCALES]
     above = [np.log(energy_over_noise(fine, light, w) + 1e-6) for w in widths]
+    believed = [believed_energy(fine, light, w) for w in widths]
     maps = [
         *above,
-        *(np.log(blur(fine**2, w) / energy + TINY) for w in widths),
+        *(np.log(m / (np.median(m) + TINY) + 1e-3) for m in believed),
         np.full_like(phase, np.median(above[1])),
         np.log(blur(slope, widths[0]) / (np.median(slope) + TINY) + TINY),
         blur(fine, BLURRED * seen.resolution / pixel) / np.sqrt(energy),
@@ -207,6 +207,11 @@ def believed(light: Array) -> Array:
 def energy_over_noise(fine: Array, light: Array, width: Array) -> Array:
     """Local mean of light x phase^2, whose noise is the same everywhere; pixels count as far as they were illuminated."""
     return np.asarray(blur(light**2 * fine**2, width) / (blur(light, width) + TINY))
+
+
+def believed_energy(fine: Array, light: Array, width: Array) -> Array:
+    """Local energy of the phase in rad^2, as after a Wiener filter: taken back where light was low and noise, about 1/light, is high."""
+    return np.asarray(blur(light**2 * fine**2, width) / (blur(light**2, width) + 2 * light.mean() * blur(light, width) + TINY))
 
 
 def blur(image: Array, width: Array) -> Array:

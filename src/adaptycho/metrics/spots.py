@@ -1,57 +1,37 @@
-"""How fine an image is: Fourier ring correlation with a reference, and the finest lattice spots of its diffractogram.
+"""The finest lattice spots of a diffractogram that stand above its background, as in Fig. 4 of Schloz et al. 2022.
 
-Both look at the image under a Hann window: its opposite edges do not match, and the step between them would be a bright cross through the
-origin of every Fourier transform, alike in any two images. A reconstruction that has diverged has the resolution nan, never an error.
+The image is seen under a Hann window, or its edges would be a bright cross. A reconstruction that has diverged has the resolution nan,
+never an error.
 """
 
 import math
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from numpy.typing import NDArray
-from scipy import fft, ndimage
+from scipy import ndimage
 from torch import Tensor
 
-Threshold = Literal["half-bit", "one-seventh"]
-Array = NDArray[Any]
-ONE_SEVENTH = 1 / 7
-FEWEST = 4.0  # independent coefficients of a ring that a correlation can be read from
-GAP = 0.1  # a ring with less than this part of the power of some finer ring lies between the spots of a crystal
+from adaptycho.metrics.window import windowed
 
+Array = NDArray[Any]
 PADDING = 2  # pixels of a diffractogram per element of resolution, 1 / (shorter edge of the image)
 COARSE = 3.5  # elements: a Hann window's main lobe reaches 2, spots that are nearer are not seen apart
-BESIDE = 2.75  # elements from the middle of a spot to what is certainly beside it
+BESIDE = 2.75  # elements of each axis from the middle of a spot to what is certainly beside it
 FALSE = 0.01  # chance that an image of noise shows a resolution at all
 LEAK = 1e-8  # of the brightest power
 EULER = float(np.euler_gamma)  # noise power is distributed exponentially: its mean logarithm is that of its mean, less this
 # Of the search for a lattice: peaks it starts from, what a node's evidence is capped at and costs, the evidence a lattice needs (noise
-# reaches 15 in a thousand images, the poorest image of a crystal had 20), and how much fainter than the third brightest a spot may be.
-PEAKS, CAP, COST, EVIDENCE, FAINT = 12, 8.0, 0.5, 18.0, 20.0
+# reaches 16 in a thousand images, the poorest image of a crystal had 25), and how much fainter than the third brightest a spot may be.
+PEAKS, CAP, COST, EVIDENCE, FAINT = 12, 8.0, 0.5, 20.0, 20.0
 # Bases of lattices of which the present one is a part of a half or a third.
 DENSER = np.array(
     [[[3, 0], [0, 6]], [[6, 0], [0, 3]], [[3, 3], [0, 6]], [[2, 0], [0, 6]], [[6, 0], [0, 2]], [[2, 2], [0, 6]], [[2, 4], [0, 6]]]
 )
-
-
-@dataclass(frozen=True, eq=False)
-class Rings:
-    """Fourier ring correlation.
-
-    Attributes:
-        frequency: middle of each ring in Å⁻¹; a ring is one pixel of the shorter side's transform wide.
-        correlation: of the two images in each ring, -1 to 1.
-        count: independent Fourier coefficients in each ring, see `frc`.
-        power: mean power of the reference in each ring.
-    """
-
-    frequency: Float[Tensor, " R"]
-    correlation: Float[Tensor, "*batch R"]
-    count: Float[Tensor, " R"]
-    power: Float[Tensor, "*batch R"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,8 +42,8 @@ class Spots:
         frequencies: (ky, kx) in Å⁻¹.
         d: spacing 1 / |k| in Å.
         strength: power over the mean of the background at the same |k|.
-        finest: which belong to the finest ring that is resolved; none if nothing is.
-        resolution: spacing of that ring in Å, nan if nothing is resolved.
+        finest: which lie in the finest ring that is resolved, half an element to either side; none if nothing is.
+        resolution: spacing in Å that two of one ring reach, nan if nothing is resolved.
         lattice: reciprocal basis in Å⁻¹, (ky, kx) in each row; None if none was given or found.
     """
 
@@ -75,82 +55,14 @@ class Spots:
     lattice: Float[Tensor, "2 2"] | None
 
 
-def frc(image: Float[Tensor, "*batch h w"], reference: Float[Tensor, "..."], pixel: float) -> Rings:
-    """Fourier ring correlation, `Re sum F G* / sqrt(sum |F|^2 sum |G|^2)` (Saxton and Baumeister, J. Microsc. 127, 127, 1982).
-
-    `count` is the number of independent complex coefficients: half of a ring's N pixels are conjugates of the others, as images are real,
-    and the window makes near ones alike with the correlation `rho`, so it is `N^2 / sum_kl |rho_kl|^2 / 2`. Between unrelated images the
-    correlation scatters about 0 with the variance `1 / (2 count)`.
-
-    Raises:
-        ValueError: shapes differ, fewer than 16 pixels along an axis, or a pixel that is not positive.
-    """
-    if image.shape != reference.shape:
-        raise ValueError(f"image: expected the reference's shape {tuple(reference.shape)}, got {tuple(image.shape)}")
-    f, g = (torch.fft.fft2(_windowed(v, pixel)) for v in (image, reference))
-    index, pixels, count = _rings(*image.shape[-2:])
-
-    def sums(v: Tensor) -> Tensor:
-        return v.new_zeros(len(v), len(pixels) + 1).index_add_(1, index, v.flatten(1))[:, 1:]
-
-    cross, first, second = sums((f * g.conj()).real), sums(f.abs().square()), sums(g.abs().square())
-    norm = (first * second).sqrt()
-    correlation = torch.where(norm == 0, 0.0, cross / norm)
-    frequency = torch.arange(1, len(pixels) + 1, dtype=torch.float64) / (min(image.shape[-2:]) * pixel)
-    shape = (*image.shape[:-2], len(pixels))
-    return Rings(frequency, correlation.reshape(shape), count, (second / pixels).reshape(shape))
-
-
-def half_bit(count: Float[Tensor, " R"]) -> Float[Tensor, " R"]:
-    """Correlation of half data sets that together hold half a bit per coefficient, `(0.2071 + 1.9102 s) / (1.2071 + 0.9102 s)`.
-
-    `s = 1 / sqrt(count)` with independent coefficients, Friedel mates once (van Heel and Schatz, J. Struct. Biol. 151, 250, 2005, Eq. 17).
-    """
-    scatter = 1 / count.sqrt()
-    return (0.2071 + 1.9102 * scatter) / (1.2071 + 0.9102 * scatter)
-
-
-def frc_resolution(
-    image: Float[Tensor, "*batch h w"], reference: Float[Tensor, "..."], pixel: float, *, threshold: Threshold = "half-bit"
-) -> Float[Tensor, "*batch"]:
-    """Spacing in Å at which the Fourier ring correlation first falls below the threshold, linear between rings.
-
-    Two pixels (Nyquist) if it never does, the coarsest ring that is asked if that is below already. Not asked are rings of fewer than four
-    independent coefficients, and rings in which the reference has less than a tenth of the power of some finer ring: between the spots of a
-    crystal there is nothing to correlate.
-    """
-    if threshold not in ("half-bit", "one-seventh"):
-        raise ValueError(f"threshold: expected half-bit or one-seventh, got {threshold}")
-    rings = frc(image, reference, pixel)
-    limit = half_bit(rings.count) if threshold == "half-bit" else torch.full_like(rings.count, ONE_SEVENTH)
-    excess = (rings.correlation - limit).reshape(-1, len(limit))
-    power = rings.power.reshape(excess.shape)
-    asked = (rings.count >= FEWEST) & (power >= GAP * power.flip(1).cummax(1).values.flip(1))
-    found = [_crossing(rings.frequency[a], e[a], 0.5 / pixel) for a, e in zip(asked, excess, strict=True)]
-    return torch.tensor(found, dtype=torch.float64).reshape(image.shape[:-2])
-
-
-def _crossing(frequency: Float[Tensor, " n"], excess: Float[Tensor, " n"], nyquist: float) -> float:
-    if not bool(excess.isfinite().all()) or not len(excess):
-        return math.nan
-    below = (excess < 0).nonzero()
-    if not len(below):
-        return 1 / nyquist
-    i = int(below[0])
-    if i == 0:
-        return float(1 / frequency[0])
-    part = excess[i - 1] / (excess[i - 1] - excess[i])
-    return float(1 / (frequency[i - 1] + part * (frequency[i] - frequency[i - 1])))
-
-
 def diffractogram(image: Float[Tensor, "*batch h w"], pixel: float) -> tuple[Float[Tensor, "*batch h2 w2"], tuple[float, float]]:
-    """Power spectrum under a Hann window, mean removed, padded to (2 h, 2 w) with zero frequency at (h, w); and its pixel (ky, kx) in Å⁻¹.
+    """Power spectrum under a Hann window, less a plane, padded to (2 h, 2 w) with zero frequency at (h, w); and its pixel (ky, kx) in Å⁻¹.
 
     Raises:
-        ValueError: fewer than 16 pixels along an axis, or a pixel that is not positive.
+        ValueError: fewer than 11 pixels along an axis, or a pixel that is not positive.
     """
     h, w = image.shape[-2:]
-    wave = torch.fft.fft2(_windowed(image, pixel), s=(PADDING * h, PADDING * w))
+    wave = torch.fft.fft2(windowed(image, pixel), s=(PADDING * h, PADDING * w))
     power = torch.fft.fftshift(wave.abs().square(), dim=(-2, -1))
     return power.reshape(*image.shape[:-2], *power.shape[-2:]), (1 / (PADDING * h * pixel), 1 / (PADDING * w * pixel))
 
@@ -159,12 +71,13 @@ def spots(image: Float[Tensor, "h w"], pixel: float, *, lattice: Float[Tensor, "
     """The lattice spots that stand above the background, and the finest ring of which two do (Schloz et al. 2022, Fig. 4).
 
     The background is the mean power at the same |k|, away from the lattice's spots. The power of noise is distributed exponentially about
-    it, so the factor by which two independent spots of one ring (one element, 1 / field) have to exceed it follows from the chance, 1 %,
+    it, so the factor by which two independent spots of one ring (as wide as 1 / field) have to exceed it follows from the chance, some 1 %,
     that noise does so in any ring. Scan artefacts and the streaks of edges have a heavier tail than noise: the factor grows with the
-    background's brightest hundredth.
+    background's brightest hundredth, and a spot has to stand out of its surroundings too. (Given a lattice that it does not have, a flat
+    island with straight edges still shows a resolution in 3 % of cases.)
 
     Without a lattice, the one that gathers most of the outstanding peaks is sought, in any orientation; if there is none, single peaks
-    count that noise shows with a chance of 1 %. Spacings above field / 3.5 are not looked at.
+    count that noise shows with the same chance. Spacings above field / 3.5 are not looked at.
 
     Args:
         image: phase in rad.
@@ -172,10 +85,10 @@ def spots(image: Float[Tensor, "h w"], pixel: float, *, lattice: Float[Tensor, "
         lattice: reciprocal basis in Å⁻¹, (ky, kx) in each row, if it is known.
 
     Raises:
-        ValueError: fewer than 16 pixels along an axis, a pixel that is not positive, or two rows that are no basis.
+        ValueError: fewer than 11 pixels along an axis, a pixel that is not positive, or two rows that are no basis.
     """
-    element = 1 / (min(image.shape) * pixel)
     power = diffractogram(image, pixel)[0].numpy()
+    element = 1 / (min(image.shape) * pixel)
     given = None if lattice is None else lattice.detach().to("cpu", torch.float64).numpy() / element
     if given is not None and not abs(np.linalg.det(given)) > 1e-6 * np.square(given).sum():
         raise ValueError(f"lattice: expected two independent rows (ky, kx) in Å⁻¹, got {given * element}")
@@ -188,8 +101,7 @@ def spots(image: Float[Tensor, "h w"], pixel: float, *, lattice: Float[Tensor, "
     order = np.argsort(np.hypot(*places.T))
     f = torch.from_numpy(places[order] * element)
     k = f.norm(dim=1)
-    # Rounding; and a ring is one element wide.
-    ring = (k >= finest * element * (1 - 1e-9)) & (k <= (finest + 1) * element)
+    ring = (k - finest * element).abs() <= 0.5 * element
     basis = None if basis is None else torch.from_numpy(basis * element)
     return Spots(f, 1 / k, torch.from_numpy(strength[order]), ring, 1 / (finest * element), basis)
 
@@ -226,7 +138,7 @@ class _Spectrum:
         n = min(h, w)
         # Less than this is not the image's but leaks through the window.
         floor = LEAK * float(power.max()) + 1e-300
-        return _Spectrum(np.log(power + floor), _frame(h, w)[0], (PADDING * h / n, PADDING * w / n), n / PADDING / 2)
+        return _Spectrum(np.log(power + floor), _moduli(h, w), (PADDING * h / n, PADDING * w / n), n / PADDING / 2)
 
     def pixel(self, f: Array) -> tuple[Array, Array]:
         """Nearest pixels of frequencies in elements; those outside come back to the edge."""
@@ -248,28 +160,30 @@ def _find(s: _Spectrum) -> Array | None:
     ratio = _prominence(s)
     y, x = _peaks(s, ratio)
     # What is much fainter than three peaks, such as a beat of the scan with the crystal, is not what a lattice is fitted to.
-    ratio = np.maximum(ratio / max(1.0, *ratio[y[2:3], x[2:3]] / FAINT), 1)
+    ratio = np.maximum(ratio / max([1.0, *ratio[y[2:3], x[2:3]] / FAINT]), 1)
     evidence = np.minimum(ratio - 1 - np.log(ratio), CAP) - COST
     peaks = s.summit(y, x)
-    reach = min(s.nyquist, 1.2 * float(np.hypot(*peaks.T).max(initial=0)))
     i, j = np.triu_indices(len(peaks), 1)
     candidates, best, value = _open(np.stack([peaks[i], peaks[j]], 1)), None, -math.inf
     while len(candidates):
-        values = _gathered(s, evidence, candidates, reach)
-        if values.max() <= value:
+        values, reach = _gathered(s, evidence, candidates)
+        top = values.argmax()
+        if values[top] <= value:
             break
-        best, value = _fitted(s, ratio, candidates[values.argmax()], reach), float(values.max())
-        value = max(value, float(_gathered(s, evidence, best[None], reach)[0]))
+        best = _fitted(s, ratio, candidates[top], reach[top])
+        value = max(float(values[top]), float(_gathered(s, evidence, best[None])[0][0]))
         candidates = _open(DENSER / 6 @ best)
     return best if value > EVIDENCE else None
 
 
-def _gathered(s: _Spectrum, evidence: Array, bases: Array, reach: float) -> Array:
-    """Evidence summed over the nodes of each basis."""
-    f = _nodes(reach) @ bases
+def _gathered(s: _Spectrum, evidence: Array, bases: Array) -> tuple[Array, Array]:
+    """Evidence summed over the nodes of each basis as far out as it pays, and how far that is."""
+    f = _nodes(s.nyquist) @ bases
     k = np.hypot(f[..., 0], f[..., 1])
-    total: Array = (evidence[s.pixel(f)] * (k < reach)).sum(1)
-    return total
+    each = evidence[s.pixel(f)]
+    reach = np.array([0.25, 0.5, 0.75, 1.0]) * s.nyquist
+    sums = np.stack([(each * (k < r)).sum(1) for r in reach])
+    return sums.max(0), reach[sums.argmax(0)]
 
 
 def _open(bases: Array) -> Array:
@@ -279,7 +193,7 @@ def _open(bases: Array) -> Array:
 
 
 def _fitted(s: _Spectrum, ratio: Array, basis: Array, reach: float) -> Array:
-    """The basis by least squares on the peaks near its nodes, from the innermost outwards."""
+    """The basis by least squares on the peaks near its nodes, from the inner ones outwards."""
     indices = _nodes(reach)
     for part in (0.6, 0.8, 1.0):
         f = indices @ basis
@@ -299,13 +213,15 @@ def _shells(s: _Spectrum, basis: Array) -> tuple[Array, Array, float]:
     """Nodes of the lattice that stand out, their strength, and the finest |k| that two of one ring reach."""
     f = _nodes(s.nyquist, float(np.hypot(*basis[0]))) @ basis
     k = np.hypot(*f.T)
-    f, k = f[(k > 0.95 * COARSE) & (k < s.nyquist)], k[(k > 0.95 * COARSE) & (k < s.nyquist)]
+    seen = (k > COARSE) & (k < s.nyquist)
+    f, k = f[seen], k[seen]
     # Spots are a main lobe wide; where they are dense, at most 40 % of the plane are kept from the background.
     away = np.ones(s.logs.shape, dtype=bool)
     y, x = s.pixel(np.concatenate([f, -f]))
     away[y, x] = False
     away = ndimage.distance_transform_edt(away, sampling=[1 / v for v in s.scale]) > min(2.0, float(np.hypot(*basis[0])) / 3)
-    excess = s.logs - _background(s, away)
+    # A node has to stand out of its surroundings too, but where a lattice is known twice the noise about it is let pass.
+    excess = s.logs - np.maximum(_background(s, away), _beside(s) - math.log(6))
     strength = np.exp(excess[s.pixel(f)])
     i, j = np.triu_indices(len(f), 1)
     same = abs(k[i] - k[j]) <= 1
@@ -320,8 +236,8 @@ def _singles(s: _Spectrum) -> tuple[Array, Array, float]:
     """Peaks that stand out by themselves, their strength, and the |k| of the finest."""
     ratio = _prominence(s)
     y, x = _peaks(s, ratio)
-    # As many coefficients as there are elements in the disc: about what the maxima between independent ones amount to.
-    limit = math.log(math.pi * s.nyquist**2 / FALSE) * _tail(s, np.log(ratio), np.ones(ratio.shape, dtype=bool))
+    # The disc's unpadded pixels: twice the Friedel pairs, fewer of which are independent, but maxima lie between pixels too.
+    limit = math.log((s.k < s.nyquist).sum() / PADDING**2 / FALSE) * _tail(s, np.log(ratio), np.ones(ratio.shape, dtype=bool))
     y, x = y[ratio[y, x] > limit], x[ratio[y, x] > limit]
     f = s.summit(y, x)
     return f, ratio[y, x], float(np.hypot(*f.T).max()) if len(f) else math.nan
@@ -329,7 +245,8 @@ def _singles(s: _Spectrum) -> tuple[Array, Array, float]:
 
 def _tail(s: _Spectrum, excess: Array, away: Array) -> float:
     """How much heavier than that of noise, 1, the tail of the background is: its brightest hundredth."""
-    return max(1.0, math.exp(float(np.quantile(excess[away & (s.k > COARSE) & (s.k < s.nyquist)], 0.99))) / math.log(100))
+    background = excess[away & (s.k > COARSE) & (s.k < s.nyquist)]
+    return max(1.0, math.exp(float(np.quantile(background, 0.99))) / math.log(100)) if len(background) else 1.0
 
 
 def _background(s: _Spectrum, use: Array) -> Array:
@@ -355,12 +272,16 @@ def _prominence(s: _Spectrum) -> Array:
     # Spots are many times brighter than noise gets; without them the background is lower, and more of them show.
     for _ in range(2):
         ring = _background(s, s.logs - ring < math.log(8))
-    # The brightest of twelve places round about: in noise some three times the mean, along a streak as bright as the peak itself.
-    smooth, beside = ndimage.uniform_filter(np.exp(s.logs), 3, mode="wrap"), np.zeros(s.logs.shape)
+    return np.exp(s.logs - np.maximum(ring, _beside(s) - math.log(3)))
+
+
+def _beside(s: _Spectrum) -> Array:
+    """Logarithm of the brightest of twelve places round about: in noise 3 times the mean, along a streak as bright as the middle."""
+    smooth, brightest = ndimage.uniform_filter(np.exp(s.logs), 3, mode="wrap"), np.zeros(s.logs.shape)
     for angle in np.arange(12) * math.pi / 6:
-        y, x = round(BESIDE * s.scale[0] * math.sin(angle)), round(BESIDE * s.scale[1] * math.cos(angle))
-        np.maximum(beside, np.roll(smooth, (y, x), (0, 1)), out=beside)
-    return np.exp(s.logs - np.maximum(ring, np.log(beside / 3)))
+        y, x = round(BESIDE * PADDING * math.sin(angle)), round(BESIDE * PADDING * math.cos(angle))
+        np.maximum(brightest, np.roll(smooth, (y, x), (0, 1)), out=brightest)
+    return np.log(brightest)
 
 
 def _peaks(s: _Spectrum, ratio: Array) -> tuple[Array, Array]:
@@ -370,7 +291,7 @@ def _peaks(s: _Spectrum, ratio: Array) -> tuple[Array, Array]:
     top = (lower == ndimage.maximum_filter(lower, 3)) & (s.k[middle[0] - 1 :] > COARSE) & (s.k[middle[0] - 1 :] < s.nyquist)
     top[[0, -1]], top[:, [0, -1]], top[1, : middle[1]] = False, False, False
     y, x = top.nonzero()
-    y = y + middle[0] - 1
+    y += middle[0] - 1
     order = np.argsort(-ratio[y, x])[:PEAKS]
     return y[order], x[order]
 
@@ -399,52 +320,8 @@ def _nodes(reach: float, shortest: float = COARSE) -> Array:
 
 
 @lru_cache(maxsize=16)
-def _frame(h: int, w: int) -> tuple[Array, Array]:
-    """|k| of a diffractogram's pixels, in elements, and the transform of the ring, 2 to 3.5 elements, about a peak."""
+def _moduli(h: int, w: int) -> Array:
+    """|k| of a diffractogram's pixels, in elements."""
     n = min(h, w)
     y, x = (np.arange(m) - m // 2 for m in (h, w))
-    k = np.hypot(y[:, None] * n / h, x * n / w) / PADDING
-    near = np.fft.ifftshift((k >= 2) & (k <= 3.5))
-    return k, fft.rfft2(near / near.sum())
-
-
-@lru_cache(maxsize=16)
-def _rings(h: int, w: int) -> tuple[Int[Tensor, " hw"], Float[Tensor, " R"], Float[Tensor, " R"]]:
-    """Ring of each Fourier pixel (0: none), and for each ring the number of pixels and of independent coefficients."""
-    n = min(h, w)
-    y, x = (np.fft.fftfreq(m, 1 / m) * n / m for m in (h, w))
-    index = np.rint(np.hypot(y[:, None], x)).astype(int)
-    last = (n - 1) // 2
-    index[index > last] = 0
-    pixels = np.bincount(index.ravel())
-    # A squared Hann window has five Fourier coefficients.
-    alike = [np.abs(np.fft.fft(np.square(_hann(m).numpy()))) for m in (h, w)]
-    pairs = np.zeros(last + 1)
-    for a in range(-2, 3):
-        for b in range(-2, 3):
-            same = index[index == np.roll(index, (a, b), (0, 1))]
-            pairs += np.bincount(same, minlength=last + 1) * (alike[0][a] / alike[0][0] * alike[1][b] / alike[1][0]) ** 2
-    number, count = (torch.from_numpy(v[1:].astype(float)) for v in (pixels, pixels**2 / pairs / 2))
-    return torch.from_numpy(index.ravel()), number, count
-
-
-def _hann(n: int) -> Float[Tensor, " n"]:
-    """Without the zeros at its ends, so that every pixel counts."""
-    return torch.hann_window(n + 2, periodic=False, dtype=torch.float64)[1:-1]
-
-
-def _windowed(image: Tensor, pixel: float) -> Float[Tensor, "B h w"]:
-    """Under a Hann window, less the plane that fits best there: constant and ramp are free in ptychography, and a ramp has steep edges."""
-    if image.ndim < 2 or min(image.shape[-2:]) < 16:
-        raise ValueError(f"image: expected at least 16 pixels along each axis, got {tuple(image.shape[-2:])}")
-    if not pixel > 0:
-        raise ValueError(f"pixel: expected a positive length in Å, got {pixel}")
-    values = image.detach().to("cpu", torch.float64).reshape(-1, *image.shape[-2:])
-    h, w = values.shape[1:]
-    y, x = (torch.linspace(-1, 1, n, dtype=torch.float64) for n in (h, w))
-    window = _hann(h)[:, None] * _hann(w)
-    # Orthogonal under the window, which is even along both axes.
-    for plane in (torch.ones(h, w, dtype=torch.float64), y[:, None].expand(h, w), x.expand(h, w)):
-        seen = window * plane
-        values = values - (values * seen).sum((1, 2), keepdim=True) / (seen * plane).sum() * plane
-    return values * window
+    return np.hypot(y[:, None] * n / h, x * n / w) / PADDING

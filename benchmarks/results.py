@@ -1,0 +1,213 @@
+"""Writes the tables of docs/results.md from the raw numbers in docs/results/, between its `<!-- name -->` marks.
+
+`python benchmarks/results.py` rewrites the page in place; `--check` only says whether it is up to date.
+"""
+
+import argparse
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from adaptycho.evaluate import archive, table
+from adaptycho.evaluate.judge import Cell, family
+from adaptycho.evaluate.strategies import ADAPTIVE, CONVENTIONAL, ORACLES
+
+DOCS = Path(__file__).parents[1] / "docs"
+MARK = re.compile(r"(<!-- table (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
+Lines = Iterator[str]
+
+
+def row(values: Sequence[object]) -> str:
+    return "| " + " | ".join(str(v) for v in values) + " |"
+
+
+def head(names: Sequence[str]) -> Lines:
+    yield row(names)
+    yield row(["---"] * len(names))
+
+
+def number(mean: float | None, digits: int = 3) -> str:
+    return "–" if mean is None else f"{mean:.{digits}f}"
+
+
+def between(found: dict, metric: str, name: str, digits: int = 3) -> str:
+    low, high = found[f"{metric}_ci"][name]
+    return f"{number(found[metric][name], digits)} [{number(low, digits)}, {number(high, digits)}]"
+
+
+def percent(values: Sequence[float | None] | None) -> str:
+    if values is None or values[0] is None:
+        return "–"
+    mean, low, high = (100 * v for v in values)
+    return f"{mean:+.1f} [{low:+.1f}, {high:+.1f}]"
+
+
+def ranked(found: dict) -> list[str]:
+    return sorted(found[found["primary"]], key=lambda n: -(found[found["primary"]][n] or -9))
+
+
+def paper(cell: Cell) -> Lines:
+    """Everything that the paper's protocol says."""
+    found = table.table(cell)
+    yield from head(
+        [
+            "strategy",
+            "SSIM",
+            "SSIM, 7 px uniform",
+            "SSIM, aligned",
+            "correlation",
+            "resolution / Å",
+            "FRC half-bit / Å",
+            "Q_SSIM / %",
+            "Q_res / %",
+        ]
+    )
+    for name in ranked(found):
+        scores = [between(found, m, name) for m in ("ssim", "ssim_uniform", "ssim_aligned", "correlation")]
+        lengths = [between(found, m, name, 2) for m in ("resolution", "frc_half_bit")]
+        yield row([name, *scores, *lengths, percent(found["q_ssim"][name]), percent(found["q_res"][name])])
+
+
+def recorded(cells: list[Cell]) -> Lines:
+    """Correlation with the other half of the recording."""
+    names = list(cells[0].numbers)
+    yield from head(["positions", *names])
+    for metric in ("correlation_inside", "correlation"):
+        for cell in cells:
+            found = table.table(cell)
+            where = "structured half" if metric.endswith("inside") else "whole window"
+            yield row([f"{found['positions']}, {where}", *(between(found, metric, n, 2) for n in names)])
+
+
+def summary(cells: list[Cell]) -> Lines:
+    """A row for each cell: who is best among the conventional, the adaptive and the oracles."""
+    yield from head(
+        [
+            "family",
+            "electrons",
+            "positions",
+            "best conventional",
+            "its score",
+            "best adaptive",
+            "gain / %",
+            "wins",
+            "best oracle",
+            "gain / %",
+        ]
+    )
+    for cell in cells:
+        found = table.table(cell)
+        base = found["best_conventional"]
+        ours, oracle = table.best_of(cell, ADAPTIVE), table.best_of(cell, ORACLES)
+        yield row(
+            [
+                found["family"],
+                f"{found['dose']:g}",
+                found["positions"],
+                base,
+                between(found, found["primary"], base),
+                ours,
+                percent(found["gain"][ours]),
+                f"{100 * found['win_rate'][ours][0]:.0f} %",
+                oracle,
+                percent(found["gain"][oracle]),
+            ]
+        )
+
+
+def defocus(cells: list[Cell]) -> Lines:
+    """What defocus is worth, against focus and against the dense raster."""
+    names = ("raster:focused", "raster", "dense:focused", "dense", "oracle:focused", "oracle", "oracle-density")
+    yield from head(["family", "electrons", "positions", *names])
+    for cell in cells:
+        if family(cell.settings) in ("crystal", "island"):
+            found = table.table(cell)
+            values = []
+            for name in names:
+                focus = cell.plans[name].defocus
+                where = "" if name.endswith("focused") or (name == "oracle-density" and not focus) else f", {focus:g} Å"
+                values.append(between(found, "correlation_inside", name, 2) + where)
+            yield row([found["family"], f"{found['dose']:g}", found["positions"], *values])
+
+
+def conventional(cells: list[Cell]) -> Lines:
+    """Mean rank of the conventional scans over all cells, and how often each is best."""
+    names = [n for n in cells[0].numbers if n.partition(":")[0] in CONVENTIONAL]
+    ranks: dict[str, list[int]] = {n: [] for n in names}
+    behind: dict[str, list[float]] = {n: [] for n in names}
+    for cell in cells:
+        means = {n: float(table.column(cell, n, cell.protocol.primary).nan_to_num(-1).mean()) for n in names}
+        order = sorted(names, key=lambda n: -means[n])
+        for n in names:
+            ranks[n].append(order.index(n) + 1)
+            behind[n].append(100 * (1 - means[n] / means[order[0]]))
+    yield from head(["strategy", "mean rank", "best in", "behind the best by / %, mean", "at most"])
+    for n in sorted(names, key=lambda n: sum(ranks[n])):
+        yield row(
+            [
+                n,
+                f"{sum(ranks[n]) / len(cells):.1f}",
+                f"{ranks[n].count(1)} of {len(cells)}",
+                f"{sum(behind[n]) / len(cells):.1f}",
+                f"{max(behind[n]):.1f}",
+            ]
+        )
+
+
+def adaptive(cells: list[Cell]) -> Lines:
+    """Mean gain of every adaptive strategy and oracle by family, and in how many cells its interval lies above and below 0."""
+    names = [n for n in cells[0].numbers if n in ADAPTIVE + ORACLES]
+    families = list(dict.fromkeys(family(c.settings) for c in cells))
+    yield from head(["strategy", *families])
+    for name in names:
+        values = []
+        for what in families:
+            gains = [table.table(c)["gain"][name] for c in cells if family(c.settings) == what]
+            better, worse = sum(g[1] > 0 for g in gains), sum(g[2] < 0 for g in gains)
+            values.append(f"{100 * sum(g[0] for g in gains) / len(gains):+.1f} % ({better} better, {worse} worse)")
+        yield row([name, *values])
+
+
+def savings(cells: list[Cell]) -> Lines:
+    """How many times the dose the best conventional scan needs for the same score."""
+    found = [r for r in table.dose_savings(cells) if ":" not in r["strategy"]]
+    names = list(dict.fromkeys(r["strategy"] for r in found))
+    yield from head(["family", "electrons", "positions", *names])
+    cellwise = {(r["family"], r["dose"], r["positions"], r["strategy"]): r for r in found}
+    for what, dose, positions in dict.fromkeys((r["family"], r["dose"], r["positions"]) for r in found):
+        values = []
+        for name in names:
+            r = cellwise.get((what, dose, positions, name))
+            beyond = {"above": "≥ ", "below": "≤ ", None: ""}[r["bounded"]] if r else ""
+            values.append("" if r is None else f"{beyond}{r['dose_saving'][0]:.2f} [{r['dose_saving'][1]:.2f}, {r['dose_saving'][2]:.2f}]")
+        yield row([what, f"{dose:g}", positions, *values])
+
+
+TABLES: dict[str, Callable[[], Lines]] = {
+    "paper-light": lambda: paper(archive.read(DOCS / "results" / "paper-light.json")[0]),
+    "paper-size": lambda: paper(archive.read(DOCS / "results" / "paper-size.json")[0]),
+    "recorded": lambda: recorded(archive.read(DOCS / "results" / "recorded.json")),
+    "summary": lambda: summary(archive.read(DOCS / "results" / "best.json.gz")),
+    "defocus": lambda: defocus(archive.read(DOCS / "results" / "best.json.gz")),
+    "conventional": lambda: conventional(archive.read(DOCS / "results" / "best.json.gz")),
+    "adaptive": lambda: adaptive(archive.read(DOCS / "results" / "best.json.gz")),
+    "savings": lambda: savings(archive.read(DOCS / "results" / "best.json.gz")),
+}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true")
+    page = DOCS / "results.md"
+    old = page.read_text(encoding="utf-8")
+    new = MARK.sub(lambda m: m[1] + "\n".join(TABLES[m[2]]()) + "\n" + m[3], old)
+    if parser.parse_args().check:
+        print("up to date" if new == old else f"{page.name}: tables differ from the numbers in docs/results/")
+        return int(new != old)
+    page.write_text(new, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from adaptycho import cli, produce, settings
+from adaptycho import build, cli, produce, settings
 from adaptycho.evaluate import archive, judge, sample, search, strategies, table, trial
 from adaptycho.evaluate.ledger import Ledger
 from adaptycho.evaluate.trial import Plan
+from adaptycho.metrics.atoms import column_error
 from adaptycho.settings import Settings
 
 SMALL = {
@@ -269,3 +270,106 @@ def test_cells_are_every_combination() -> None:
         ("crystal", 144, 300.0),
     ]
     assert produce.cells(Settings(), [], [], []) == [Settings()]
+
+
+@pytest.mark.parametrize("preset", ["light", "paper"])
+def test_columns_are_where_the_truth_has_them(preset: str) -> None:
+    """Rows are y, columns are x, and the corner is that of the cropped field: else errors of columns and oracles mean nothing."""
+    cell = settings.update(settings.preset(preset), {"specimen": {"family": "crystal"}, "geometry": {"field": (20.0, 16.0)}}, "test")
+    specimen = sample.simulated(cell, 5)
+    found = column_error(specimen.truth[0], specimen.sites.present, specimen.setup.object.pixel)
+    # A tenth of the finer pixel: what is left is the paraboloid through a spot that is none.
+    assert found.error < 0.0154
+    assert len(specimen.sites.present) > 30
+
+
+def test_what_oracles_know_is_in_the_beams_coordinates() -> None:
+    """The beam sent to a column hits it: the fractions that an oracle is given, put through the setup, are the atoms' object pixels."""
+    cell = small(specimen={"family": "crystal", "options": {}})
+    specimen = sample.simulated(cell, 5)
+    setup = specimen.setup
+    columns = strategies.scanner("oracle", cell, specimen, 0.0).columns[0]
+    atoms = build.atoms(settings.update(cell, {"specimen": {"first": 5}}, "test"), setup, 5)
+    true = torch.from_numpy(atoms.positions[:, 1::-1].copy()) / setup.object.pixel + torch.tensor(setup.object.shape) // 2
+    nearest = torch.cdist(setup.to_pixels(columns).double(), true).min(1).values
+    # Single precision, and columns whose atoms lie 1e-3 Å apart.
+    assert float(nearest.max()) * setup.object.pixel < 1e-2
+
+
+def test_every_specimen_is_scanned_with_randomness_of_its_own() -> None:
+    cell = small("paper")
+    scans = [trial.scan(Plan("random"), cell, sample.simulated(cell, n)).states[-1].seen.positions for n in (5, 6)]
+    assert not torch.equal(*scans)
+    other = small("paper", scan={"seed": 1})
+    assert not torch.equal(scans[0], trial.scan(Plan("random"), other, sample.simulated(other, 5)).states[-1].seen.positions)
+
+
+def test_recorded_scans_are_scored_against_the_half_that_they_do_not_see() -> None:
+    cell = settings.update(Settings(), {"scan": {"microscope": "recorded"}, "reconstruct": {**settings.BEST, "iterations": 2}}, "test")
+    specimen = sample.recorded(cell, 0)
+    descent = build.reconstructor(cell, specimen.setup)
+    assert torch.equal(specimen.full_scan, specimen.setup.crop(descent(specimen.held_out).phase))
+    assert not torch.equal(specimen.full_scan, specimen.setup.crop(descent(specimen.microscope.measurement).phase))
+
+
+def test_held_out_patterns_are_predicted_better_from_the_truth() -> None:
+    cell = small()
+    specimen = sample.simulated(cell, 5)
+    whole = specimen.microscope.potential
+    # 64 patterns of 2e5 electrons: counting noise is what is left, an amplitude variance of 1/4 in each of 1024 pixels.
+    assert trial._held_out(whole, specimen) < 0.5 < trial._held_out(0.3 * whole, specimen) < 1
+    assert trial._held_out(0 * whole, specimen) == 1
+
+
+def numbers_of(cell: Settings, rows: dict[str, list[dict[str, float]]]) -> judge.Cell:
+    return judge.Cell(cell, judge.PROTOCOLS["best"], {n: Plan(n) for n in rows}, {n: tuple(v) for n, v in rows.items()})
+
+
+def test_a_metric_that_only_some_specimens_have_is_kept_for_those(tmp_path: Path) -> None:
+    """Vacancies to find are not in every specimen; and what is not there is not a reconstruction that diverged."""
+    row = {"correlation_inside": 0.5, "ssim": 0.5}
+    found = numbers_of(small(), {"raster": [row, row | {"vacancy_f1": 0.2}, row | {"vacancy_f1": 0.8}]})
+    archive.write(tmp_path / "cells.json", [found])
+    read = archive.read(tmp_path / "cells.json")[0]
+    assert read.numbers["raster"][1]["vacancy_f1"] == 0.2
+    assert table.table(read)["vacancy_f1"]["raster"] == table.table(found)["vacancy_f1"]["raster"] == pytest.approx(0.5)
+
+
+def test_tables_of_scans_that_all_diverged_can_be_read() -> None:
+    bad = [{"correlation_inside": math.nan, "ssim": math.nan}] * 4
+    cells = [numbers_of(small(scan={"positions": p}), {"raster": bad, "heuristic": bad}) for p in (16, 32)]
+    found = {"cells": [table.table(c) for c in cells], "dose_savings": table.dose_savings(cells)}
+    assert any("heuristic" in line for line in produce.evaluation_lines(found))
+
+
+def test_diverging_does_not_raise_the_mean() -> None:
+    """Of twelve specimens eleven diverged: the strategy is not as good as its one success."""
+    lost = {"correlation_inside": math.nan, "ssim": math.nan}
+    rows = {"raster": [lost] * 11 + [{"correlation_inside": 0.8, "ssim": 0.8}], "random": [{"correlation_inside": 0.5, "ssim": 0.5}] * 12}
+    found = table.table(numbers_of(small(), rows))
+    assert found["ssim"]["raster"] < 0.55  # (11 x 0.5, the worst of all, + 0.8) / 12
+    assert found["gain"]["raster"][0] == pytest.approx(found["correlation_inside"]["raster"] / 0.5 - 1, abs=1e-4)
+
+
+def test_one_specimen_proves_nothing() -> None:
+    row = {"correlation_inside": 0.5, "ssim": 0.5}
+    low, high = table.table(numbers_of(small(), {"raster": [row], "random": [row]}))["ssim_ci"]["raster"]
+    assert low is None and high is None
+
+
+def test_repeated_values_are_one_cell() -> None:
+    assert len(produce.cells(Settings(), ["island", "island"], [64, 64], [300.0, 300.0])) == 1
+
+
+def test_a_file_that_is_not_a_ledger_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "results.jsonl"
+    path.write_text('{"mine": 1}')
+    with pytest.raises(ValueError, match=r"results\.jsonl"):
+        Ledger.open(path)
+    assert path.read_text() == '{"mine": 1}'
+
+
+def test_a_nominal_defocus_is_everyones() -> None:
+    cell = small("paper", scan={"defocus": 80.0})
+    specimen = sample.simulated(cell, 1)
+    assert {float(trial.scan(Plan(n), cell, specimen).states[-1].seen.defocus.max()) for n in ("raster", "heuristic", "greedy")} == {80.0}

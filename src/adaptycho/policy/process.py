@@ -20,7 +20,7 @@ from scipy.special import ndtr
 
 from adaptycho import patterns
 from adaptycho.policy import Action, Memory, Observation
-from adaptycho.policy.reduction import TINY, believed_energy, illumination, lattice, mean_spacing, structure
+from adaptycho.policy.reduction import TINY, blur, candidates, illumination, mean_spacing, structure
 
 Array = NDArray[np.float64]
 OBSERVATIONS = 128  # at most this many positions are observed, in even steps through the scan; the time taken goes with their cube
@@ -59,7 +59,8 @@ class GaussianProcess:
 
     def _choose(self, seen: Observation, specimen: int) -> Array:
         size = np.array(seen.field)
-        places, taken = lattice(seen) * size, seen.positions[specimen].cpu().double().numpy() * size
+        taken = seen.positions[specimen].cpu().double().numpy() * size
+        places = candidates(seen, taken)
         dose, phase = (v[specimen].cpu().double().numpy() for v in (seen.dose, seen.potential))
         spacing = mean_spacing(seen, max(seen.total, len(taken) + seen.count))
         # What the beam would measure beyond the edge of the field is lost.
@@ -73,12 +74,14 @@ class GaussianProcess:
 def observe(phase: Array, taken: Array, dose: Array, seen: Observation) -> Array:
     """Logarithm of the energy of the phase under the beam at each position (K,), relative to their mean.
 
-    Gaps of the scan, where the noise is highest, must not count as structure: see `believed_energy`.
+    The mean over the beam's neighbourhood trusts pixels as far as they were illuminated. Noise goes with 1/illumination, so where that was
+    low the energy is taken back as by a Wiener filter, or gaps of the scan, where the noise is highest, would count as structure.
     """
     shape = np.array(phase.shape)
     pixel = np.array(seen.field) / shape
     light, width = illumination(taken, dose, phase.shape, seen), seen.probe / pixel
-    energy = believed_energy(structure(phase, seen), light, width)
+    energy = blur(light**2 * structure(phase, seen) ** 2, width)
+    energy /= blur(light**2, width) + 2 * light.mean() * blur(light, width) + TINY
     values = energy[tuple((taken / pixel).astype(int).clip(0, shape - 1).T)]
     return np.asarray(np.log(values / (values.mean() + TINY) + FLOOR))
 

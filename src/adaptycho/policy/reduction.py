@@ -5,7 +5,7 @@ place to the squared error there; times the area that a position there would spe
 (Godaliyadda et al., Electronic Imaging 2016, "A supervised learning approach for dynamic sampling"). The positions of a sub-sequence are
 chosen one after the other by the largest reduction, distances being brought up to date after each (Kandel et al., Nat. Commun. 14, 5501,
 2023). Unlike there, a measurement is not a pixel: the phase is the noisier the fewer electrons went there, so structure is judged by how
-far it stands above that noise, and an error counts only as far as the phase is believed at all (`believed`).
+far it stands above that noise, and an error counts only as far as the phase is believed at all.
 """
 
 import json
@@ -30,7 +30,7 @@ BLURRED = 0.25  # resolutions; finer than this there is only noise
 NEAREST = 3  # measured positions whose distances describe the sampling
 STILL = (
     *(f"energy over noise, {s} spacings" for s in SCALES),
-    *(f"believed energy, {s} spacings" for s in SCALES),
+    *(f"energy, {s} spacings" for s in SCALES),
     "median energy over noise",
     "gradient",
     "deviation from neighbours",
@@ -101,7 +101,8 @@ def shipped() -> Regression:
 def choose(seen: Observation, specimen: int, model: Regression, contrast: float) -> Array:
     """Positions (K, 2) for one specimen, fractions of the field, largest expected reduction first."""
     size = np.array(seen.field)
-    places, taken = lattice(seen) * size, seen.positions[specimen].cpu().double().numpy() * size
+    taken = seen.positions[specimen].cpu().double().numpy() * size
+    places = candidates(seen, taken)
     dose, phase = (v[specimen].cpu().double().numpy() for v in (seen.dose, seen.potential))
     if not np.isfinite(phase).all():
         phase = np.zeros_like(phase)  # a diverged reconstruction says nothing: spread evenly
@@ -129,11 +130,14 @@ def choose(seen: Observation, specimen: int, model: Regression, contrast: float)
     return np.asarray(places[chosen] / size)
 
 
-def lattice(seen: Observation) -> Array:
-    """Candidates (N, 2) as fractions of the field: the cells of a lattice much finer than the spacing of the whole scan."""
-    pitch = PITCH * mean_spacing(seen, max(seen.total, seen.positions.shape[1] + seen.count))
-    rows, columns = ((np.arange(n) + 0.5) / n for n in np.ceil(np.array(seen.field) / pitch).astype(int))
-    return np.stack(np.meshgrid(rows, columns, indexing="ij"), -1).reshape(-1, 2)
+def candidates(seen: Observation, taken: Array) -> Array:
+    """Places (N, 2) in Å on a lattice much finer than the spacing of the whole scan, without those that were measured."""
+    size = np.array(seen.field)
+    pitch = PITCH * mean_spacing(seen, max(seen.total, len(taken) + seen.count))
+    rows, columns = ((np.arange(n) + 0.5) / n for n in np.ceil(size / pitch).astype(int))
+    places = np.stack(np.meshgrid(rows, columns, indexing="ij"), -1).reshape(-1, 2) * size
+    # Single precision moved them a little.
+    return np.asarray(places[cKDTree(taken).query(places)[0] > 1e-3 * pitch])
 
 
 def mean_spacing(seen: Observation, count: int) -> float:
@@ -169,10 +173,9 @@ def still_features(phase: Array, taken: Array, dose: Array, places: Array, seen:
     energy = float(np.median(fine**2)) + TINY
     widths = [scale * spacing / pixel for scale in SCALES]
     above = [np.log(energy_over_noise(fine, light, w) + 1e-6) for w in widths]
-    believed = [believed_energy(fine, light, w) for w in widths]
     maps = [
         *above,
-        *(np.log(m / (np.median(m) + TINY) + 1e-3) for m in believed),
+        *(np.log(blur(fine**2, w) / energy + TINY) for w in widths),
         np.full_like(phase, np.median(above[1])),
         np.log(blur(slope, widths[0]) / (np.median(slope) + TINY) + TINY),
         blur(fine, BLURRED * seen.resolution / pixel) / np.sqrt(energy),
@@ -199,19 +202,9 @@ def illumination(taken: Array, dose: Array, shape: tuple[int, ...], seen: Observ
     return np.asarray(ndimage.gaussian_filter(hits, width / pixel, mode="constant") * seen.resolution**2 / pixel.prod())
 
 
-def believed(light: Array) -> Array:
-    """How far the phase is believed, 0 to 1: a Wiener filter, for noise that goes with 1/light."""
-    return np.asarray(light / (light + 0.2 * light.mean() + TINY))
-
-
 def energy_over_noise(fine: Array, light: Array, width: Array) -> Array:
     """Local mean of light x phase^2, whose noise is the same everywhere; pixels count as far as they were illuminated."""
     return np.asarray(blur(light**2 * fine**2, width) / (blur(light, width) + TINY))
-
-
-def believed_energy(fine: Array, light: Array, width: Array) -> Array:
-    """Local energy of the phase in rad^2, as after a Wiener filter: taken back where light was low and noise, about 1/light, is high."""
-    return np.asarray(blur(light**2 * fine**2, width) / (blur(light**2, width) + 2 * light.mean() * blur(light, width) + TINY))
 
 
 def blur(image: Array, width: Array) -> Array:

@@ -12,12 +12,12 @@ import torch
 
 from adaptycho import build, settings
 from adaptycho.episode import split_evenly
-from adaptycho.scores import compare
 from adaptycho.forward import Measurement
 from adaptycho.metrics import bootstrap_interval
 from adaptycho.microscope.recorded import Recorded, checkerboard
 from adaptycho.policy.fixed import Fixed
 from adaptycho.policy.heuristic import Heuristic
+from adaptycho.scores import compare
 
 VARIANTS = {
     "default": Heuristic(),

@@ -27,20 +27,12 @@ def head(names: Sequence[str]) -> Lines:
     yield row(["---"] * len(names))
 
 
-def number(mean: float | None, digits: int = 3) -> str:
-    return "–" if mean is None else f"{mean:.{digits}f}"
-
-
 def between(found: dict, metric: str, name: str, digits: int = 3) -> str:
-    low, high = found[f"{metric}_ci"][name]
-    return f"{number(found[metric][name], digits)} [{number(low, digits)}, {number(high, digits)}]"
+    return table.between([found[metric][name], *found[f"{metric}_ci"][name]], digits)
 
 
-def percent(values: Sequence[float | None] | None) -> str:
-    if values is None or values[0] is None:
-        return "–"
-    mean, low, high = (100 * v for v in values)
-    return f"{mean:+.1f} [{low:+.1f}, {high:+.1f}]"
+def percent(values: Sequence[float | None]) -> str:
+    return table.percent(values).replace(" %", "")
 
 
 def ranked(found: dict) -> list[str]:
@@ -108,10 +100,10 @@ def summary(cells: list[Cell]) -> Lines:
                 base,
                 between(found, found["primary"], base),
                 ours,
-                percent(found["gain"][ours]),
+                percent(table.blind_gain(cell, ADAPTIVE)),
                 f"{100 * found['win_rate'][ours][0]:.0f} %",
                 oracle,
-                percent(found["gain"][oracle]),
+                percent(table.blind_gain(cell, ORACLES)),
             ]
         )
 
@@ -137,7 +129,7 @@ def conventional(cells: list[Cell]) -> Lines:
     ranks: dict[str, list[int]] = {n: [] for n in names}
     behind: dict[str, list[float]] = {n: [] for n in names}
     for cell in cells:
-        means = {n: float(table.column(cell, n, cell.protocol.primary).nan_to_num(-1).mean()) for n in names}
+        means = {n: float(v.mean()) for n, v in table.columns(cell, cell.protocol.primary).items() if n in names}
         order = sorted(names, key=lambda n: -means[n])
         for n in names:
             ranks[n].append(order.index(n) + 1)
@@ -159,11 +151,12 @@ def adaptive(cells: list[Cell]) -> Lines:
     """Mean gain of every adaptive strategy and oracle by family, and in how many cells its interval lies above and below 0."""
     names = [n for n in cells[0].numbers if n in ADAPTIVE + ORACLES]
     families = list(dict.fromkeys(family(c.settings) for c in cells))
+    found = [table.table(c) for c in cells]
     yield from head(["strategy", *families])
     for name in names:
         values = []
         for what in families:
-            gains = [table.table(c)["gain"][name] for c in cells if family(c.settings) == what]
+            gains = [t["gain"][name] for t in found if t["family"] == what]
             better, worse = sum(g[1] > 0 for g in gains), sum(g[2] < 0 for g in gains)
             values.append(f"{100 * sum(g[0] for g in gains) / len(gains):+.1f} % ({better} better, {worse} worse)")
         yield row([name, *values])

@@ -16,7 +16,19 @@ from click.testing import CliRunner
 from adaptycho import cli
 
 SMALL = ["--geometry.field", "[8.0, 6.0]", "--geometry.object", "auto"]
-SCAN = [*SMALL, "--threads", "1", "--positions", "8", "--subsequences", "2", "--reconstruct.iterations", "1", "--reconstruct.reference_side", "3"]
+SCAN = [
+    *SMALL,
+    "--threads",
+    "1",
+    "--positions",
+    "8",
+    "--subsequences",
+    "2",
+    "--reconstruct.iterations",
+    "1",
+    "--reconstruct.reference_side",
+    "3",
+]
 
 
 @pytest.fixture(scope="module")

@@ -11,10 +11,10 @@ from hypothesis.extra import numpy as arrays
 
 from adaptycho import build, patterns
 from adaptycho.episode import split_evenly
-from adaptycho.scores import compare, improvement
 from adaptycho.policy import Observation
 from adaptycho.policy.fixed import Fixed
 from adaptycho.policy.heuristic import FOCUSED, Heuristic, warp
+from adaptycho.scores import compare, improvement
 from adaptycho.settings import preset, update
 
 FIELD = (20.0, 10.0)

@@ -33,7 +33,7 @@ def test_one_command_regenerates_a_cell_of_the_best_protocol(tmp_path: Path, cap
         assert found.plans[name] == wanted.plans[name]
         for metric in ("correlation_inside", "ssim", "ssim_aligned", "nrmse", "held_out", "dose_peak"):
             # Five digits are kept; another processor rounds its transforms otherwise, which twenty adapted steps amplify a little.
-            assert table.column(found, name, metric).tolist() == pytest.approx(table.column(wanted, name, metric).tolist(), rel=2e-3)
+            assert table.columns(found, metric)[name].tolist() == pytest.approx(table.columns(wanted, metric)[name].tolist(), rel=2e-3)
         assert printed["correlation_inside"][name] == pytest.approx(table.table(wanted)["correlation_inside"][name], rel=1e-3)
 
 

@@ -7,10 +7,10 @@ import torch
 
 from adaptycho import build, metrics
 from adaptycho.episode import run
-from adaptycho.scores import Scores, compare, improvement, score
 from adaptycho.policy.fixed import Fixed
 from adaptycho.policy.heuristic import Heuristic
 from adaptycho.reconstruct import Reconstructor
+from adaptycho.scores import Scores, compare, improvement, score
 from adaptycho.settings import preset, update
 
 

@@ -212,7 +212,9 @@ def report(run: Path, as_json: bool) -> None:
 
 
 @commands.command(cls=Listing)
-@click.option("--protocol", type=click.Choice(["paper", "best"]), default="best", show_default=True, help="The rules (docs/metrics.md).")
+@click.option(
+    "--protocol", type=click.Choice(["paper", "best"]), default="best", show_default=True, help="The rules (docs/decisions/0010)."
+)
 @click.option("--family", multiple=True, metavar="FAMILY...", help="Specimens: one or more families.  [default: that of the settings]")
 @click.option("--positions", multiple=True, type=click.IntRange(1), metavar="N...", help="Numbers of positions.")
 @click.option("--dose", multiple=True, type=click.FloatRange(0, min_open=True), metavar="ELECTRONS...", help="Electrons per position.")
@@ -228,14 +230,17 @@ def report(run: Path, as_json: bool) -> None:
 def evaluate(out: Path, workers: int | None, scheduler: str | None, as_json: bool, **options: Any) -> None:
     """Compare scan strategies at equal dose on specimens that nothing was tuned on.
 
-    Every result is kept in OUT; the same command goes on where it was interrupted, and others add to what is there.
+    Every result is kept in OUT/results.jsonl: the same command goes on where it was interrupted, and another measures only what is not
+    there. OUT/cells.json and tables.json are those of the last command.
     """
     from adaptycho import produce
 
     rules = options.pop("protocol")
-    chosen = collect(options, PROTOCOLS[rules] | {"scan.subsequences": "5" if rules == "paper" else "4"})
+    chosen = collect(options, {"scan.subsequences": "5" if rules == "paper" else "4"}, rules)
     for name, field in (("specimens", "evaluate.specimens"), ("seed", "scan.seed"), ("microscope", "scan.microscope")):
         chosen = tree.override(chosen, {field: str(options[name])}) if options[name] is not None else chosen
+    if chosen.scan.microscope == "recorded" and (options["family"] or options["dose"]):
+        raise click.UsageError("--family, --dose: expected none with a recording, which has its own")
     cells = produce.cells(chosen, options["family"], options["positions"], options["dose"])
     found = produce.evaluate(out, cells, rules, options["strategies"], _patient_progress, workers=workers, scheduler=scheduler)
     _report(found if len(cells) > 1 else found["cells"][0], produce.evaluation_lines(found), as_json)

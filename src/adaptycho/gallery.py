@@ -27,8 +27,14 @@ def draw(results: Path, out: Path, strategies: Sequence[str], tell: Tell) -> lis
         out: folder for the figures.
         strategies: to show in curves; a choice of them if empty.
         tell: is told what is going on.
+
+    Raises:
+        ValueError: there are no results, or they do not have a strategy.
     """
     cells = archive.read(results / "cells.json" if results.is_dir() else results)
+    for name in strategies:
+        if any(name not in cell.numbers for cell in cells):
+            raise ValueError(f"strategies: expected some of {', '.join(cells[0].numbers)}, found {name!r}")
     out.mkdir(parents=True, exist_ok=True)
     written = []
     for name, figure in _figures(cells, strategies):
@@ -41,19 +47,25 @@ def draw(results: Path, out: Path, strategies: Sequence[str], tell: Tell) -> lis
 def _figures(cells: list[Cell], strategies: Sequence[str]) -> Iterator[tuple[str, Figure]]:
     looks = figures.looks(*_grouped(cells))
     primary = cells[0].protocol.primary
-    points = [p for cell in cells for p in _points(cell, strategies)]
+    tables = [table.table(cell) for cell in cells]
+    points = [p for cell, found in zip(cells, tables, strict=True) for p in _points(cell, found, strategies)]
     if len({p.positions for p in points}) > 1:
         yield "positions", figures.quality(points, "positions", primary, looks)
         yield "time", figures.quality(points, "time", primary, looks)
     if len({p.dose for p in points}) > 1:
         yield "dose", figures.quality(points, "dose", primary, looks)
     for name, ours in (("adaptive", ADAPTIVE), ("oracle", ORACLES)):
-        if found := [g for cell in cells if (g := _gain(cell, table.best_of(cell, ours)))]:
-            yield f"gain-{name}", figures.gains(found, primary)
+        if gains := [g for cell, found in zip(cells, tables, strict=True) if (g := _gain(cell, found, ours))]:
+            yield f"gain-{name}", figures.gains(gains, primary)
     first = cells[0]
     yield "times", figures.times(_times(first))
-    yield "scans", figures.overlay(list(_scans(first, [n for n in strategies or SHOWN if n in first.numbers][:8])))
+    yield "scans", figures.overlay(list(_scans(first, _shown(first, strategies)[:8])))
     yield "diffractograms", figures.diffractograms(list(_reconstructions(first)), _sample(first).setup.object.pixel)
+
+
+def _shown(cell: Cell, strategies: Sequence[str]) -> list[str]:
+    """Strategies for curves and overlays: those asked for, else a choice, else all there are."""
+    return list(strategies) or [n for n in SHOWN if n in cell.numbers] or list(cell.numbers)
 
 
 def _grouped(cells: list[Cell]) -> list[list[str]]:
@@ -61,28 +73,28 @@ def _grouped(cells: list[Cell]) -> list[list[str]]:
     return [[n for n in names if n.partition(":")[0] in group] for group in (CONVENTIONAL, ADAPTIVE, ORACLES)]
 
 
-def _points(cell: Cell, strategies: Sequence[str]) -> Iterator[Point]:
-    found = table.table(cell)
+def _points(cell: Cell, found: table.Table, strategies: Sequence[str]) -> Iterator[Point]:
     for name in cell.numbers:
-        if name in (strategies or SHOWN):
+        if name in _shown(cell, strategies):
             mean, (low, high) = found[cell.protocol.primary][name], found[f"{cell.protocol.primary}_ci"][name]
             values = (float("nan") if v is None else v for v in (mean, low, high))
             cost = found["dose_mean"][name], found["seconds"][name]
             yield Point(found["family"], name, found["positions"], found["dose"], *cost, *values)
 
 
-def _gain(cell: Cell, name: str | None) -> Gain | None:
-    """What a strategy gains over the best conventional scan of its cell."""
-    found = table.table(cell)
-    if name is None or "gain" not in found:
+def _gain(cell: Cell, found: table.Table, ours: Sequence[str]) -> Gain | None:
+    """What the best of a group gains over the best conventional scan of its cell, both chosen without looking."""
+    name = table.best_of(cell, ours)
+    if name is None or "best_conventional" not in found:
         return None
-    values = [float("nan") if v is None else v for v in found["gain"][name]]
+    values = [float("nan") if v is None else v for v in table.blind_gain(cell, ours)]
     return Gain(found["family"], name, found["positions"], found["dose"], *values)
 
 
 def _times(cell: Cell) -> dict[str, dict[str, float]]:
     tasks = ("decide", "move", "expose", "reconstruct")
-    return {n: {task: float(table.column(cell, n, f"seconds_{task}").mean()) for task in tasks} for n in cell.numbers if ":" not in n}
+    seconds = {task: table.columns(cell, f"seconds_{task}") for task in tasks}
+    return {n: {task: float(seconds[task][n].mean()) for task in tasks} for n in cell.numbers if ":" not in n or len(cell.numbers) == 1}
 
 
 def _sample(cell: Cell) -> sample.Sample:
@@ -98,10 +110,9 @@ def _scans(cell: Cell, names: Sequence[str]) -> Iterator[Scan]:
     reference = (specimen.truth if specimen.truth is not None else specimen.full_scan)[0]
     for name in names:
         done = trial.scan(cell.plans[name], cell.settings, specimen)
-        stages = [
-            Stage(s.latest.positions[0], s.seen.positions[0], s.seen.dose[0], specimen.setup.crop(done.potential)[0]) for s in done.states
-        ]
-        radius = specimen.setup.probe_radius(defocus=cell.plans[name].defocus)
+        seen = [s.potential[0] for s in done.states[:-1]] + [specimen.setup.crop(done.potential)[0]]
+        stages = [Stage(s.latest.positions[0], s.seen.positions[0], s.seen.dose[0], v) for s, v in zip(done.states, seen, strict=True)]
+        radius = specimen.setup.probe_radius(defocus=float(done.states[-1].seen.defocus[0, -1]))
         yield Scan(name, cell.settings.specimen.family, specimen.setup.field, radius, tuple(stages), reference)
 
 

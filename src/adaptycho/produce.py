@@ -89,7 +89,8 @@ def scan(target: runs.Run, progress: Progress) -> dict[str, Any]:
 
 def cells(base: Settings, families: Sequence[str], positions: Sequence[int], doses: Sequence[float]) -> list[Settings]:
     """Every combination of families, numbers of positions and electrons per position; what is not given stays as it is."""
-    combinations = itertools.product(families or [base.specimen.family], positions or [base.scan.positions], doses or [base.scan.dose])
+    scan = base.scan
+    combinations = dict.fromkeys(itertools.product(families or [base.specimen.family], positions or [scan.positions], doses or [scan.dose]))
     return [
         update(base, {"specimen": {"family": family}, "scan": {"positions": count, "dose": dose}}, "command line")
         for family, count, dose in combinations
@@ -111,16 +112,18 @@ def evaluate(
     Returns:
         `cells`, a table for each (`adaptycho.evaluate.table`), and `dose_savings` along the numbers of positions.
     """
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"{out}: expected a folder for results, found a file")
     out.mkdir(parents=True, exist_ok=True)
     with alone(out):
         ledger = Ledger.open(out / "results.jsonl")
         rules = judge.PROTOCOLS[protocol]
         names = strategies or judge.everything(rules, cells[0])
         done = judge.judge(cells, rules, names, ledger, progress=progress, workers=workers, scheduler=scheduler)
-    archive.write(out / "cells.json", done)
-    found = {"cells": [table.table(cell) for cell in done], "dose_savings": table.dose_savings(done)}
-    with whole(out / "tables.json") as part:
-        part.write_text(json.dumps(found, indent=1), encoding="utf-8")
+        archive.write(out / "cells.json", done)
+        found = {"cells": [table.table(cell) for cell in done], "dose_savings": table.dose_savings(done)}
+        with whole(out / "tables.json") as part:
+            part.write_text(json.dumps(found, indent=1), encoding="utf-8")
     return found
 
 
@@ -130,10 +133,9 @@ def evaluation_lines(found: dict[str, Any]) -> list[str]:
     if found["dose_savings"]:
         lines.append("dose saving: times the dose that the best conventional scan needs for the same score")
     for row in found["dose_savings"]:
-        mean, low, high = row["dose_saving"]
         beyond = {"above": ">= ", "below": "<= ", None: ""}[row["bounded"]]
         name = f"{row['family']}, {row['positions']} positions, {row['dose']:g} electrons, {row['strategy']}"
-        lines.append(f"  {name}: {beyond}{mean:.2f} [{low:.2f}, {high:.2f}]")
+        lines.append(f"  {name}: {beyond}{table.between(row['dose_saving'], 2)}")
     return lines
 
 

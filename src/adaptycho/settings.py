@@ -159,7 +159,9 @@ class Evaluate:
     test: Range = Field(default=(1_100_000, 1_200_000), description="of those to report on, and for nothing else")
     specimens: Count = Field(default=12, description="test specimens of a comparison")
     tuning: Count = Field(default=4, description="training specimens to find each strategy's best settings on (protocol best)")
-    defoci: tuple[Real, ...] = Field(default=(0.0, 30.0, 60.0, 90.0, 120.0), description="defoci in Å to choose from (protocol best)")
+    defoci: tuple[Real, ...] = Field(
+        min_length=1, default=(0.0, 30.0, 60.0, 90.0, 120.0), description="defoci in Å to choose from (protocol best)"
+    )
     dense: Count = Field(default=1024, description="positions of the dense raster, the full scan at reduced dwell")
 
     def __post_init__(self) -> None:

@@ -3,11 +3,13 @@
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from typing import Any, TypeVar
 
 T = TypeVar("T")
 R = TypeVar("R")
+WAIT = 30  # seconds for the first Dask worker
 
 
 def spread(
@@ -38,6 +40,8 @@ def spread(
         futures = {pool.submit(_on_one_thread, function, task): i for i, task in enumerate(tasks)}
         for future in as_completed(futures):
             yield futures[future], future.result()
+    except BrokenProcessPool:
+        raise ValueError("workers: expected every process to live, found one that died, perhaps for want of memory") from None
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
@@ -58,17 +62,26 @@ def _on_dask(function: Callable[[T], R], tasks: Sequence[T], scheduler: str) -> 
     except (OSError, ValueError) as error:
         raise ValueError(f"scheduler: expected a Dask scheduler at {scheduler}, found none ({error})") from None
     with client:
+        try:
+            client.wait_for_workers(1, timeout=WAIT)
+        except TimeoutError:
+            raise ValueError(f"scheduler: expected workers at {scheduler}, found none in {WAIT} s") from None
         futures = {client.submit(_on_one_thread, function, task, pure=False): i for i, task in enumerate(tasks)}
         for future in distributed.as_completed(list(futures)):
-            yield futures[future], future.result()
+            try:
+                yield futures[future], future.result()
+            except distributed.KilledWorker as error:
+                raise ValueError(f"scheduler: expected workers that live, found one that died ({error})") from None
 
 
 def _on_one_thread(function: Callable[[T], R], task: T) -> R:
     import torch
+    from threadpoolctl import threadpool_limits
 
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        return function(task)
+        with threadpool_limits(1):  # of the linear algebra under NumPy and SciPy
+            return function(task)
     finally:
         torch.set_num_threads(before)

@@ -14,6 +14,7 @@ from adaptycho.settings import Settings, validate
 from adaptycho.store import whole
 
 FORMAT = "adaptycho evaluation 1"
+ABSENT = "-"  # a metric that a specimen does not have, such as vacancies to find
 
 
 def write(path: Path, cells: Sequence[Cell]) -> None:
@@ -41,7 +42,13 @@ def read(path: Path) -> list[Cell]:
         raise ValueError(f"{path}: expected an evaluation in JSON, found something else ({error})") from None
     if not isinstance(found, dict) or found.get("format") != FORMAT:
         raise ValueError(f"{path}: format: expected {FORMAT!r}, found {found.get('format') if isinstance(found, dict) else type(found)!r}")
-    return [_unpacked(cell, str(path)) for cell in found["cells"]]
+    try:
+        cells = [_unpacked(cell, str(path)) for cell in found["cells"]]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path}: expected whole comparisons, found damaged ones ({type(error).__name__}: {error})") from None
+    if not cells:
+        raise ValueError(f"{path}: cells: expected at least one comparison, found none")
+    return cells
 
 
 def _packed(cell: Cell) -> dict[str, Any]:
@@ -50,7 +57,7 @@ def _packed(cell: Cell) -> dict[str, Any]:
         "protocol": cell.protocol.name,
         "settings": tree.changes(cell.settings),
         "plans": {n: {"strategy": p.strategy, "defocus": p.defocus, "reconstruct": dict(p.reconstruct)} for n, p in cell.plans.items()},
-        "numbers": {n: {m: [_finite(row[m]) for row in rows] for m in metrics[n]} for n, rows in cell.numbers.items()},
+        "numbers": {n: {m: [_finite(row.get(m, ABSENT)) for row in rows] for m in metrics[n]} for n, rows in cell.numbers.items()},
     }
 
 
@@ -58,7 +65,8 @@ def _unpacked(packed: dict[str, Any], source: str) -> Cell:
     plans = {n: Plan(p["strategy"], p["defocus"], tuple(sorted(p["reconstruct"].items()))) for n, p in packed["plans"].items()}
     numbers = {
         name: tuple(
-            dict(zip(metrics, (math.nan if v is None else v for v in row), strict=True)) for row in zip(*metrics.values(), strict=True)
+            {m: math.nan if v is None else v for m, v in zip(metrics, row, strict=True) if v != ABSENT}
+            for row in zip(*metrics.values(), strict=True)
         )
         for name, metrics in packed["numbers"].items()
     }
@@ -66,5 +74,6 @@ def _unpacked(packed: dict[str, Any], source: str) -> Cell:
     return Cell(settings, PROTOCOLS[packed["protocol"]], plans, numbers)
 
 
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
+def _finite(value: float | str) -> float | str | None:
+    """JSON has no NaN."""
+    return value if isinstance(value, str) or math.isfinite(value) else None

@@ -10,8 +10,8 @@ from typing import Any, Literal
 from adaptycho import settings as tree
 from adaptycho.evaluate import sample, search
 from adaptycho.evaluate.ledger import Ledger, Row, key
-from adaptycho.evaluate.search import FOCUSED, best
-from adaptycho.evaluate.strategies import STRATEGIES
+from adaptycho.evaluate.search import best
+from adaptycho.evaluate.strategies import FOCUSED, SIMULATED, STRATEGIES, check
 from adaptycho.evaluate.trial import Plan, Reference, score
 from adaptycho.settings import Settings
 from adaptycho.spread import spread
@@ -110,11 +110,11 @@ def judge(
         for _, rows in progress(spread(perform, left, workers=workers, scheduler=scheduler), len(left), what):
             ledger.add(rows)
 
-    for cell in cells:
-        for name in strategies:
-            search.check(name, cell)
-    names = list(dict.fromkeys(name.removesuffix(FOCUSED) for name in strategies))
     searched = [protocol.tuned and cell.scan.microscope == "simulated" for cell in cells]
+    for cell, tuned in zip(cells, searched, strict=True):
+        for name in strategies:
+            check(name, cell, tuned=tuned)
+    names = list(dict.fromkeys(name.removesuffix(FOCUSED) for name in strategies))
     rounds: list[list[Plan]] = [search.first_round(names, cell) if s else [] for cell, s in zip(cells, searched, strict=True)]
     work([t for cell, plans in zip(cells, rounds, strict=True) for t in _training(cell, plans)], "tuning, 1 of 2")
     for cell, plans in zip(cells, rounds, strict=True):
@@ -132,7 +132,7 @@ def judge(
 def everything(protocol: Protocol, cell: Settings) -> list[str]:
     """Every strategy that makes sense, where the protocol tunes also focused."""
     if cell.scan.microscope == "recorded":
-        return [name for name in STRATEGIES if name not in ("dense", "oracle", "oracle-hexagonal")]
+        return [name for name in STRATEGIES if name not in SIMULATED]
     return [*STRATEGIES, *(name + FOCUSED for name in STRATEGIES)] if protocol.tuned else list(STRATEGIES)
 
 
@@ -184,8 +184,10 @@ def _training(cell: Settings, plans: Sequence[Plan]) -> list[Task]:
 
 
 def _testing(cell: Settings, plans: Mapping[str, Plan], protocol: Protocol) -> list[Task]:
-    first, last = (0, sample.RECORDED) if cell.scan.microscope == "recorded" else cell.evaluate.test
-    numbers = range(first, min(first + cell.evaluate.specimens, last))
+    first, last = cell.evaluate.test
+    numbers = range(sample.RECORDED) if cell.scan.microscope == "recorded" else range(first, first + cell.evaluate.specimens)
+    if cell.scan.microscope == "simulated" and numbers.stop > last:
+        raise ValueError(f"evaluate.specimens: expected at most the {last - first} of evaluate.test, found {cell.evaluate.specimens}")
     return [Task(cell, n, tuple(dict.fromkeys(plans.values())), protocol.reference) for n in numbers]
 
 
@@ -200,8 +202,15 @@ def _found(ledger: Ledger, cell: Settings, plans: Sequence[Plan]) -> dict[Plan, 
 
 
 def _cell(ledger: Ledger, cell: Settings, protocol: Protocol, plans: dict[str, Plan], tasks: list[Task]) -> Cell:
-    numbers = {
+    numbers: dict[str, tuple[Numbers, ...]] = {
         name: tuple({k: math.nan if v is None else v for k, v in ledger[t.key(plan)]["numbers"].items()} for t in tasks)
         for name, plan in plans.items()
     }
+    if cell.scan.microscope == "recorded":
+        # The two halves of a window say nearly the same: the window is what is counted.
+        numbers = {name: tuple(_mean(*pair) for pair in zip(rows[::2], rows[1::2], strict=True)) for name, rows in numbers.items()}
     return Cell(cell, protocol, plans, numbers)
+
+
+def _mean(first: Numbers, second: Numbers) -> Numbers:
+    return {name: (first[name] + second[name]) / 2 for name in first}

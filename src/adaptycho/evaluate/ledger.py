@@ -32,11 +32,8 @@ class Ledger:
         """
         if not path.exists():
             return cls(path)
-        text = path.read_text(encoding="utf-8")
+        text = path.read_bytes().decode("utf-8", errors="replace")
         whole, _, rest = text.rpartition("\n")
-        if rest:
-            with path.open("r+", encoding="utf-8") as file:
-                file.truncate(len(text.encode()) - len(rest.encode()))
         rows = {}
         for number, line in enumerate(whole.splitlines(), 1):
             try:
@@ -44,6 +41,12 @@ class Ledger:
                 rows[row["key"]] = row
             except (json.JSONDecodeError, KeyError, TypeError):
                 raise ValueError(f"{path}: line {number}: expected a row of an evaluation in JSON, found {line[:60]!r}") from None
+        if rest:
+            start = '{"key":"'
+            if not (rest.startswith(start) or start.startswith(rest)):
+                raise ValueError(f"{path}: expected rows of an evaluation in JSON, found {rest[:60]!r} at the end")
+            with path.open("rb+") as file:
+                file.truncate(len(file.read().rpartition(b"\n")[0]) + bool(whole))
         return cls(path, rows)
 
     def add(self, rows: Iterable[Row]) -> None:

@@ -39,14 +39,16 @@ class Sites:
         positions: (y, x) in Å from the field's top-left corner.
         kind: equal for columns of the same atoms.
         occupancy: fraction of a column's atoms that is there.
+        fractions: where the beam has to go to hit a column of which anything is there, also beyond the field's edge.
     """
 
     positions: Float[Tensor, "n 2"]
     kind: Int[Tensor, " n"]
     occupancy: Float[Tensor, " n"]
+    fractions: Float[Tensor, "m 2"]
 
     @property
-    def present(self) -> Float[Tensor, "m 2"]:
+    def present(self) -> Float[Tensor, "k 2"]:
         """Positions of the columns of which anything is there."""
         return self.positions[self.occupancy > 0]
 
@@ -79,6 +81,11 @@ class Sample:
     def setup(self) -> Setup:
         """Geometry and beam."""
         return self.microscope.setup
+
+    @property
+    def energy(self) -> Float[Tensor, "h w"]:
+        """Local variance of the reference, from which a recording's structure is told."""
+        return _energy(self.setup, self.full_scan[0])
 
     @cached_property
     def full_scan(self) -> Float[Tensor, "1 h w"]:
@@ -113,7 +120,9 @@ def recorded(settings: Settings, number: int) -> Sample:
     mine, other = halves[number % 2], halves[1 - number % 2]
     descent = build.reconstructor(settings, setup)
     reference = setup.crop(descent(other).phase)
-    return Sample(number, Recorded(setup, mine, counts), _structured(setup, reference[0]), other, lambda: reference, None, None, counts)
+    energy = _energy(setup, reference[0])
+    inside = energy > energy.median()
+    return Sample(number, Recorded(setup, mine, counts), inside, other, lambda: reference, None, None, counts)
 
 
 @lru_cache(maxsize=4)
@@ -131,12 +140,10 @@ def _halves(file: str | None, corner: int) -> tuple[Setup, list[Measurement], fl
     return cut, checkerboard(cut, measurement), whole.counts_per_electron
 
 
-def _structured(setup: Setup, reference: Float[Tensor, "h w"]) -> Bool[Tensor, "h w"]:
-    """The half of the window with more structure: local variance of the reference above its median."""
-    phase = reference.double().numpy()
+def _energy(setup: Setup, phase: Float[Tensor, "h w"]) -> Float[Tensor, "h w"]:
+    values = phase.double().numpy()
     pixels = NEIGHBOURHOOD * np.array(setup.field) / (SIDE - 1) / setup.object.pixel
-    energy = gaussian_filter((phase - gaussian_filter(phase, pixels)) ** 2, pixels)
-    return torch.from_numpy(energy > np.median(energy))
+    return torch.from_numpy(gaussian_filter((values - gaussian_filter(values, pixels)) ** 2, pixels))
 
 
 def _sites(settings: Settings, setup: Setup, number: int) -> Sites | None:
@@ -153,7 +160,9 @@ def _sites(settings: Settings, setup: Setup, number: int) -> Sites | None:
     corner = setup.crop(torch.stack(torch.meshgrid(*(torch.arange(float(n)) for n in setup.object.shape), indexing="ij")))[:, 0, 0]
     positions = columns.positions + (torch.tensor(setup.object.shape) / 2 - corner + 0.5).double() * pixel
     keep = ((positions >= 0) & (positions < torch.tensor(setup.field_shape) * pixel)).all(1)
-    return Sites(positions[keep], columns.kind[keep], occupancy_of(columns, there.positions[:, 1::-1])[keep])
+    occupancy = occupancy_of(columns, there.positions[:, 1::-1])
+    fractions = 0.5 + columns.positions[occupancy > 0] / torch.tensor(setup.field)
+    return Sites(positions[keep], columns.kind[keep], occupancy[keep], fractions)
 
 
 def _of_interest(atoms: Atoms) -> Atoms:

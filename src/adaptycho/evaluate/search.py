@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from adaptycho.evaluate.sample import Sample
-from adaptycho.evaluate.strategies import lengths
+from adaptycho.evaluate.strategies import FOCUSED
 from adaptycho.evaluate.trial import Plan, descents, scan
 from adaptycho.settings import BEST, Settings
 
@@ -18,16 +18,6 @@ STOPS = (3, 5, 10, 20)  # iterations after which a descent is looked at
 _BEST = {name: value for name, value in BEST.items() if name != "iterations"}
 # The second goes slowly, and so can be stopped more finely. Squared intensities as a third were the best of no strategy in any of 54 cells.
 DESCENTS: tuple[dict[str, Any], ...] = (_BEST, {**_BEST, "step": 0.3, "momentum": 0.0})
-FOCUSED = ":focused"  # ends the name of a strategy that is not allowed to defocus
-
-
-def check(strategy: str, settings: Settings) -> None:
-    """Refuses a strategy that does not exist.
-
-    Raises:
-        ValueError: there is no such strategy.
-    """
-    lengths(strategy.removesuffix(FOCUSED), settings)
 
 
 def explore(plan: Plan, settings: Settings, sample: Sample) -> dict[str, float]:
@@ -48,25 +38,17 @@ def first_round(strategies: Iterable[str], settings: Settings) -> list[Plan]:
 
 def second_round(strategies: Iterable[str], scores: Mapping[Plan, float]) -> list[Plan]:
     """The other reconstructions of each strategy, at the defocus that won and focused."""
-    return [
-        Plan(name, defocus, _frozen(descent))
-        for name in strategies
-        for defocus in sorted({best(scores, name).defocus, best(scores, name + FOCUSED).defocus}, key=lambda d: d or 0.0)
-        for descent in DESCENTS[1:]
-    ]
+    plans = []
+    for name in strategies:
+        winners = {best(scores, name).defocus, *(p.defocus for p in scores if p.strategy == name and p.defocus == 0)}
+        plans += [Plan(name, d, _frozen(descent)) for d in sorted(winners, key=lambda d: d or 0.0) for descent in DESCENTS[1:]]
+    return plans
 
 
 def best(scores: Mapping[Plan, float], strategy: str) -> Plan:
-    """The plan with the best score of a strategy; with `:focused` at its name, of those without defocus.
-
-    Raises:
-        ValueError: there is none.
-    """
+    """The plan with the best score of a strategy; with `:focused` at its name, of those without defocus."""
     name, focused = strategy.removesuffix(FOCUSED), strategy.endswith(FOCUSED)
-    allowed = [plan for plan in scores if plan.strategy == name and not (focused and plan.defocus)]
-    if not allowed:
-        raise ValueError(f"evaluate.defoci: expected 0 among them for {strategy}, found none")
-    return max(allowed, key=lambda plan: scores[plan])
+    return max((plan for plan in scores if plan.strategy == name and not (focused and plan.defocus)), key=lambda plan: scores[plan])
 
 
 def _frozen(changes: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:

@@ -2,7 +2,6 @@
 
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from scipy.ndimage import gaussian_filter
 
@@ -19,6 +18,8 @@ ADAPTIVE = ("heuristic", "greedy", "lattice", "reduction", "process")
 ORACLES = ("oracle", "oracle-hexagonal", "oracle-density")
 STRATEGIES = CONVENTIONAL + ADAPTIVE + ORACLES
 BLIND = (*CONVENTIONAL, "oracle-density")  # decide everything beforehand: nothing is gained by sub-sequences
+SIMULATED = ("dense", "oracle", "oracle-hexagonal")  # need another dwell, or the atoms
+FOCUSED = ":focused"  # ends the name of a strategy that is not allowed to defocus
 SMOOTH = 1.0  # Å, rms: scale at which an oracle takes the structure's density
 
 
@@ -35,13 +36,29 @@ def lengths(name: str, settings: Settings) -> list[int]:
     return [settings.scan.positions] if name in BLIND else split_evenly(settings.scan.positions, settings.scan.subsequences)
 
 
+def check(name: str, settings: Settings, *, tuned: bool) -> None:
+    """Refuses a strategy that does not exist or cannot be used.
+
+    Raises:
+        ValueError: one sentence that says which, and why.
+    """
+    plain, focused = name.removesuffix(FOCUSED), name.endswith(FOCUSED)
+    lengths(plain, settings)
+    if focused and not tuned:
+        raise ValueError(f"strategies: expected {plain!r}, since defocus is not chosen here, found {name!r}")
+    if focused and 0.0 not in settings.evaluate.defoci:
+        raise ValueError(f"evaluate.defoci: expected 0 among them for {name!r}, found {list(settings.evaluate.defoci)}")
+    if settings.scan.microscope == "recorded" and plain in SIMULATED:
+        raise ValueError(
+            f"strategies: expected none of {', '.join(SIMULATED)} for a recording, which has no other dwell or truth, found {name!r}"
+        )
+
+
 def scanner(name: str, settings: Settings, sample: Sample, defocus: float | None) -> Scanner:
     """The strategy on one specimen, at a defocus in Å (None: the nominal one)."""
     options: dict[str, Any] = {"defocus": defocus}
     match name:
         case "dense":
-            if sample.truth is None:
-                raise ValueError("strategies: expected others than 'dense' for a recording, whose dwell cannot be changed, found 'dense'")
             count = lengths(name, settings)[0]
             return Fixed("raster", defocus, dose=settings.scan.dose * settings.scan.positions / count)
         case "heuristic":
@@ -66,9 +83,8 @@ def scanner(name: str, settings: Settings, sample: Sample, defocus: float | None
             base: Literal["halton", "hexagonal"] = "halton" if name == "oracle" else "hexagonal"
             if sample.sites is None:
                 return Fixed(base, defocus)  # nothing to be pulled to
-            columns = [(sample.sites.present / torch.tensor(sample.setup.field)).float()]
             # The first leaves a survey alone, as under the paper's protocol; the second knows from the start.
-            return HalfWay(columns, base=base, after=1 if name == "oracle" else 0, **options)
+            return HalfWay([sample.sites.fractions.float()], base=base, after=1 if name == "oracle" else 0, **options)
         case "oracle-density":
             return DensityOracle(_density(sample), **options)
         case _:
@@ -80,7 +96,4 @@ def _density(sample: Sample) -> torch.Tensor:
     pixels = SMOOTH / sample.setup.object.pixel
     if sample.truth is not None:
         return torch.from_numpy(gaussian_filter(sample.inside.double().numpy(), pixels))[None]
-    phase = sample.full_scan[0].double().numpy()
-    step = np.sqrt(np.prod(sample.setup.field)) / 40 / sample.setup.object.pixel
-    energy = gaussian_filter((phase - gaussian_filter(phase, 3 * step)) ** 2, 3 * step)
-    return torch.from_numpy(np.sqrt(energy))[None]
+    return sample.energy.sqrt()[None]

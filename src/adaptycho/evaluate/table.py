@@ -9,14 +9,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from adaptycho.evaluate.judge import Cell, family
-from adaptycho.evaluate.search import FOCUSED
-from adaptycho.evaluate.strategies import CONVENTIONAL, ORACLES
+from adaptycho.evaluate.strategies import CONVENTIONAL, FOCUSED, ORACLES
 from adaptycho.metrics import statistics
 from adaptycho.metrics.statistics import Estimate
 
 SHOWN = ("ssim", "ssim_aligned", "correlation", "correlation_inside", "resolution")
 # Of these less is better, so a scan that diverged counts as the highest.
 LESS = ("nrmse", "nrmse_inside", "resolution", "frc_half_bit", "frc_one_seventh", "column_error", "held_out")
+FEWEST = 3  # specimens, for an interval; of three or four it is still too narrow
 Table = dict[str, Any]
 
 
@@ -24,11 +24,13 @@ def table(cell: Cell) -> Table:
     """One comparison, ready for JSON.
 
     Keys: what was compared (`protocol`, `family`, `positions`, `dose`, `subsequences`, `specimens`, `seed`, `reference`, `primary`); every
-    metric as a mapping from strategy to mean, and with `_ci` to its 95 % interval; `plans`; `best_conventional`, the conventional strategy
-    with the best primary score; against it `gain` (relative, with interval) and `win_rate`; against the random scan `q_ssim` and `q_res` as
-    Table I of Schloz et al. has them; `oracle_fraction`, the share of the best oracle's gain that is reached.
+    metric as a mapping from strategy to mean, and with `_ci` to its 95 % interval (none for fewer than three specimens); `plans`;
+    `best_conventional`, the conventional strategy with the best primary score; against it `gain` (relative, with interval) and `win_rate`;
+    against the random scan (`q_against` says which) `q_ssim` and `q_res` as Table I of Schloz et al. has them; `oracle_fraction`, the share
+    of the best oracle's gain that is reached. What diverged counts as the worst of all strategies on all specimens.
     """
     s = cell.settings
+    recorded = s.scan.microscope == "recorded"
     found: Table = {
         "protocol": cell.protocol.name,
         "family": family(s),
@@ -37,34 +39,57 @@ def table(cell: Cell) -> Table:
         "subsequences": s.scan.subsequences,
         "specimens": len(next(iter(cell.numbers.values()))),
         "seed": s.scan.seed,
-        "reference": cell.protocol.reference if s.scan.microscope == "simulated" else "full",
+        "reference": "full" if recorded else cell.protocol.reference,
         "primary": cell.protocol.primary,
     }
-    names = list(dict.fromkeys(k for rows in cell.numbers.values() for row in rows for k in row))
-    for metric in names:
-        values = {name: column(cell, name, metric) for name in cell.numbers if metric in cell.numbers[name][0]}
-        better: statistics.Better = "less" if metric in LESS else "more"
-        estimates = {name: statistics.interval(v, generator=_generator(), better=better) for name, v in values.items()}
+    for metric in dict.fromkeys(k for rows in cell.numbers.values() for row in rows for k in row):
+        values = columns(cell, metric)
+        estimates = {name: statistics.interval(v, generator=_generator(), better=_better(metric)) for name, v in values.items()}
         found[metric] = {name: _round(e.mean) for name, e in estimates.items()}
-        found[f"{metric}_ci"] = {name: [_round(e.low), _round(e.high)] for name, e in estimates.items()}
+        found[f"{metric}_ci"] = {name: _listed(e)[1:] for name, e in estimates.items()}
+    if recorded:  # as it was recorded
+        found["dose"] = round(next(iter(found["dose_total"].values())) / s.scan.positions, 1)
     found["plans"] = {n: {"defocus": p.defocus, "reconstruct": dict(p.reconstruct)} for n, p in cell.plans.items()}
     return found | _gains(cell)
 
 
-def column(cell: Cell, strategy: str, metric: str) -> Float[Tensor, " B"]:
-    """One metric of one strategy on every specimen."""
-    return torch.tensor([row.get(metric, math.nan) for row in cell.numbers[strategy]], dtype=torch.float64)
+def columns(cell: Cell, metric: str) -> dict[str, Float[Tensor, " B"]]:
+    """One metric of every strategy, on the specimens that have it; what diverged is the worst of all."""
+    have = [i for i in range(len(next(iter(cell.numbers.values())))) if any(metric in rows[i] for rows in cell.numbers.values())]
+    raw = {
+        name: torch.tensor([rows[i].get(metric, math.nan) for i in have], dtype=torch.float64)
+        for name, rows in cell.numbers.items()
+        if any(metric in row for row in rows)
+    }
+    if not raw:
+        return {}
+    return dict(zip(raw, statistics.filled(list(raw.values()), better=_better(metric)), strict=True))
 
 
 def best_of(cell: Cell, names: Sequence[str]) -> str | None:
     """The strategy among `names`, focused or not, with the best mean primary score."""
-    present = [n for n in cell.numbers if n.removesuffix(FOCUSED) in names]
-    return max(present, key=lambda n: float(column(cell, n, cell.protocol.primary).nan_to_num(-1).mean()), default=None)
+    means = {n: float(v.nan_to_num(-1).mean()) for n, v in columns(cell, cell.protocol.primary).items() if n.removesuffix(FOCUSED) in names}
+    return max(means, key=lambda n: means[n], default=None)
+
+
+def chosen_blindly(cell: Cell, names: Sequence[str]) -> Float[Tensor, " B"]:
+    """Primary scores of the best among `names` when the best is chosen, for each specimen, on all the others.
+
+    The best of many on the specimens that it is then reported on owes some of its lead to chance; this does not.
+    """
+    scores = torch.stack([v for n, v in columns(cell, cell.protocol.primary).items() if n.removesuffix(FOCUSED) in names])
+    others = scores.sum(1, keepdim=True) - scores
+    return scores.gather(0, others.argmax(0, keepdim=True))[0]
+
+
+def blind_gain(cell: Cell, names: Sequence[str], base: Sequence[str] = CONVENTIONAL) -> list[float | None]:
+    """Relative gain, with interval, of the best among `names` over the best of others, both chosen without looking."""
+    return _listed(statistics.relative(chosen_blindly(cell, names), chosen_blindly(cell, base), generator=_generator()))
 
 
 def _gains(cell: Cell) -> Table:
     found: Table = {}
-    primary = {name: column(cell, name, cell.protocol.primary) for name in cell.numbers}
+    primary = columns(cell, cell.protocol.primary)
     base, oracle = best_of(cell, CONVENTIONAL), best_of(cell, ORACLES)
     if base is not None:
         found["best_conventional"] = base
@@ -76,9 +101,10 @@ def _gains(cell: Cell) -> Table:
         }
     random = next((n for n in ("random:focused", "random") if n in cell.numbers), None)
     if random is not None:
+        found["q_against"] = random
         for key, metric, against in (("q_ssim", "ssim", statistics.relative), ("q_res", "resolution", statistics.relative_reduction)):
-            other = column(cell, random, metric)
-            found[key] = {n: _listed(against(column(cell, n, metric), other, generator=_generator())) for n in cell.numbers}
+            if random in (values := columns(cell, metric)):
+                found[key] = {n: _listed(against(v, values[random], generator=_generator())) for n, v in values.items()}
     return found
 
 
@@ -95,15 +121,14 @@ def dose_savings(cells: Sequence[Cell]) -> list[Table]:
     for (what, dose), group in groups.items():
         group = sorted(group, key=lambda c: c.settings.scan.positions)
         curve = [(c, best_of(c, CONVENTIONAL)) for c in group]
-        known = [(c.settings.scan.positions * dose, column(c, name, c.protocol.primary)) for c, name in curve if name is not None]
+        known = [(c.settings.scan.positions * dose, columns(c, c.protocol.primary)[name]) for c, name in curve if name is not None]
         if len(known) < 2:
             continue
         at, scores = torch.tensor([k[0] for k in known], dtype=torch.float64), torch.stack([k[1] for k in known])
         for cell in group:
-            for name in cell.numbers:
+            for name, ours in columns(cell, cell.protocol.primary).items():
                 if name.removesuffix(FOCUSED) in CONVENTIONAL:
                     continue
-                ours = column(cell, name, cell.protocol.primary)
                 saved = statistics.dose_saving(cell.settings.scan.positions * dose, ours, at, scores, generator=_generator())
                 row = {"family": what, "dose": dose, "positions": cell.settings.scan.positions, "strategy": name}
                 found.append(row | {"dose_saving": _listed(saved), "bounded": saved.bounded})
@@ -114,8 +139,8 @@ def text(found: Mapping[str, Any]) -> list[str]:
     """The table as lines to read: strategies ranked by the primary score."""
     head = (
         f"{found['family']}, {found['positions']} positions, {found['dose']:g} electrons each, protocol {found['protocol']}: "
-        f"{found['specimens']} test specimens, seed {found['seed']}, against the {found['reference']} "
-        f"{'phase' if found['reference'] == 'truth' else 'scan'}; mean [95 % interval]"
+        f"{found['specimens']} test specimens, seed {found['seed']}, against the "
+        f"{'true phase' if found['reference'] == 'truth' else 'full scan'}; mean [95 % interval]"
     )
     primary = found["primary"]
     shown = [primary, *(m for m in SHOWN if m != primary and m in found)]
@@ -124,17 +149,33 @@ def text(found: Mapping[str, Any]) -> list[str]:
     for name in sorted(found[primary], key=lambda n: -(found[primary][n] if found[primary][n] is not None else -math.inf)):
         line = f"  {name:<{width}}" + "".join(f"{_cell_text(found, m, name):<26}" for m in shown)
         if "gain" in found:
-            mean, low, high = found["gain"][name]
-            line += (
-                "best conventional" if name == found["best_conventional"] else f"{100 * mean:+.1f} % [{100 * low:+.1f}, {100 * high:+.1f}]"
-            )
+            line += "best conventional" if name == found["best_conventional"] else percent(found["gain"][name])
         lines.append(line)
     return lines
 
 
+def percent(values: Sequence[float | None]) -> str:
+    """A relative change and its interval in per cent."""
+    mean, low, high = values
+    if mean is None:
+        return "–"
+    return f"{100 * mean:+.1f} %" if low is None or high is None else f"{100 * mean:+.1f} % [{100 * low:+.1f}, {100 * high:+.1f}]"
+
+
+def between(values: Sequence[float | None], digits: int = 3) -> str:
+    """A mean and its interval."""
+    mean, low, high = values
+    if mean is None:
+        return "–"
+    return f"{mean:.{digits}f}" if low is None or high is None else f"{mean:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+
+
 def _cell_text(found: Mapping[str, Any], metric: str, name: str) -> str:
-    mean, (low, high) = found[metric][name], found[f"{metric}_ci"][name]
-    return "nan" if mean is None else f"{mean:.3f} [{low:.3f}, {high:.3f}]"
+    return between([found[metric][name], *found[f"{metric}_ci"][name]]) if name in found[metric] else "–"
+
+
+def _better(metric: str) -> statistics.Better:
+    return "less" if metric in LESS else "more"
 
 
 def _generator() -> torch.Generator:
@@ -143,7 +184,8 @@ def _generator() -> torch.Generator:
 
 
 def _listed(estimate: Estimate) -> list[float | None]:
-    return [_round(v) for v in (estimate.mean, estimate.low, estimate.high)]
+    mean, low, high = (_round(v) for v in (estimate.mean, estimate.low, estimate.high))
+    return [mean, low, high] if estimate.count >= FEWEST else [mean, None, None]
 
 
 def _round(value: float) -> float | None:

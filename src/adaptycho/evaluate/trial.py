@@ -57,7 +57,7 @@ class Trial:
 
 def scan(plan: Plan, settings: Settings, sample: Sample) -> Trial:
     """Runs the strategy through the loop and reconstructs what it saw."""
-    strategy = scanner(plan.strategy, settings, sample, plan.defocus)
+    strategy = scanner(plan.strategy, settings, sample, settings.scan.defocus if plan.defocus is None else plan.defocus)
     tuned = bool(plan.reconstruct)
     # Where the last reconstruction is another one, nobody looks at those of a scan that was laid out beforehand.
     loop = (LOOP if plan.strategy not in BLIND else {"iterations": 1}) if tuned else {}
@@ -88,7 +88,7 @@ def score(plan: Plan, settings: Settings, sample: Sample, reference: Reference) 
         **_likeness(potential, against, sample),
         **_structure(potential[0], sample),
         "held_out": _held_out(done.potential, sample),
-        **_cost(done, settings, sample, plan),
+        **_cost(done, settings, sample),
     }
 
 
@@ -134,7 +134,7 @@ def _likeness(potential: Float[Tensor, "1 h w"], against: Float[Tensor, "1 h w"]
         "frc_half_bit": frc_resolution(potential, against, pixel, threshold="half-bit"),
         "frc_one_seventh": frc_resolution(potential, against, pixel, threshold="one-seventh"),
     }
-    if sample.truth is not None:  # what was recorded has no lattice
+    if sample.sites is not None:  # without a lattice there are no spots
         values["resolution"] = diffractogram_resolution(potential, pixel)
     return {name: float(v[0]) for name, v in values.items()}
 
@@ -157,11 +157,11 @@ def _held_out(potential: Float[Tensor, "1 H W"], sample: Sample) -> float:
     return found / empty
 
 
-def _cost(done: Trial, settings: Settings, sample: Sample, plan: Plan) -> dict[str, float]:
+def _cost(done: Trial, settings: Settings, sample: Sample) -> dict[str, float]:
     """Dose, coverage and time. The times to move and to expose follow from the settings of the instrument, the others were measured."""
     seen, field = done.states[-1].seen, sample.setup.field
     positions, dose = seen.positions[0], seen.dose[0] / sample.counts_per_electron
-    radius = sample.setup.probe_radius(defocus=plan.defocus)
+    radius = sample.setup.probe_radius(defocus=float(seen.defocus[0, -1]))
     local, cover = local_dose(positions, dose, field, radius), coverage(positions, field, radius)
     instrument = settings.instrument
     seconds = done.seconds | {

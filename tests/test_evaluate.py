@@ -120,6 +120,14 @@ def test_results_are_kept_and_only_what_is_missing_is_measured(tmp_path: Path, m
     assert measured == []
 
 
+def test_results_of_other_code_are_said_to_be(tmp_path: Path) -> None:
+    path, cell = tmp_path / "results.jsonl", small()
+    judged(cell, ["raster"], Ledger.open(path))
+    path.write_text(path.read_text().replace('"code":"', '"code":"0'))
+    with pytest.warns(UserWarning, match=r"3 of 3 results were measured by other code than this"):
+        judged(cell, ["raster"], Ledger.open(path))
+
+
 def test_a_damaged_ledger_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "results.jsonl"
     path.write_text('{"key": "a"}\nnonsense\n{"key": "b"}\n')

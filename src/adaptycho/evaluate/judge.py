@@ -1,12 +1,17 @@
 """The comparison itself: which tasks there are, in which order, and what is there already."""
 
 import dataclasses
+import hashlib
 import math
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any, Literal
 
+import adaptycho
 from adaptycho import settings as tree
 from adaptycho.evaluate import sample, search
 from adaptycho.evaluate.ledger import Ledger, Row, key
@@ -126,6 +131,11 @@ def judge(
         chosen.append({name: best(found, name) if plans else Plan(name) for name in strategies})
     tests = [_testing(cell, plans, protocol) for cell, plans in zip(cells, chosen, strict=True)]
     work([task for tasks in tests for task in tasks], "test specimens")
+    used = [task.key(plan) for tasks in tests for task in tasks for plan in task.plans]
+    if others := sum(ledger[key].get("code") != _code() for key in used):
+        warnings.warn(
+            f"{others} of {len(used)} results were measured by other code than this; another --out measures them again", stacklevel=2
+        )
     return [_cell(ledger, cell, protocol, plans, tasks) for cell, plans, tasks in zip(cells, chosen, tests, strict=True)]
 
 
@@ -151,8 +161,20 @@ def perform(task: Task) -> list[Row]:
             numbers = search.explore(plan, task.settings, specimen)
         else:
             numbers = score(plan, task.settings, specimen, task.reference)
-        rows.append({"key": task.key(plan), **_described(task, plan), "numbers": {k: _rounded(v) for k, v in numbers.items()}})
+        rows.append(
+            {"key": task.key(plan), "code": _code(), **_described(task, plan), "numbers": {k: _rounded(v) for k, v in numbers.items()}}
+        )
     return rows
+
+
+@cache
+def _code() -> str:
+    """Tells versions of the package apart: a hash of its modules and small data files."""
+    found = hashlib.sha256()
+    for path in sorted(Path(adaptycho.__file__).parent.rglob("*")):
+        if path.suffix in (".py", ".json"):
+            found.update(path.read_bytes())
+    return found.hexdigest()[:12]
 
 
 def _described(task: Task, plan: Plan) -> Row:

@@ -27,7 +27,7 @@ def table(cell: Cell) -> Table:
     metric as a mapping from strategy to mean, and with `_ci` to its 95 % interval (none for fewer than three specimens); `plans`;
     `best_conventional`, the conventional strategy with the best primary score; against it `gain` (relative, with interval) and `win_rate`;
     against the random scan (`q_against` says which) `q_ssim` and `q_res` as Table I of Schloz et al. has them; `oracle_fraction`, the share
-    of the best oracle's gain that is reached. What diverged counts as the worst of all strategies on all specimens.
+    of the best oracle's gain that is reached. What diverged scores as `columns` says.
     """
     s = cell.settings
     recorded = s.scan.microscope == "recorded"
@@ -54,7 +54,10 @@ def table(cell: Cell) -> Table:
 
 
 def columns(cell: Cell, metric: str) -> dict[str, Float[Tensor, " B"]]:
-    """One metric of every strategy, on the specimens that have it; what diverged is the worst of all."""
+    """One metric of every strategy, on the specimens that have it.
+
+    What diverged knows nothing: it scores 0, or, where less is better, as the worst of all strategies.
+    """
     have = [i for i in range(len(next(iter(cell.numbers.values())))) if any(metric in rows[i] for rows in cell.numbers.values())]
     raw = {
         name: torch.tensor([rows[i].get(metric, math.nan) for i in have], dtype=torch.float64)
@@ -63,12 +66,14 @@ def columns(cell: Cell, metric: str) -> dict[str, Float[Tensor, " B"]]:
     }
     if not raw:
         return {}
+    if _better(metric) == "more":
+        return {name: v.nan_to_num(nan=0.0) for name, v in raw.items()}
     return dict(zip(raw, statistics.filled(list(raw.values()), better=_better(metric)), strict=True))
 
 
 def best_of(cell: Cell, names: Sequence[str]) -> str | None:
     """The strategy among `names`, focused or not, with the best mean primary score."""
-    means = {n: float(v.nan_to_num(-1).mean()) for n, v in columns(cell, cell.protocol.primary).items() if n.removesuffix(FOCUSED) in names}
+    means = {n: float(v.mean()) for n, v in columns(cell, cell.protocol.primary).items() if n.removesuffix(FOCUSED) in names}
     return max(means, key=lambda n: means[n], default=None)
 
 

@@ -18,7 +18,7 @@ from adaptycho.settings import BEST, dump, load, preset, update
 
 FIELD = ["--geometry.field", "[8.0, 6.0]", "--geometry.object", "auto"]
 SMALL = [*FIELD, "--positions", "18", "--subsequences", "3", "--reconstruct.iterations", "2", "--reconstruct.reference_side", "6"]
-COMMANDS = ["demo", "simulate", "import", "inspect", "reconstruct", "scan", "resume", "report", "settings"]
+COMMANDS = ["demo", "simulate", "import", "inspect", "reconstruct", "scan", "resume", "report", "settings", "evaluate", "figures"]
 
 
 @pytest.fixture(autouse=True)
@@ -286,7 +286,7 @@ def test_a_reconstruction_that_diverged_is_null_in_json(
 
 def test_without_a_terminal_nothing_but_the_answer_is_printed(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "adaptycho.cli", "simulate", str(tmp_path / "s.h5"), *FIELD, "--positions", "9", "--json"]
-    done = subprocess.run([*command, "--threads", "1"], capture_output=True, text=True, check=True)
+    done = subprocess.run([*command, "--workers", "1"], capture_output=True, text=True, check=True)
     assert done.stderr == ""
     assert done.stdout == json.dumps({"files": [str(tmp_path / "s.h5")]}) + "\n"
 

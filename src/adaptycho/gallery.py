@@ -88,7 +88,8 @@ def _gain(cell: Cell, found: table.Table, ours: Sequence[str]) -> Gain | None:
     if name is None or "best_conventional" not in found:
         return None
     values = [float("nan") if v is None else v for v in table.blind_gain(cell, ours)]
-    return Gain(found["family"], name, found["positions"], found["dose"], *values)
+    # Cells are small, and which group it is the figure says.
+    return Gain(found["family"], name.removeprefix("oracle-"), found["positions"], found["dose"], *values)
 
 
 def _times(cell: Cell) -> dict[str, dict[str, float]]:
@@ -117,11 +118,12 @@ def _scans(cell: Cell, names: Sequence[str]) -> Iterator[Scan]:
 
 
 def _reconstructions(cell: Cell) -> Iterator[Reconstruction]:
-    """Random, the best adaptive and the full scan, as in Fig. 4."""
+    """Random, the heuristic, the best adaptive and the full scan, as in Fig. 4."""
     specimen = _sample(cell)
     pixel = specimen.setup.object.pixel
-    names = [n for n in ("random:focused", "random") if n in cell.plans][:1] + [n for n in [table.best_of(cell, ADAPTIVE)] if n]
-    for name in names:
+    random = [n for n in ("random:focused", "random") if n in cell.plans][:1]
+    adaptive = [n for n in ("heuristic", table.best_of(cell, ADAPTIVE)) if n is not None and n in cell.plans]
+    for name in dict.fromkeys(random + adaptive):
         plan: Plan = cell.plans[name]
         yield _reconstruction(name, specimen.setup.crop(trial.scan(plan, cell.settings, specimen).potential)[0], pixel)
     yield _reconstruction("full scan", specimen.full_scan[0], pixel)

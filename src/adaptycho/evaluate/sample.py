@@ -118,8 +118,7 @@ def recorded(settings: Settings, number: int) -> Sample:
         raise ValueError(f"evaluate.test: expected numbers 0 to 7 for a recording (4 windows in halves), found {number}")
     setup, halves, counts = _halves(settings.scan.file, number // 2)
     mine, other = halves[number % 2], halves[1 - number % 2]
-    descent = build.reconstructor(settings, setup)
-    reference = setup.crop(descent(other).phase)
+    reference = build.reference(settings, Recorded(setup, other, counts))
     energy = _energy(setup, reference[0])
     inside = energy > energy.median()
     return Sample(number, Recorded(setup, mine, counts), inside, other, lambda: reference, None, None, counts)

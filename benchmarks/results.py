@@ -1,12 +1,14 @@
 """Writes the tables of docs/results.md from the raw numbers in docs/results/, between its `<!-- name -->` marks.
 
-`python benchmarks/results.py` rewrites the page in place; `--check` only says whether it is up to date.
+`python benchmarks/results.py` rewrites the page in place (two minutes); `--check` only says whether it is up to date, `--only` takes some of
+the tables.
 """
 
 import argparse
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from pathlib import Path
 
 from adaptycho.evaluate import archive, table
@@ -39,9 +41,18 @@ def ranked(found: dict) -> list[str]:
     return sorted(found[found["primary"]], key=lambda n: -(found[found["primary"]][n] or -9))
 
 
+TABLED: dict[int, dict] = {}  # a table takes seconds, and several pages want it
+
+
+def tabled(cell: Cell) -> dict:
+    if id(cell) not in TABLED:
+        TABLED[id(cell)] = table.table(cell)
+    return TABLED[id(cell)]
+
+
 def paper(cell: Cell) -> Lines:
     """Everything that the paper's protocol says."""
-    found = table.table(cell)
+    found = tabled(cell)
     yield from head(
         [
             "strategy",
@@ -67,7 +78,7 @@ def recorded(cells: list[Cell]) -> Lines:
     yield from head(["positions", *names])
     for metric in ("correlation_inside", "correlation"):
         for cell in cells:
-            found = table.table(cell)
+            found = tabled(cell)
             where = "structured half" if metric.endswith("inside") else "whole window"
             yield row([f"{found['positions']}, {where}", *(between(found, metric, n, 2) for n in names)])
 
@@ -89,7 +100,7 @@ def summary(cells: list[Cell]) -> Lines:
         ]
     )
     for cell in cells:
-        found = table.table(cell)
+        found = tabled(cell)
         base = found["best_conventional"]
         ours, oracle = table.best_of(cell, ADAPTIVE), table.best_of(cell, ORACLES)
         yield row(
@@ -114,7 +125,7 @@ def defocus(cells: list[Cell]) -> Lines:
     yield from head(["family", "electrons", "positions", *names])
     for cell in cells:
         if family(cell.settings) in ("crystal", "island"):
-            found = table.table(cell)
+            found = tabled(cell)
             values = []
             for name in names:
                 focus = cell.plans[name].defocus
@@ -151,7 +162,7 @@ def adaptive(cells: list[Cell]) -> Lines:
     """Mean gain of every adaptive strategy and oracle by family, and in how many cells its interval lies above and below 0."""
     names = [n for n in cells[0].numbers if n in ADAPTIVE + ORACLES]
     families = list(dict.fromkeys(family(c.settings) for c in cells))
-    found = [table.table(c) for c in cells]
+    found = [tabled(c) for c in cells]
     yield from head(["strategy", *families])
     for name in names:
         values = []
@@ -178,25 +189,36 @@ def savings(cells: list[Cell]) -> Lines:
         yield row([what, f"{dose:g}", positions, *values])
 
 
+@cache
+def read(name: str) -> list[Cell]:
+    return archive.read(DOCS / "results" / name)
+
+
+def best() -> list[Cell]:
+    return read("best.json.gz")
+
+
 TABLES: dict[str, Callable[[], Lines]] = {
-    "paper-light": lambda: paper(archive.read(DOCS / "results" / "paper-light.json")[0]),
-    "paper-size": lambda: paper(archive.read(DOCS / "results" / "paper-size.json")[0]),
-    "recorded": lambda: recorded(archive.read(DOCS / "results" / "recorded.json")),
-    "summary": lambda: summary(archive.read(DOCS / "results" / "best.json.gz")),
-    "defocus": lambda: defocus(archive.read(DOCS / "results" / "best.json.gz")),
-    "conventional": lambda: conventional(archive.read(DOCS / "results" / "best.json.gz")),
-    "adaptive": lambda: adaptive(archive.read(DOCS / "results" / "best.json.gz")),
-    "savings": lambda: savings([*archive.read(DOCS / "results" / "best.json.gz"), *archive.read(DOCS / "results" / "further.json")]),
+    "paper-light": lambda: paper(read("paper-light.json")[0]),
+    "paper-size": lambda: paper(read("paper-size.json")[0]),
+    "recorded": lambda: recorded(read("recorded.json")),
+    "summary": lambda: summary(best()),
+    "defocus": lambda: defocus(best()),
+    "conventional": lambda: conventional(best()),
+    "adaptive": lambda: adaptive(best()),
+    "savings": lambda: savings([*best(), *read("further.json")]),
 }
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true")
+    parser.add_argument("--only", nargs="*", choices=list(TABLES), default=list(TABLES), metavar="TABLE")
+    chosen = parser.parse_args()
     page = DOCS / "results.md"
     old = page.read_text(encoding="utf-8")
-    new = MARK.sub(lambda m: m[1] + "\n".join(TABLES[m[2]]()) + "\n" + m[3], old)
-    if parser.parse_args().check:
+    new = MARK.sub(lambda m: m[1] + "\n".join(TABLES[m[2]]()) + "\n" + m[3] if m[2] in chosen.only else m[0], old)
+    if chosen.check:
         print("up to date" if new == old else f"{page.name}: tables differ from the numbers in docs/results/")
         return int(new != old)
     page.write_text(new, encoding="utf-8")

@@ -17,13 +17,16 @@ from adaptycho.evaluate import sample, search
 from adaptycho.evaluate.ledger import Ledger, Row, key
 from adaptycho.evaluate.search import best
 from adaptycho.evaluate.strategies import FOCUSED, SIMULATED, STRATEGIES, check
-from adaptycho.evaluate.trial import Plan, Reference, score
+from adaptycho.evaluate.trial import Plan, Reference, scan, score
 from adaptycho.settings import Settings
 from adaptycho.spread import spread
 
 ProtocolName = Literal["paper", "best"]
 Numbers = Mapping[str, float]
 Progress = Callable[[Iterable[Any], int, str], Iterable[Any]]
+
+
+WARM: list[bool] = []  # whether this process has done a scan
 
 
 @dataclass(frozen=True)
@@ -155,6 +158,9 @@ def perform(task: Task) -> list[Row]:
     """Does the work of a task; runs in another process."""
     make = sample.recorded if task.settings.scan.microscope == "recorded" else sample.simulated
     specimen = make(task.settings, task.number)
+    if not WARM:  # the first scan of a process loads compiled code, which is not to be one strategy's time
+        scan(Plan("random"), task.settings, specimen)
+        WARM.append(True)
     rows = []
     for plan in task.plans:
         if task.reference is None:

@@ -29,10 +29,10 @@ UNKNOWN = "#E0E0E0"  # where there is no number
 # divisor, so that many strategies of a kind differ in one of them.
 COLOURS: dict[Kind, tuple[str, ...]] = {
     "conventional": ("#0072B2", "#7F7F7F", "#56B4E9", "#003E61", "#B3B3B3", "#4D4D4D"),
-    "adaptive": ("#D55E00", "#E69F00", "#8C3D00", "#F5B971"),
+    "adaptive": ("#D55E00", "#E69F00", "#8C3D00", "#F5B971", "#A6761D"),
     "oracle": ("#000000",),
 }
-MARKERS: dict[Kind, str] = {"conventional": "os^vDPX", "adaptive": "os^Dv", "oracle": "os^Dv"}
+MARKERS: dict[Kind, str] = {"conventional": "os^vDPX", "adaptive": "os^DvP", "oracle": "os^Dv"}
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Writes the tables of docs/results.md from the raw numbers in docs/results/, between its `<!-- name -->` marks.
 
-`python benchmarks/results.py` rewrites the page in place (two minutes); `--check` only says whether it is up to date, and `--only` takes some
+`python benchmarks/results.py` rewrites the page in place (two minutes); `--check` only says whether it is up to date; `--only` takes some
 of the tables.
 """
 

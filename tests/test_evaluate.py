@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from adaptycho import build, cli, produce, settings
+from adaptycho import build, cli, files, produce, settings
 from adaptycho.evaluate import archive, judge, sample, search, strategies, table, trial
 from adaptycho.evaluate.ledger import Ledger
 from adaptycho.evaluate.trial import Plan
@@ -243,13 +243,20 @@ def test_recorded_windows_are_split_in_halves() -> None:
 
 
 @pytest.mark.slow
-def test_two_dask_workers_give_the_table_of_one_process() -> None:
+def test_two_dask_workers_give_what_one_process_gives(tmp_path: Path) -> None:
+    """The same table, and the same simulated recordings."""
     distributed = pytest.importorskip("distributed")
     names = ["raster", "random", "heuristic"]
+    chosen = small("paper", specimen={"count": 2}, scan={"policy": "random", "positions": 9})
     with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
         spread = judged(small(), names, scheduler=cluster.scheduler_address)
+        theirs = produce.simulate(tmp_path / "theirs.h5", chosen, silent, scheduler=cluster.scheduler_address)
     alone = judged(small(), names)
     assert without_times(table.table(spread)) == without_times(table.table(alone))
+    ours = produce.simulate(tmp_path / "ours.h5", chosen, silent, workers=1)
+    assert len(theirs) == len(ours) == 2
+    for a, b in zip(theirs, ours, strict=True):
+        assert torch.equal(files.read(a).measurement.patterns, files.read(b).measurement.patterns)
 
 
 def test_command_gives_one_object(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -201,6 +201,8 @@ def best() -> list[Cell]:
 TABLES: dict[str, Callable[[], Lines]] = {
     "paper-light": lambda: paper(read("paper-light.json")[0]),
     "paper-size": lambda: paper(read("paper-size.json")[0]),
+    "paper-wse2": lambda: paper(read("paper-wse2.json")[0]),
+    "paper-graphene": lambda: paper(read("paper-graphene.json")[0]),
     "recorded": lambda: recorded(read("recorded.json")),
     "summary": lambda: summary(best()),
     "defocus": lambda: defocus(best()),

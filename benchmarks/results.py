@@ -13,7 +13,8 @@ from pathlib import Path
 
 from adaptycho.evaluate import archive, table
 from adaptycho.evaluate.judge import Cell, family
-from adaptycho.evaluate.strategies import ADAPTIVE, CONVENTIONAL, ORACLES
+from adaptycho.evaluate.strategies import CONVENTIONAL, ORACLES
+from adaptycho.settings import ADAPTIVE
 
 DOCS = Path(__file__).parents[1] / "docs"
 MARK = re.compile(r"(<!-- table (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)

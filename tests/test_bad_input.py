@@ -249,7 +249,7 @@ def test_wrong_settings_files(capsys: pytest.CaptureFixture[str], folder: Path, 
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--policy", "greedy"], r"command line: scan\.policy: expected 'heuristic', 'raster'.*, found 'greedy'"),
+        (["--policy", "greedily"], r"command line: scan\.policy: expected 'heuristic', 'greedy'.*, found 'greedily'"),
         (["--policies", "random"], r"No such option '--policies'"),
         (["--preset", "heavy"], r"'--preset': 'heavy' is not one of 'light', 'paper'"),
         (["--settings", "none.toml"], r"none\.toml: expected a settings file, found none"),

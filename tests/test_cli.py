@@ -14,7 +14,7 @@ from click.testing import CliRunner
 
 from adaptycho import build, cli, files, runs, summary
 from adaptycho.forward import Measurement
-from adaptycho.settings import BEST, dump, load, preset, update
+from adaptycho.settings import ADAPTIVE, BEST, dump, load, preset, update
 
 FIELD = ["--geometry.field", "[8.0, 6.0]", "--geometry.object", "auto"]
 SMALL = [*FIELD, "--positions", "18", "--subsequences", "3", "--reconstruct.iterations", "2", "--reconstruct.reference_side", "6"]
@@ -282,6 +282,20 @@ def test_a_reconstruction_that_diverged_is_null_in_json(
     code, out, _ = adaptycho(capsys, "resume", tmp_path / "run", "--threads", "1")
     assert code == 0
     assert "ssim nan" in out
+
+
+@pytest.mark.usefixtures("no_pictures")
+@pytest.mark.parametrize("policy", ADAPTIVE)
+def test_every_adaptive_policy_scans(policy: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = as_json(capsys, "scan", tmp_path / "run", *SMALL, "--policy", policy, "--threads", "1")
+    assert (found["policy"], found["positions"]) == (policy, 18)
+    if policy == "greedy":
+        return  # rightly spreads evenly on the little that can be seen of a uniform crystal
+    # It looked: what it asked for later is not what it would have asked for on another specimen.
+    as_json(capsys, "scan", tmp_path / "other", *SMALL, "--policy", policy, "--seed", "1", "--threads", "1")
+    requested = [runs.read_states(runs.Run.open(tmp_path / name)) for name in ("run", "other")]
+    assert torch.equal(requested[0][0]["requested"], requested[1][0]["requested"])
+    assert not torch.equal(requested[0][-1]["requested"], requested[1][-1]["requested"])
 
 
 def test_without_a_terminal_nothing_but_the_answer_is_printed(tmp_path: Path) -> None:

@@ -141,7 +141,7 @@ def test_the_beam_is_an_energy_or_a_wavelength() -> None:
         ("[scan]\npositions = 'many'\n", r": scan\.positions: expected a valid integer.*, found 'many'"),
         ("[scan]\npositions = 2.5\n", r": scan\.positions: expected a valid integer.*, found 2\.5"),
         ("[scan]\npositions = 0\n", r": scan\.positions: expected greater than or equal to 1, found 0"),
-        ("[scan]\npolicy = 'greedy'\n", r": scan\.policy: expected 'heuristic', 'raster'.*, found 'greedy'"),
+        ("[scan]\npolicy = 'greedily'\n", r": scan\.policy: expected 'heuristic', 'greedy'.*, found 'greedily'"),
         ("[scan]\ndose = -1.0\n", r": scan\.dose: expected greater than 0, found -1\.0"),
         ("[scan]\ndose = inf\n", r": scan\.dose: expected a finite number, found inf"),
         ("[scan]\nrows = [0.0, 1.5]\n", r": scan\.rows: expected less than or equal to 1, found 1\.5"),

@@ -17,7 +17,11 @@ from adaptycho.microscope.simulated import Simulated
 from adaptycho.optics import Aberrations, Setup, object_grid
 from adaptycho.policy import Action, Scanner
 from adaptycho.policy.fixed import Fixed
+from adaptycho.policy.greedy import Greedy
 from adaptycho.policy.heuristic import Heuristic
+from adaptycho.policy.lattice import LatticeFit
+from adaptycho.policy.process import GaussianProcess
+from adaptycho.policy.reduction import ErrorReduction
 from adaptycho.reconstruct import Reconstructor
 from adaptycho.settings import Settings
 
@@ -87,10 +91,20 @@ def recorded(settings: Settings) -> Recorded:
 def scanner(settings: Settings, policy: str | None = None, defocus: float | None = None) -> Scanner:
     """The scan strategy of the settings, or another one by name or at another defocus in Å."""
     name, focus = policy or settings.scan.policy, settings.scan.defocus if defocus is None else defocus
-    if name == "heuristic":
-        h = settings.heuristic
-        return Heuristic(h.pull, h.reach, h.smooth, h.contrast, h.floor, focus)
-    return Fixed(name, focus)  # type: ignore[arg-type]
+    match name:
+        case "heuristic":
+            h = settings.heuristic
+            return Heuristic(h.pull, h.reach, h.smooth, h.contrast, h.floor, focus)
+        case "greedy":
+            return Greedy(defocus=focus)
+        case "lattice":
+            return LatticeFit(defocus=focus)
+        case "reduction":
+            return ErrorReduction(defocus=focus)
+        case "process":
+            return GaussianProcess(defocus=focus)
+        case _:
+            return Fixed(name, focus)  # type: ignore[arg-type]
 
 
 def reconstructor(settings: Settings, setup: Setup) -> Reconstructor:

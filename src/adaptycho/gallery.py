@@ -9,11 +9,12 @@ from matplotlib.figure import Figure
 from adaptycho import figures, report
 from adaptycho.evaluate import archive, sample, table, trial
 from adaptycho.evaluate.judge import Cell
-from adaptycho.evaluate.strategies import ADAPTIVE, CONVENTIONAL, ORACLES
+from adaptycho.evaluate.strategies import CONVENTIONAL, ORACLES
 from adaptycho.evaluate.trial import Plan
 from adaptycho.figures import Gain, Point, Reconstruction
 from adaptycho.metrics.spots import spots
 from adaptycho.pictures import Scan, Stage
+from adaptycho.settings import ADAPTIVE
 
 SHOWN = ("raster", "raster:focused", "dense", "random", "halton", "heuristic", "greedy", "process", "oracle", "oracle-density")
 Tell = Callable[[str], None]

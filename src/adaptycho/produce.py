@@ -11,7 +11,7 @@ from adaptycho import build, files, pictures, report, runs, summary
 from adaptycho.episode import observe, stream
 from adaptycho.evaluate import archive, judge, table
 from adaptycho.evaluate.ledger import Ledger
-from adaptycho.settings import Settings, dump, update
+from adaptycho.settings import ADAPTIVE, Settings, dump, update
 from adaptycho.spread import spread
 from adaptycho.store import alone, whole
 
@@ -24,7 +24,7 @@ def simulate(out: Path, chosen: Settings, progress: Progress, *, workers: int | 
     Raises:
         ValueError: the settings are not of a conventional simulated scan, or a file exists already.
     """
-    if chosen.scan.microscope != "simulated" or chosen.scan.policy == "heuristic":
+    if chosen.scan.microscope != "simulated" or chosen.scan.policy in ADAPTIVE:
         raise ValueError(
             f"scan.policy: expected a conventional simulated scan to record, found {chosen.scan.microscope}, {chosen.scan.policy}"
         )

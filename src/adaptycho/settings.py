@@ -24,10 +24,11 @@ Real = Annotated[float, Field(allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
 Pixels = Annotated[int, Field(ge=2, multiple_of=2)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
-Policy = Literal["heuristic", "raster", "hexagonal", "random", "halton", "poisson-disk", "jittered", "spiral"]
+Adaptive = Literal["heuristic", "greedy", "lattice", "reduction", "process"]
+ADAPTIVE: tuple[Adaptive, ...] = get_args(Adaptive)
+Policy = Literal[Adaptive, Name]
 Preset = Literal["light", "paper"]
 PRESETS: tuple[Preset, ...] = get_args(Preset)
-assert set(get_args(Policy)) == {"heuristic", *get_args(Name)}
 
 # The two protocols: as the paper reconstructs, and the settings that reconstruct best (`Reconstructor.best`).
 PAPER: dict[str, Any] = {"iterations": 5, "loss": "intensity", "step": 525.0, "scaling": "none", "momentum": 0.0}
@@ -108,7 +109,9 @@ class Scan:
     file: str | None = Field(default=None, description="recording to replay; left out, the one that is shipped")
     rows: tuple[Fraction, Fraction] = Field(default=(0.0, 1.0), description="part of a recording to scan: from and to along y, fractions")
     columns: tuple[Fraction, Fraction] = Field(default=(0.0, 1.0), description="the same along x")
-    policy: Policy = Field(default="heuristic", description="heuristic, or a conventional scan")
+    policy: Policy = Field(
+        default="heuristic", description="heuristic, greedy, lattice, reduction or process (adaptive), or a conventional scan"
+    )
     positions: Count = Field(default=250, description="beam positions in all")
     subsequences: Count = Field(default=5, description="sub-sequences they are taken in")
     dose: Positive = Field(default=2.14e5, description="electrons per position (simulated)")

@@ -11,10 +11,9 @@ from adaptycho.evaluate.sample import Sample
 from adaptycho.policy import Scanner
 from adaptycho.policy.fixed import Fixed
 from adaptycho.policy.oracle import DensityOracle, HalfWay
-from adaptycho.settings import Settings
+from adaptycho.settings import ADAPTIVE, Settings
 
 CONVENTIONAL = ("raster", "hexagonal", "random", "jittered", "halton", "poisson-disk", "spiral", "dense")
-ADAPTIVE = ("heuristic", "greedy", "lattice", "reduction", "process")
 ORACLES = ("oracle", "oracle-hexagonal", "oracle-density")
 STRATEGIES = CONVENTIONAL + ADAPTIVE + ORACLES
 BLIND = (*CONVENTIONAL, "oracle-density")  # decide everything beforehand: nothing is gained by sub-sequences
@@ -61,24 +60,6 @@ def scanner(name: str, settings: Settings, sample: Sample, defocus: float | None
         case "dense":
             count = lengths(name, settings)[0]
             return Fixed("raster", defocus, dose=settings.scan.dose * settings.scan.positions / count)
-        case "heuristic":
-            return build.scanner(settings, "heuristic", defocus)
-        case "greedy":
-            from adaptycho.policy.greedy import Greedy
-
-            return Greedy(**options)
-        case "lattice":
-            from adaptycho.policy.lattice import LatticeFit
-
-            return LatticeFit(**options)
-        case "reduction":
-            from adaptycho.policy.reduction import ErrorReduction
-
-            return ErrorReduction(**options)
-        case "process":
-            from adaptycho.policy.process import GaussianProcess
-
-            return GaussianProcess(**options)
         case "oracle" | "oracle-hexagonal":
             base: Literal["halton", "hexagonal"] = "halton" if name == "oracle" else "hexagonal"
             if sample.sites is None:
@@ -88,7 +69,7 @@ def scanner(name: str, settings: Settings, sample: Sample, defocus: float | None
         case "oracle-density":
             return DensityOracle(_density(sample), **options)
         case _:
-            return Fixed(name, defocus)  # type: ignore[arg-type]
+            return build.scanner(settings, name, defocus)
 
 
 def _density(sample: Sample) -> torch.Tensor:

@@ -276,6 +276,16 @@ def test_command_gives_one_object(capsys: pytest.CaptureFixture[str], tmp_path: 
     assert "island, 16 positions, 300 electrons each" in capsys.readouterr().out
 
 
+def test_the_papers_protocol_has_25_specimens_unless_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    monkeypatch.setattr(produce, "evaluate", lambda out, cells, *_, **__: seen.extend(cells) or {"cells": [{}], "dose_savings": []})
+    monkeypatch.setattr(produce, "evaluation_lines", lambda found: [])
+    for words in (["--protocol", "paper"], ["--protocol", "best"], ["--protocol", "paper", "--specimens", "3"]):
+        assert cli.main(["evaluate", *words]) == 0
+    assert [(c.evaluate.specimens, c.scan.subsequences) for c in seen] == [(25, 5), (12, 4), (3, 5)]
+    assert [c.reconstruct.iterations for c in seen] == [5, 20, 5]
+
+
 def test_cells_are_every_combination() -> None:
     found = produce.cells(Settings(), ["island", "crystal"], [64, 144], [300.0])
     assert [(c.specimen.family, c.scan.positions, c.scan.dose) for c in found] == [

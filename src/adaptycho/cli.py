@@ -219,7 +219,7 @@ def report(run: Path, as_json: bool) -> None:
 @click.option("--positions", multiple=True, type=click.IntRange(1), metavar="N...", help="Numbers of positions.")
 @click.option("--dose", multiple=True, type=click.FloatRange(0, min_open=True), metavar="ELECTRONS...", help="Electrons per position.")
 @click.option("--strategies", multiple=True, metavar="NAME...", help="Strategies; `raster:focused` may not defocus.  [default: all]")
-@click.option("--specimens", type=click.IntRange(1), help="Test specimens.")
+@click.option("--specimens", type=click.IntRange(1), help="Test specimens.  [default: 12; paper: 25]")
 @click.option("--seed", type=click.IntRange(0), help="Of noise and random scans.")
 @click.option("--microscope", type=click.Choice(["simulated", "recorded"]), help="Recorded: windows of a recording, in split halves.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("adaptycho-evaluation"), show_default=True, help="Folder for results.")
@@ -236,7 +236,8 @@ def evaluate(out: Path, workers: int | None, scheduler: str | None, as_json: boo
     from adaptycho import produce
 
     rules = options.pop("protocol")
-    chosen = collect(options, {"scan.subsequences": "5" if rules == "paper" else "4"}, rules)
+    usual = {"scan.subsequences": "5", "evaluate.specimens": "25"} if rules == "paper" else {"scan.subsequences": "4"}
+    chosen = collect(options, usual, rules)
     for name, field in (("specimens", "evaluate.specimens"), ("seed", "scan.seed"), ("microscope", "scan.microscope")):
         chosen = tree.override(chosen, {field: str(options[name])}) if options[name] is not None else chosen
     if chosen.scan.microscope == "recorded" and (options["family"] or options["dose"]):

@@ -16,7 +16,7 @@ from adaptycho.settings import BEST, Settings
 
 STOPS = (3, 5, 10, 20)  # iterations after which a descent is looked at
 _BEST = {name: value for name, value in BEST.items() if name != "iterations"}
-# The second goes slowly, and so can be stopped more finely. Squared intensities as a third were the best of no strategy in any of 54 cells.
+# The second goes slowly, and so can be stopped more finely. Squared intensities as a third were never the best of 8 strategies in 54 cells.
 DESCENTS: tuple[dict[str, Any], ...] = (_BEST, {**_BEST, "step": 0.3, "momentum": 0.0})
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from adaptycho.forward import Measurement
 from adaptycho.microscope import Microscope
+from adaptycho.optics import Setup
 from adaptycho.policy import Action, Memory, Observation, Scanner
 from adaptycho.reconstruct import Reconstruction, Reconstructor
 
@@ -100,11 +101,17 @@ def observe(state: State | None, microscope: Microscope, lengths: Sequence[int],
     setup, batch = microscope.setup, microscope.batch
     if state is None:
         potential, positions, dose = torch.zeros(batch, *setup.field_shape), torch.zeros(batch, 0, 2), torch.zeros(batch, 0)
-        probe = setup.probe_radius()
+        probe, dark = setup.probe_radius(), dose
     else:
         potential, positions, dose = state.potential, state.seen.positions, state.seen.dose
-        probe = setup.probe_radius(defocus=float(state.latest.defocus[0, -1]))
-    return Observation(potential, positions, dose, setup.field, probe, setup.resolution, lengths[number], sum(lengths))
+        probe, dark = setup.probe_radius(defocus=float(state.latest.defocus[0, -1])), scattered(state.seen, setup)
+    return Observation(potential, positions, dose, setup.field, probe, setup.resolution, lengths[number], sum(lengths), dark)
+
+
+def scattered(seen: Measurement, setup: Setup) -> Float[Tensor, "B K"]:
+    """Fraction of the dose that each pattern has outside the bright-field disc: a dark-field signal."""
+    outside = setup.dark_field(device=seen.patterns.device)
+    return (seen.patterns.to(seen.dose.dtype) * outside).sum((-2, -1)) / seen.dose.clamp(min=1e-30)
 
 
 def stream(seed: int, number: int) -> torch.Generator:

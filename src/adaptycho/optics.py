@@ -210,6 +210,16 @@ class Setup:
         dk = max(self.window.reciprocal_pixel)
         return ((radius - torch.hypot(ky, kx)) / dk + 0.5).clamp(0, 1)
 
+    def dark_field(self, *, device: torch.device | None = None) -> Float[Tensor, "Q Q2"]:
+        """1 for detector pixels that lie wholly outside the bright-field disc, else 0; zero frequency in the corner, as in patterns."""
+        axes = []
+        for q, step in zip(self.detector, self.window.reciprocal_pixel, strict=True):
+            index = torch.fft.fftfreq(q, 1 / q, dtype=torch.float64, device=device)
+            # A binned pixel holds the window frequencies from `binning` times its index on.
+            axes.append((self.binning * index + (self.binning - 1) / 2) * step)
+        reach = self.semiangle * 1e-3 / self.wavelength + (self.binning + 1) / 2 * max(self.window.reciprocal_pixel)
+        return (torch.hypot(axes[0][:, None], axes[1][None, :]) >= reach).to(torch.float32)
+
     def probe(self, defocus: float | None = None) -> Complex[Tensor, "*items N N2"]:
         """The centred unit-sum probe (zero position in the corner) at a defocus in Å, by default the nominal one."""
         value = self.aberrations.defocus if defocus is None else defocus

@@ -27,6 +27,7 @@ class Observation:
         resolution: wavelength over convergence semi-angle in Å; a focused probe has a radius of about a quarter of it.
         count: number of positions to propose now (K).
         total: number of positions of the whole scan (P).
+        scattered: fraction of the dose that each position sent outside the bright-field disc; None if the detector does not tell.
     """
 
     potential: Float[Tensor, "B h w"]
@@ -37,6 +38,7 @@ class Observation:
     resolution: float
     count: int
     total: int
+    scattered: Float[Tensor, "B K"] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,12 +50,14 @@ class Action:
         defocus: underfocus in Å for this sub-sequence; None keeps the nominal one.
         dose: electrons for each position; None keeps the microscope's.
         log_prob: log-probability of each requested position, for stochastic policies.
+        mean: positions that a learned policy proposes before anything random is added; gradients flow through it.
     """
 
     positions: Float[Tensor, "B K 2"]
     defocus: float | None = None
     dose: float | None = None
     log_prob: Float[Tensor, "B K"] | None = None
+    mean: Float[Tensor, "B K 2"] | None = None
 
 
 class Scanner(Protocol):

@@ -1,0 +1,67 @@
+"""A scanner with learned weights: a network proposes positions, and a Gaussian round each of them explores (Eq. 6).
+
+The joint policy of all positions of a sub-sequence is the product of their Gaussians, so each position is an agent with a log-probability
+of its own. It is that of the position *requested*: where the beam really went, or the edge it was clipped to, is the specimen's answer and
+not the policy's choice.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from adaptycho import patterns
+from adaptycho.policy import Action, Memory, Observation
+
+
+class Network(Protocol):
+    """Weights that look at an observation and say where to go; a `torch.nn.Module`."""
+
+    def __call__(self, seen: Observation, memory: Memory) -> tuple[Float[Tensor, "B K 2"], Memory]:
+        """Proposed positions, fractions (y, x) of the scan field, through which gradients flow, and what to hand back next time.
+
+        Never called before the first sub-sequence, which is a survey: `memory` is None at the second.
+        """
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Learned:
+    """Scanner that surveys the field once and then goes where its network says.
+
+    Attributes:
+        network: the weights.
+        sigma: standard deviation of the policy along each axis, a fraction of the field; 0 takes the mean.
+        survey: conventional scan of the first sub-sequence.
+        defocus: underfocus in Å for every sub-sequence; None keeps the nominal one.
+    """
+
+    network: Network
+    sigma: float = 0.0
+    survey: patterns.Name = "halton"
+    defocus: float | None = None
+
+    def __call__(self, seen: Observation, memory: Memory, *, generator: torch.Generator) -> tuple[Action, Memory]:
+        """A survey first, then the network's proposal, with noise if there is a sigma."""
+        if seen.positions.shape[1] == 0:
+            chosen = [patterns.pattern(self.survey, seen.count, seen.field, generator=generator) for _ in seen.potential]
+            return Action(torch.stack(chosen).to(seen.potential), defocus=self.defocus), None
+        mean, memory = self.network(seen, memory)
+        if self.sigma == 0:
+            return Action(mean.detach(), defocus=self.defocus, mean=mean), memory
+        positions = draw(mean, self.sigma, generator=generator)
+        return Action(positions, defocus=self.defocus, log_prob=log_probability(positions, mean, self.sigma), mean=mean), memory
+
+
+def draw(mean: Float[Tensor, "B K 2"], sigma: float, *, generator: torch.Generator) -> Float[Tensor, "B K 2"]:
+    """Positions drawn from the policy (Eq. 6); no gradient flows through them."""
+    noise = torch.randn(mean.shape, generator=generator, dtype=mean.dtype, device=generator.device).to(mean.device)
+    return mean.detach() + sigma * noise
+
+
+def log_probability(positions: Float[Tensor, "B K 2"], mean: Float[Tensor, "B K 2"], sigma: float) -> Float[Tensor, "B K"]:
+    """Logarithm of the Gaussian density of each position (Eq. 6)."""
+    return -(positions - mean).square().sum(-1) / (2 * sigma**2) - math.log(2 * math.pi * sigma**2)

@@ -65,9 +65,13 @@ def with_settings(*short: str) -> Callable[[Callable[..., Any]], Callable[..., A
     return decorate
 
 
-def collect(options: dict[str, Any], base: dict[str, str] | None = None, protocol: str | None = None) -> Settings:
-    """The settings that a command's options describe: preset, the command's own, the file, an explicit protocol, single fields."""
+def collect(
+    options: dict[str, Any], base: dict[str, str] | None = None, protocol: str | None = None, recipe: str | None = None
+) -> Settings:
+    """The settings that a command's options describe: preset, the command's own, a recipe, the file, an explicit protocol, single fields."""
     chosen = settings.override(settings.preset(options["preset"]), base or {})
+    if recipe:
+        chosen = settings.recipe(recipe, chosen)
     if options["settings_file"]:
         chosen = settings.load(options["settings_file"], chosen)
     return settings.override(chosen, (PROTOCOLS[protocol] if protocol else {}) | given(options))

@@ -7,6 +7,7 @@ import dataclasses
 import itertools
 import tomllib
 from collections.abc import Iterator, Mapping
+from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -29,6 +30,7 @@ ADAPTIVE: tuple[Adaptive, ...] = get_args(Adaptive)
 Policy = Literal[Adaptive, Name]
 Preset = Literal["light", "paper"]
 PRESETS: tuple[Preset, ...] = get_args(Preset)
+RECIPES = ("lattice", "structure", "recurrent", "recurrent-2", "voronoi", "shared")  # data/recipes
 
 # The two protocols: as the paper reconstructs, and the settings that reconstruct best (`Reconstructor.best`).
 PAPER: dict[str, Any] = {"iterations": 5, "loss": "intensity", "step": 525.0, "scaling": "none", "momentum": 0.0}
@@ -175,6 +177,72 @@ class Evaluate:
 
 
 @dataclass(frozen=True, config=_strict)
+class Practice:
+    """What a policy practises on (`adaptycho.train.practice`); what is not here is as in the other sections."""
+
+    families: tuple[Family, ...] = Field(min_length=1, default=("crystal",), description="families of specimens, drawn at random")
+    filling: tuple[Fraction, Fraction] = Field(default=(0.1, 0.5), description="filling of those that do not fill the field, from and to")
+    turn: bool = Field(default=True, description="turn and mirror specimens; off keeps the orientation of specimen.options")
+    positions: tuple[Count, ...] = Field(min_length=1, default=(250,), description="numbers of positions to choose from")
+    dose: tuple[Positive, Positive] = Field(default=(2.14e5, 2.14e5), description="electrons per position, from and to")
+    defocus: tuple[Real, ...] = Field(min_length=1, default=(0.0,), description="defoci in Å to choose from")
+    reference: Literal["full", "truth"] = Field(default="full", description="what rewards and scores refer to: full scan, or true phase")
+    pool: Count = Field(default=48, description="specimens that are prepared once and drawn from; recorded: windows")
+    validation: Count = Field(default=12, description="specimens of evaluate.validation to stop and choose by")
+
+
+@dataclass(frozen=True, config=_strict)
+class Network:
+    """What is trained (`adaptycho.policy.field`, `adaptycho.policy.recurrent`)."""
+
+    kind: Literal["field", "recurrent"] = Field(default="field", description="field (equivariant), or recurrent (the paper's)")
+    survey: Literal["halton", "hexagonal"] = Field(default="halton", description="scan that the first sub-sequence begins")
+    widths: tuple[Annotated[int, Field(ge=8, multiple_of=8)], ...] = Field(
+        min_length=1, max_length=5, default=(24, 48, 96, 128, 128), description="channels of the field policy, fine to coarse"
+    )
+    floor: Fraction = Field(default=0.1, description="density of a place without structure, over one with (field)")
+    hidden: Count = Field(default=2048, description="width of the recurrent state")
+    location: Count = Field(default=512, description="width of the location information")
+    structure: Count = Field(default=512, description="width of the structure information")
+    image: Annotated[int, Field(ge=64, multiple_of=64)] = Field(
+        default=512, description="pixels along each side of the autoencoder's input"
+    )
+    start: Literal["halton", "scratch"] = Field(default="halton", description="recurrent: from the Halton points, or from nothing")
+
+
+@dataclass(frozen=True, config=_strict)
+class Train:
+    """How it is trained, by three courses (`adaptycho.train`)."""
+
+    seed: Annotated[int, Field(ge=0)] = Field(default=0, description="of weights, specimens and exploration")
+    processes: Count = Field(default=1, description="processes that share each batch, one thread each")
+    shares: Count = Field(default=2, description="parts a batch is worked through in; a multiple of the processes")
+    every: Count = Field(default=20, description="steps between validations and checkpoints")
+    encode_steps: Annotated[int, Field(ge=0)] = Field(default=100_000, description="steps of the autoencoder")
+    encode_rate: Positive = Field(default=1e-5, description="its rate of learning")
+    encode_batch: Count = Field(default=24, description="its batch")
+    imitate_steps: Annotated[int, Field(ge=0)] = Field(default=1000, description="steps of imitation")
+    imitate_rate: Positive = Field(default=1e-3, description="its rate of learning at the start")
+    imitate_batch: Count = Field(default=24, description="its batch: episodes a step")
+    teacher: Literal["even", "half-way", "structure"] = Field(
+        default="even", description="even (C1), half-way to the nearest atom column, or structure (where there is something)"
+    )
+    pull: Fraction = Field(default=0.5, description="of the half-way teacher: fraction of the way")
+    reinforce_steps: Annotated[int, Field(ge=0)] = Field(default=20_000, description="steps of reinforcement")
+    reinforce_rate: Positive = Field(default=1e-5, description="its rate of learning")
+    reinforce_batch: Count = Field(default=24, description="its batch: episodes a step")
+    sigma: Positive = Field(default=0.0125, description="standard deviation of the policy, fraction of the field")
+    gamma: Fraction = Field(default=0.0, description="discount of later rewards")
+    credit: Literal["shared", "voronoi", "window", "error", "structure", "scattered"] = Field(
+        default="voronoi", description="how reward is divided among positions"
+    )
+    width: Positive = Field(default=1.2, description="width in Å of the windows of credits that have some")
+    baseline: Literal["none", "batch", "pair", "mean"] = Field(
+        default="batch", description="none, the batch's mean, another rollout of the same specimen, or the mean action's reward"
+    )
+
+
+@dataclass(frozen=True, config=_strict)
 class Settings:
     """The whole tree."""
 
@@ -186,11 +254,18 @@ class Settings:
     heuristic: Heuristic = Field(default_factory=Heuristic)
     reconstruct: Reconstruct = Field(default_factory=Reconstruct)
     evaluate: Evaluate = Field(default_factory=Evaluate)
+    practice: Practice = Field(default_factory=Practice)
+    network: Network = Field(default_factory=Network)
+    train: Train = Field(default_factory=Train)
 
 
 _ADAPTER = TypeAdapter(Settings)
 # Pixels twice as large: the same electrons in a quarter of the pixels, so a step for unit-sum probes goes four times as far.
-_LIGHT = {"geometry": {"pixel": 0.308, "object": 100, "window": 32, "detector": 32}, "reconstruct": {"reference_step": 50.0}}
+_LIGHT = {
+    "geometry": {"pixel": 0.308, "object": 100, "window": 32, "detector": 32},
+    "reconstruct": {"reference_step": 50.0},
+    "network": {"hidden": 512, "location": 256, "structure": 256, "image": 128},
+}
 
 
 def preset(name: str) -> Settings:
@@ -217,6 +292,18 @@ def load(path: Path, base: Settings | None = None) -> Settings:
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ValueError(f"{path}: expected settings in TOML, found something else ({error})") from None
     return update(base or Settings(), tree, str(path))
+
+
+def recipe(name: str, base: Settings) -> Settings:
+    """Settings with which a policy is known to learn, on top of others.
+
+    Raises:
+        ValueError: there is no such recipe.
+    """
+    if name not in RECIPES:
+        raise ValueError(f"recipe: expected one of {', '.join(RECIPES)}, found {name!r}")
+    with resources.as_file(resources.files("adaptycho") / "data" / "recipes" / f"{name}.toml") as path:
+        return load(path, base)
 
 
 def update(base: Settings, tree: Mapping[str, Any], source: str) -> Settings:

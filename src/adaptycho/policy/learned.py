@@ -7,7 +7,7 @@ not the policy's choice.
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -16,7 +16,10 @@ from torch import Tensor
 from adaptycho import patterns
 from adaptycho.policy import Action, Memory, Observation
 
+Survey = Literal["halton", "hexagonal"]
 
+
+@runtime_checkable
 class Network(Protocol):
     """Weights that look at an observation and say where to go; a `torch.nn.Module`."""
 
@@ -35,25 +38,36 @@ class Learned:
     Attributes:
         network: the weights.
         sigma: standard deviation of the policy along each axis, a fraction of the field; 0 takes the mean.
-        survey: conventional scan of the first sub-sequence.
+        survey: scan of which the first sub-sequence is the beginning (`even`).
         defocus: underfocus in Å for every sub-sequence; None keeps the nominal one.
     """
 
     network: Network
     sigma: float = 0.0
-    survey: patterns.Name = "halton"
+    survey: Survey = "halton"
     defocus: float | None = None
 
     def __call__(self, seen: Observation, memory: Memory, *, generator: torch.Generator) -> tuple[Action, Memory]:
         """A survey first, then the network's proposal, with noise if there is a sigma."""
         if seen.positions.shape[1] == 0:
-            chosen = [patterns.pattern(self.survey, seen.count, seen.field, generator=generator) for _ in seen.potential]
-            return Action(torch.stack(chosen).to(seen.potential), defocus=self.defocus), None
+            first = even(seen.total, seen.field, self.survey)[: seen.count]
+            return Action(first.to(seen.potential).expand(len(seen.potential), -1, -1), defocus=self.defocus), None
         mean, memory = self.network(seen, memory)
         if self.sigma == 0:
             return Action(mean.detach(), defocus=self.defocus, mean=mean), memory
         positions = draw(mean, self.sigma, generator=generator)
         return Action(positions, defocus=self.defocus, log_prob=log_probability(positions, mean, self.sigma), mean=mean), memory
+
+
+def even(total: int, field: tuple[float, float], survey: Survey) -> Float[Tensor, "P 2"]:
+    """An even scan in an order in which every sub-sequence sees the whole field.
+
+    Args:
+        total: number of positions P.
+        field: size (y, x) of the scan field in Å.
+        survey: the Halton sequence, or a hexagonal lattice, its positions farthest apart first.
+    """
+    return patterns.halton(total) if survey == "halton" else patterns.spread(patterns.hexagonal(total, field), field)
 
 
 def draw(mean: Float[Tensor, "B K 2"], sigma: float, *, generator: torch.Generator) -> Float[Tensor, "B K 2"]:

@@ -25,14 +25,15 @@ class HalfWay:
     Attributes:
         columns: the columns of each specimen, fractions (y, x) of the scan field; some may lie outside.
         pull: fraction of the way.
-        base: the even spread: `halton`, or `hexagonal` in an order in which each sub-sequence sees the whole field.
+        base: the even spread: `halton`, `hexagonal` in an order in which each sub-sequence sees the whole field, or the positions
+            themselves.
         after: sub-sequences that are left as they are; 1 is a scan that has to look before it knows.
         defocus: underfocus in Å; None keeps the nominal one.
     """
 
     columns: Sequence[Float[Tensor, "_ 2"]]
     pull: float = 0.5
-    base: Literal["halton", "hexagonal"] = "halton"
+    base: Literal["halton", "hexagonal"] | Float[Tensor, "P 2"] = "halton"
     after: int = 1
     defocus: float | None = None
 
@@ -88,7 +89,9 @@ def pulled(points: Float[Tensor, "K 2"], columns: Float[Tensor, "N 2"], field: t
     return points + pull * (columns[nearest] - points)
 
 
-def _even(base: Literal["halton", "hexagonal"], seen: Observation) -> Float[Tensor, "P 2"]:
+def _even(base: Literal["halton", "hexagonal"] | Tensor, seen: Observation) -> Float[Tensor, "P 2"]:
+    if isinstance(base, Tensor):
+        return base
     if base == "halton":
         return patterns.halton(seen.total)
     return patterns.spread(patterns.hexagonal(seen.total, seen.field), seen.field)

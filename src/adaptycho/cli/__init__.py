@@ -12,6 +12,8 @@ from typing import Any
 import click
 
 from adaptycho import settings as tree
+from adaptycho.cli.output import patient_progress, progress, tell, teller, to_json, use
+from adaptycho.cli.training import train
 from adaptycho.options import (
     PROTOCOLS,
     SHORT,
@@ -69,10 +71,10 @@ def demo(out: Path, specimens: int, seed: int, threads: int | None, as_json: boo
     """
     from adaptycho import demo as tour
 
-    _use(threads)
-    found = tour.run(out, seed=seed, specimens=specimens, tell=_teller())
+    use(threads)
+    found = tour.run(out, seed=seed, specimens=specimens, tell=teller())
     if as_json:
-        click.echo(_json(found))
+        click.echo(to_json(found))
         return
     for part, scores in found["ssim"].items():
         click.echo(f"\n{part}: SSIM against the reference, mean [95 % interval]")
@@ -97,8 +99,8 @@ def simulate(out: Path, workers: int | None, scheduler: str | None, as_json: boo
     """
     from adaptycho import produce
 
-    written = produce.simulate(out, collect(options, FULL_SCAN), _progress, workers=workers, scheduler=scheduler)
-    _report({"files": [str(p) for p in written]}, [f"wrote {p}" for p in written], as_json)
+    written = produce.simulate(out, collect(options, FULL_SCAN), progress, workers=workers, scheduler=scheduler)
+    tell({"files": [str(p) for p in written]}, [f"wrote {p}" for p in written], as_json)
 
 
 @commands.command(name="import")
@@ -129,7 +131,7 @@ def import_(source: Path, out: Path, positions_file: Path | None, overwrite: boo
     recording = produce.imported(source, positions_file, **options)
     files.write(out, recording, overwrite=overwrite)
     count = recording.measurement.positions.shape[1]
-    _report({"file": str(out), "patterns": count}, [f"wrote {out}: {count} patterns"], as_json)
+    tell({"file": str(out), "patterns": count}, [f"wrote {out}: {count} patterns"], as_json)
 
 
 @commands.command()
@@ -141,7 +143,7 @@ def inspect(file: Path | None, as_json: bool) -> None:
     from adaptycho.files.inspect import describe, lines
 
     found = describe(files.read(file or files.example()))
-    _report(found, lines(found), as_json)
+    tell(found, lines(found), as_json)
 
 
 @commands.command()
@@ -158,12 +160,12 @@ def reconstruct(file: Path, out: Path, protocol: str | None, threads: int | None
     """
     from adaptycho import produce
 
-    _use(threads)
-    found = produce.reconstruct(file, out, collect(options, PROTOCOLS["best"], protocol), _progress)
+    use(threads)
+    found = produce.reconstruct(file, out, collect(options, PROTOCOLS["best"], protocol), progress)
     if not found["loss"][-1] <= found["loss"][0]:
         click.echo("adaptycho: the loss rose: the step is too long for these data (--protocol best adapts it)", err=True)
     text = [f"loss per position {found['loss'][0]:.4g} to {found['loss'][-1]:.4g}", f"wrote {found['file']} and {found['picture']}"]
-    _report(found, text, as_json)
+    tell(found, text, as_json)
 
 
 @commands.command()
@@ -179,7 +181,7 @@ def scan(run: Path, protocol: str | None, threads: int | None, as_json: bool, **
     """
     from adaptycho import runs
 
-    _use(threads)
+    use(threads)
     recorded = collect(options).scan.microscope == "recorded"
     if recorded:
         for name, value in given(options).items():
@@ -196,7 +198,7 @@ def resume(run: Path, threads: int | None, as_json: bool) -> None:
     """Go on with an interrupted scan in the folder RUN, from the last whole sub-sequence."""
     from adaptycho import runs
 
-    _use(threads)
+    use(threads)
     _finish(runs.Run.open(run), as_json)
 
 
@@ -208,7 +210,7 @@ def report(run: Path, as_json: bool) -> None:
     from adaptycho import produce, runs
 
     page = produce.write_report(runs.Run.open(run))
-    _report({"report": str(page)}, [f"wrote {page}"], as_json)
+    tell({"report": str(page)}, [f"wrote {page}"], as_json)
 
 
 @commands.command(cls=Listing)
@@ -243,8 +245,8 @@ def evaluate(out: Path, workers: int | None, scheduler: str | None, as_json: boo
     if chosen.scan.microscope == "recorded" and (options["family"] or options["dose"]):
         raise click.UsageError("--family, --dose: expected none with a recording, which has its own")
     cells = produce.cells(chosen, options["family"], options["positions"], options["dose"])
-    found = produce.evaluate(out, cells, rules, options["strategies"], _patient_progress, workers=workers, scheduler=scheduler)
-    _report(found if len(cells) > 1 else found["cells"][0], produce.evaluation_lines(found), as_json)
+    found = produce.evaluate(out, cells, rules, options["strategies"], patient_progress, workers=workers, scheduler=scheduler)
+    tell(found if len(cells) > 1 else found["cells"][0], produce.evaluation_lines(found), as_json)
 
 
 @commands.command(cls=Listing)
@@ -262,8 +264,8 @@ def figures(results: Path, out: Path, strategies: tuple[str, ...], as_json: bool
     """
     from adaptycho import gallery
 
-    written = gallery.draw(results, out, strategies, _teller())
-    _report({"figures": [str(path) for path in written]}, [f"wrote {path}" for path in written], as_json)
+    written = gallery.draw(results, out, strategies, teller())
+    tell({"figures": [str(path) for path in written]}, [f"wrote {path}" for path in written], as_json)
 
 
 @commands.command()
@@ -276,7 +278,10 @@ def bench(what: str, as_json: bool) -> None:
     names = ["reconstruct", "latency", "forward"] if what == "all" else [what]
     found = {name: getattr(benchmarks, name)() for name in names}
     flat = found if what == "all" else found[what]
-    _report(flat, [f"{name}.{key}: {value}" for name, part in found.items() for key, value in part.items()], as_json)
+    tell(flat, [f"{name}.{key}: {value}" for name, part in found.items() for key, value in part.items()], as_json)
+
+
+commands.add_command(train)
 
 
 @commands.command()
@@ -297,54 +302,13 @@ def settings(**options: Any) -> None:
         click.echo("\n# Not set:\n" + "\n".join(unset))
 
 
-def _use(count: int | None) -> None:
-    import torch
-
-    torch.set_num_threads(count or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else count or os.cpu_count() or 1)
-
-
-def _teller() -> Callable[[str], None]:
-    """Says what is going on, on a terminal only."""
-    return (lambda text: click.echo(text, err=True)) if sys.stderr.isatty() else (lambda text: None)
-
-
-def _progress(items: Any, total: int, what: str) -> Any:
-    """A progress bar on a terminal, nothing when piped."""
-    from tqdm import tqdm
-
-    return tqdm(items, total=total, desc=what, disable=None, leave=False)
-
-
-def _patient_progress(items: Any, total: int, what: str) -> Any:
-    """Like `_progress`; into a pipe or a log, a line every minute with the time that is left."""
-    if sys.stderr.isatty() or not total:
-        yield from _progress(items, total, what)
-        return
-    started = said = time.monotonic()
-    for done, item in enumerate(items, 1):
-        yield item
-        now = time.monotonic()
-        if now - said > 60:
-            said, left = now, (now - started) * (total - done) / done
-            click.echo(f"{what}: {done} of {total}, about {left / 60:.0f} min left", err=True)
-
-
-def _report(found: dict[str, Any], text: list[str], as_json: bool) -> None:
-    click.echo(_json(found) if as_json else "\n".join(text))
-
-
-def _json(found: dict[str, Any]) -> str:
-    """As JSON, which has no NaN: a loss or score of a reconstruction that diverged is null."""
-    return json.dumps(json.loads(json.dumps(found), parse_constant=lambda name: None))
-
-
 def _finish(run: Any, as_json: bool) -> None:
     from adaptycho import produce
 
-    found = produce.scan(run, _progress)
+    found = produce.scan(run, progress)
     scores = ", ".join(f"{name} {value:.3f}" for name, value in found["scores"].items())
     text = [f"{found['positions']} positions in {found['subsequences']} sub-sequences: {scores}"]
-    _report(found, [*text, f"wrote {found['run']}; pictures in {found['report']}"], as_json)
+    tell(found, [*text, f"wrote {found['run']}; pictures in {found['report']}"], as_json)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,86 @@
+"""`adaptycho train`: the courses of learning, as a user meets them."""
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from adaptycho.cli.output import patient_progress, tell
+from adaptycho.options import as_json, collect, with_settings
+from adaptycho.settings import RECIPES
+
+Command = Callable[..., Any]
+
+
+@click.group()
+def train() -> None:
+    """Train a policy: autoencoder, imitation, reinforcement, or all that it needs.
+
+    Settings are those of the sections practice, network and train; `--recipe` starts from one that is known to work. Everything goes to the
+    folder RUN: log, checkpoints, pictures, weights. A training that was interrupted, by whatever, goes on with `adaptycho train resume RUN`
+    and comes to the same weights.
+    """
+
+
+def _course(names: tuple[str, ...], text: str) -> Command:
+    def decorate(function: Command) -> Command:
+        function = as_json(function)
+        function = with_settings()(function)
+        function = click.option("--recipe", type=click.Choice(RECIPES), help="Settings that come with the package.")(function)
+        function = click.option("--weights", type=click.Path(path_type=Path), help="Weights to start from (.safetensors).")(function)
+        function = click.option("--out", type=click.Path(path_type=Path), required=True, help="New folder for the run.")(function)
+        return train.command(name=names[0] if len(names) == 1 else "all", help=text)(function)
+
+    return decorate
+
+
+def _begin(names: tuple[str, ...], out: Path, weights: Path | None, recipe: str | None, as_json: bool, options: dict[str, Any]) -> None:
+    from adaptycho.train import runs
+
+    runs.create(out, collect(options, recipe=recipe), names, weights)
+    _go(out, as_json)
+
+
+def _go(out: Path, as_json: bool) -> None:
+    from adaptycho.train import runs
+
+    found = runs.execute(out, _shown)
+    scores = ", ".join(f"{name} {value:.3f}" for name, value in found["validation"].items())
+    tell(found, [f"validation: {scores}", f"wrote {found['weights']}; pictures and curves in {out}"], as_json)
+
+
+def _shown(items: Iterable[Any], total: int, what: str) -> Iterable[Any]:
+    return patient_progress(items, total, what)
+
+
+@_course(("autoencoder",), "Train the autoencoder that compresses reconstructions for the recurrent policy (A3).")
+def autoencoder(out: Path, weights: Path | None, recipe: str | None, as_json: bool, **options: Any) -> None:
+    """Trains the autoencoder alone."""
+    _begin(("autoencoder",), out, weights, recipe, as_json, options)
+
+
+@_course(("imitate",), "Train a policy to do what a teacher does: an even scan (C1), or oracles that know the specimen.")
+def imitate(out: Path, weights: Path | None, recipe: str | None, as_json: bool, **options: Any) -> None:
+    """Trains by imitation alone."""
+    _begin(("imitate",), out, weights, recipe, as_json, options)
+
+
+@_course(("reinforce",), "Improve a policy by trial and reward (Eqs. 6 to 8).")
+def reinforce(out: Path, weights: Path | None, recipe: str | None, as_json: bool, **options: Any) -> None:
+    """Trains by reinforcement alone."""
+    _begin(("reinforce",), out, weights, recipe, as_json, options)
+
+
+@_course(("autoencoder", "imitate", "reinforce"), "Every course that the network needs, one after the other.")
+def all_(out: Path, weights: Path | None, recipe: str | None, as_json: bool, **options: Any) -> None:
+    """Trains by every course."""
+    _begin(("autoencoder", "imitate", "reinforce"), out, weights, recipe, as_json, options)
+
+
+@train.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@as_json
+def resume(run: Path, as_json: bool) -> None:
+    """Go on with an interrupted training in the folder RUN, from its last checkpoint."""
+    _go(run, as_json)

@@ -1,0 +1,80 @@
+"""Learned policies by name or file: those that come with the package, and those that somebody trained."""
+
+from collections.abc import Mapping
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from adaptycho import weights
+from adaptycho.autoencoder import Autoencoder, Encoder
+from adaptycho.policy.field import Field
+from adaptycho.policy.learned import Learned
+from adaptycho.policy.recurrent import Recurrent
+
+SHIPPED = ("lattice", "structure", "recurrent")
+
+
+def described(network: nn.Module) -> dict[str, Any]:
+    """What has to be known to build a network again."""
+    match network:
+        case Field():
+            return {"kind": "field", "widths": list(network.widths), "floor": network.floor, "survey": network.survey}
+        case Recurrent():
+            encoder = {"channels": list(network.encoder.channels), "size": network.encoder.size}
+            return {"kind": "recurrent", "lengths": list(network.lengths), "survey": "halton", "encoder": encoder} | network.widths
+        case Autoencoder():
+            return {"kind": "autoencoder", "channels": list(network.encoder.channels), "size": network.encoder.size}
+        case _:
+            raise ValueError(f"network: expected a field, recurrent or autoencoder network, got {type(network).__name__}")
+
+
+def build(card: Mapping[str, Any], source: str) -> nn.Module:
+    """A network as a card describes it, without its weights.
+
+    Raises:
+        ValueError: the card describes no network of this package.
+    """
+    try:
+        match card.get("kind"):
+            case "field":
+                return Field(tuple(card["widths"]), floor=card["floor"], survey=card["survey"])
+            case "recurrent":
+                encoder = Encoder(tuple(card["encoder"]["channels"]), card["encoder"]["size"])
+                widths = {name: card[name] for name in ("hidden", "location", "structure")}
+                return Recurrent(card["lengths"], encoder, **widths)
+            case "autoencoder":
+                return Autoencoder(tuple(card["channels"]), card["size"])
+            case other:
+                raise ValueError(f"kind: expected field, recurrent or autoencoder, found {other!r}")
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{source}: expected the card of a network, found one that describes none ({error})") from None
+
+
+def load(path: Path) -> nn.Module:
+    """A network with its weights from a file.
+
+    Raises:
+        ValueError: the file is missing or damaged, or holds no network of this package.
+    """
+    found = weights.load(path)
+    network = build(found.card, str(path))
+    weights.restore(network, found)
+    return network.eval()
+
+
+@cache
+def shipped(name: str) -> nn.Module:
+    """A network that comes with the package."""
+    if name not in SHIPPED:
+        raise ValueError(f"policy: expected one of {', '.join(SHIPPED)}, got {name!r}")
+    with resources.as_file(resources.files("adaptycho") / "data" / "policies" / f"{name}.safetensors") as path:
+        return load(path)
+
+
+def scanner(network: nn.Module, *, sigma: float = 0.0, defocus: float | None = None) -> Learned:
+    """A policy's network as a scanner, with the survey that it was trained after."""
+    survey = network.survey if isinstance(network, Field) else "halton"
+    return Learned(network, sigma, survey, defocus)

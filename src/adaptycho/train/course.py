@@ -1,0 +1,130 @@
+"""One course of a training, in a run folder: log, checkpoints, validation, the best weights, and pictures of what is being learnt.
+
+RUN/settings.toml, RUN/log.jsonl (every step and every validation), RUN/NAME.checkpoint.safetensors (to go on from),
+RUN/NAME.safetensors (the best weights by validation), RUN/pictures/NAME-00100.png.
+"""
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from adaptycho import settings as tree
+from adaptycho import weights
+from adaptycho.policy import library
+from adaptycho.settings import Settings
+from adaptycho.store import whole
+from adaptycho.train import checkpoint
+from adaptycho.train.learner import Facts, Learner, ShareLoss, learn
+
+Name = Literal["autoencoder", "imitate", "reinforce"]
+LOG = "log.jsonl"
+
+
+@dataclass(frozen=True, eq=False)
+class Course:
+    """What is to be done.
+
+    Attributes:
+        name: of the course, and of its files.
+        folder: of the run.
+        settings: of the run.
+        loss: of one share of one step.
+        steps: updates in all.
+        rate: of learning at each step.
+        validate: scores of the network as it is; the one called `score` decides which weights are best. On rank 0 only.
+        draw: draws what is being learnt to a file; None draws nothing.
+    """
+
+    name: Name
+    folder: Path
+    settings: Settings
+    loss: ShareLoss
+    steps: int
+    rate: Callable[[int], float]
+    validate: Callable[[], Mapping[str, float]]
+    draw: Callable[[Path], None] | None = None
+
+
+def follow(course: Course, learner: Learner) -> Iterator[Facts]:
+    """Goes through a course from wherever it stands, yielding every step's facts; the network ends with the best weights.
+
+    A run that was killed goes on from its last checkpoint and comes to the same weights, bit for bit, as one that was not (on the CPU).
+    """
+    path = course.folder / f"{course.name}.checkpoint.safetensors"
+    best, spent = -math.inf, 0.0
+    if path.exists():
+        kept = checkpoint.read(path, learner)
+        best, spent = float(kept["best"]), float(kept["seconds"])
+    leader = learner.crew.rank == 0
+    if leader:
+        _cut(course.folder / LOG, course.name, learner.step)
+    started = time.monotonic() - spent
+    if learner.step == 0:
+        best = _validate(course, learner, best, 0.0) if leader else best
+        learner.crew.wait()
+    for facts in learn(learner, course.loss, course.steps, course.rate):
+        seconds = time.monotonic() - started
+        due = learner.step % course.settings.train.every == 0 or learner.step == course.steps
+        if leader:
+            note(course.folder, {"course": course.name, **facts, "seconds": round(seconds, 2)})
+        if due and leader:
+            best = _validate(course, learner, best, seconds)
+            checkpoint.write(path, learner, {"best": best, "seconds": time.monotonic() - started})
+        if due:
+            learner.crew.wait()
+        yield facts
+    learner.crew.wait()
+    weights.restore(learner.network, weights.load(course.folder / f"{course.name}.safetensors"))
+
+
+def note(folder: Path, entry: Mapping[str, Any]) -> None:
+    """Adds a line to the log."""
+    with (folder / LOG).open("a", encoding="utf-8") as log:
+        log.write(json.dumps({k: _short(v) for k, v in entry.items()}) + "\n")
+
+
+def read_log(folder: Path) -> list[dict[str, Any]]:
+    """Every line of a run's log, in order; a last line that was cut off by a crash is left out."""
+    if not (folder / LOG).exists():
+        return []
+    lines = (folder / LOG).read_text(encoding="utf-8").split("\n")
+    return [json.loads(line) for line in lines[:-1] if line]
+
+
+def _validate(course: Course, learner: Learner, best: float, seconds: float) -> float:
+    """Scores the weights, keeps them if they are the best so far, and returns the best score."""
+    scores = dict(course.validate())
+    note(course.folder, {"course": course.name, "step": learner.step, "validation": scores, "seconds": round(seconds, 2)})
+    if course.draw is not None:
+        folder = course.folder / "pictures"
+        folder.mkdir(exist_ok=True)
+        course.draw(folder / f"{course.name}-{learner.step:05d}.png")
+    if not scores["score"] > best:
+        return best
+    card = {"course": course.name, "step": learner.step, "validation": scores, "settings": tree.changes(course.settings)}
+    weights.save(course.folder / f"{course.name}.safetensors", learner.network, library.described(learner.network) | card)
+    return scores["score"]
+
+
+def _cut(path: Path, name: str, step: int) -> None:
+    """Drops what the log says of steps after the checkpoint: they will be made again."""
+    if not path.exists():
+        return
+    kept = [e for e in read_log(path.parent) if e["course"] != name or e["step"] <= step]
+    if step == 0:
+        kept = [e for e in kept if e["course"] != name]
+    with whole(path) as part:
+        part.write_text("".join(json.dumps(e) + "\n" for e in kept), encoding="utf-8")
+
+
+def _short(value: Any) -> Any:
+    """Numbers with the digits that they are good for."""
+    if isinstance(value, Mapping):
+        return {k: _short(v) for k, v in value.items()}
+    if isinstance(value, float):
+        return float(f"{value:.6g}") if math.isfinite(value) else None
+    return value

@@ -1,0 +1,220 @@
+"""From settings to courses: the networks, what they practise on, how they are judged on the way, and in which order."""
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from adaptycho import autoencoder, metrics, patterns
+from adaptycho import settings as tree
+from adaptycho.autoencoder import Autoencoder, Encoder
+from adaptycho.episode import run as scan
+from adaptycho.episode import split_evenly
+from adaptycho.pictures import learning
+from adaptycho.policy import Action, library
+from adaptycho.policy.field import Field, outlook
+from adaptycho.policy.learned import even
+from adaptycho.policy.recurrent import Recurrent
+from adaptycho.settings import Settings
+from adaptycho.train.course import Course, Name, follow
+from adaptycho.train.crew import Crew
+from adaptycho.train.imitate import imitate
+from adaptycho.train.learner import Facts, Learner, ShareLoss, adam, constant, cosine
+from adaptycho.train.practice import Share, Specimens, prepare, share
+from adaptycho.train.reinforce import reinforce
+
+ORDER: tuple[Name, ...] = ("autoencoder", "imitate", "reinforce")
+Progress = Callable[[Iterable[Facts], int, str], Iterable[Facts]]
+UNTUNED = 1000  # training specimens that are left to tuning
+VALIDATIONS = 4  # conditions that a validation looks at, where there are several
+
+
+def train(crew: Crew, folder: Path, courses: Sequence[Name], start: Path | None, progress: Progress) -> None:
+    """Goes through courses in a run folder, from wherever they stand.
+
+    Args:
+        crew: the processes that share the work.
+        folder: with `settings.toml`.
+        courses: some of `ORDER`, in this order.
+        start: weights to start from; None starts from new ones, or from what an earlier course left in the folder.
+        progress: shows how far a course is.
+    """
+    settings = tree.load(folder / "settings.toml")
+    shown = progress if crew.rank == 0 else _silently
+    if settings.train.shares % crew.size:
+        raise ValueError(f"train.shares: expected a multiple of {crew.size} processes, found {settings.train.shares}")
+    full = settings.practice.reference == "full" and "reinforce" in courses
+    pool = _specimens(settings, "train", settings.practice.pool, full=full)
+    exam = _specimens(settings, "validation", settings.practice.validation, full=settings.practice.reference == "full")
+    pupil = None
+    for name in courses:
+        if name == "autoencoder":
+            _encode(crew, folder, settings, pool, exam, shown)
+        else:
+            pupil = pupil or _network(settings, folder, start)
+            _teach(name, crew, folder, settings, pupil, (pool, exam), shown)
+
+
+def network(settings: Settings, encoder: Encoder | None = None) -> nn.Module:
+    """A new network as the settings have it; the same for the same seed.
+
+    Args:
+        settings: of the network and of the sub-sequences.
+        encoder: of the recurrent policy; a new one, which compresses at random, if None.
+    """
+    n = settings.network
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.train.seed)
+        if n.kind == "field":
+            return Field(n.widths, floor=n.floor, survey=n.survey)
+        lengths = split_evenly(settings.practice.positions[0], settings.scan.subsequences)
+        widths = {"hidden": n.hidden, "location": n.location, "structure": n.structure}
+        return Recurrent(lengths, encoder or Encoder(size=n.image), **widths, start=n.start)
+
+
+def examine(settings: Settings, exam: Specimens, network: nn.Module) -> dict[str, float]:
+    """Scores of a policy on specimens for validation: `score` is what decides, similarity or correlation inside the structure."""
+    found: list[dict[str, float]] = []
+    several = max(len(settings.practice.positions), len(settings.practice.defocus)) > 1
+    fixed = replace(settings, train=replace(settings.train, seed=12345), practice=replace(settings.practice, turn=False))
+    for k in range(VALIDATIONS if several else 1):
+        # Steps below zero: conditions that no training meets, the same at every validation.
+        work = share(fixed, -1 - k, 0, len(exam), exam)
+        with torch.no_grad():
+            *_, last = scan(
+                work.microscope, library.scanner(network, defocus=work.defocus), work.reconstructor, work.lengths, seed=work.seed
+            )
+        reference = work.reference
+        inside = metrics.correlation(last.potential, work.microscope.setup.crop(work.specimens.potential), mask=work.inside > 0.5)
+        found.append(
+            {
+                "ssim": float(metrics.ssim(last.potential, reference).mean()),
+                "ssim_aligned": float(metrics.ssim_aligned(last.potential, reference).mean()),
+                "correlation_inside": float(inside.mean()),
+            }
+        )
+    mean = {name: sum(f[name] for f in found) / len(found) for name in found[0]}
+    return {"score": mean["ssim" if settings.practice.reference == "full" else "correlation_inside"], **mean}
+
+
+def _silently(items: Iterable[Facts], total: int, what: str) -> Iterable[Facts]:
+    return items
+
+
+def _specimens(settings: Settings, part: str, count: int, *, full: bool) -> Specimens:
+    first, last = getattr(settings.evaluate, part)
+    first += UNTUNED if part == "train" else 0
+    if first + count > last:
+        raise ValueError(f"evaluate.{part}: expected room for {count} specimens from {first} on, found {first} to {last}")
+    offset = settings.train.seed * count % (last - first - count + 1) if part == "train" else 0
+    return prepare(settings, list(range(first + offset, first + offset + count)), full=full)
+
+
+def _network(settings: Settings, folder: Path, start: Path | None) -> nn.Module:
+    """Given weights, or those of the course before, or new ones."""
+    for path in [start] if start else [folder / "imitate.safetensors"]:
+        if path.exists() or start:
+            return library.load(path).train()
+    trained = folder / "autoencoder.safetensors"
+    if settings.network.kind == "recurrent" and trained.exists():
+        found = library.load(trained)
+        assert isinstance(found, Autoencoder)
+        return network(settings, found.encoder)
+    return network(settings)
+
+
+def _teach(
+    name: Name, crew: Crew, folder: Path, settings: Settings, pupil: nn.Module, specimens: tuple[Specimens, Specimens], progress: Progress
+) -> None:
+    """The courses of a policy."""
+    t, (pool, exam) = settings.train, specimens
+    rate = cosine(t.imitate_rate, t.imitate_steps) if name == "imitate" else constant(t.reinforce_rate)
+    steps = t.imitate_steps if name == "imitate" else t.reinforce_steps
+    learner = Learner(pupil, adam(pupil, t.imitate_rate), crew, t.shares)
+    course = Course(
+        name,
+        folder,
+        settings,
+        policy_loss(name, settings, pupil, pool),
+        steps,
+        rate,
+        lambda: examine(settings, exam, pupil),
+        lambda path: _draw(path, settings, exam, pupil),
+    )
+    for _ in progress(follow(course, learner), steps, name):
+        pass
+
+
+def policy_loss(name: Name, settings: Settings, pupil: nn.Module, pool: Specimens) -> ShareLoss:
+    """Loss of one share of a step of `imitate` or `reinforce`."""
+    t = settings.train
+
+    def imitation(step: int, part: int) -> tuple[Tensor, Mapping[str, float]]:
+        work = share(settings, step, part, t.imitate_batch // t.shares, pool)
+        policy = library.scanner(pupil, defocus=work.defocus)
+        # At first the pupil is led where the teacher goes, later it has to find its own way.
+        lead = 0.7 * max(0.0, 1 - step / (0.4 * t.imitate_steps))
+        return imitate(work, policy, t.teacher, outlook=plan(work, pupil), pull=t.pull, lead=lead)
+
+    def reinforcement(step: int, part: int) -> tuple[Tensor, Mapping[str, float]]:
+        work = share(settings, step, part, t.reinforce_batch // t.shares, pool, pairs=t.baseline == "pair")
+        policy = library.scanner(pupil, sigma=t.sigma, defocus=work.defocus)
+        return reinforce(work, policy, t.credit, baseline=t.baseline, gamma=t.gamma, width=t.width, outlook=plan(work, pupil))
+
+    return imitation if name == "imitate" else reinforcement
+
+
+def plan(work: Share, pupil: nn.Module) -> Float[Tensor, "P 2"]:
+    """The positions of a share's scan if there were nothing to adapt to."""
+    total, first, field = sum(work.lengths), work.lengths[0], work.microscope.setup.field
+    if isinstance(pupil, Field):
+        survey = even(total, field, pupil.survey)[:first].float()
+        return outlook(survey, total, field, pupil.survey)
+    return patterns.halton(total).float()
+
+
+def _encode(crew: Crew, folder: Path, settings: Settings, pool: Specimens, exam: Specimens, progress: Progress) -> None:
+    """The course of the autoencoder (A3), on partial reconstructions."""
+    t = settings.train
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(t.seed)
+        pupil = Autoencoder(size=settings.network.image)
+    learner = Learner(pupil, adam(pupil, t.encode_rate), crew, t.shares)
+    images = partial(settings, exam, -1, 0, len(exam))
+
+    def loss(step: int, part: int) -> tuple[Tensor, Mapping[str, float]]:
+        return autoencoder.loss(pupil, partial(settings, pool, step, part, t.encode_batch // t.shares)), {}
+
+    def validate() -> Mapping[str, float]:
+        with torch.no_grad():
+            value = float(autoencoder.loss(pupil, images))
+        return {"score": -value, "loss": value}
+
+    course = Course("autoencoder", folder, settings, loss, t.encode_steps, cosine(t.encode_rate, t.encode_steps), validate, None)
+    for _ in progress(follow(course, learner), t.encode_steps, "autoencoder"):
+        pass
+
+
+def partial(settings: Settings, pool: Specimens, step: int, part: int, size: int) -> Float[Tensor, "B 2 n n"]:
+    """Images for the autoencoder: reconstructions from the first so many sub-sequences of a Halton scan, each position a little off."""
+    work = share(settings, step, part, size, pool)
+    generator = torch.Generator().manual_seed(work.seed)
+    count = sum(work.lengths[: 1 + int(torch.randint(len(work.lengths), (1,), generator=generator))])
+    spread = torch.randn(len(work.specimens), count, 2, generator=generator) * 0.3 / math.sqrt(sum(work.lengths))
+    positions = (patterns.halton(count).float() + spread).clamp(0, 1)
+    measured = work.microscope.acquire(Action(positions, defocus=work.defocus), generator=generator)
+    phase = work.microscope.setup.crop(work.reconstructor(measured).phase)
+    return autoencoder.prepare(phase, settings.network.image)
+
+
+def _draw(path: Path, settings: Settings, exam: Specimens, pupil: nn.Module) -> None:
+    """Positions of the policy as it is over one specimen."""
+    work = share(replace(settings, train=replace(settings.train, seed=12345)), -1, 0, 1, exam.take([0]))
+    with torch.no_grad():
+        *_, last = scan(work.microscope, library.scanner(pupil, defocus=work.defocus), work.reconstructor, work.lengths, seed=work.seed)
+    figure = learning.tessellation(work.reference[0], last.seen.positions[0], work.microscope.setup.field, first=work.lengths[0])
+    figure.savefig(path, dpi=80)

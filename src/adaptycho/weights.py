@@ -1,0 +1,135 @@
+"""Files of trained weights that say what they hold; nothing in them is ever executed.
+
+A file is in safetensors format. Its metadata hold one key, `adaptycho`, whose JSON text has the card (what kind of network, from which
+arguments it is made, how it was trained) and a checksum of the tensors. The same weights with the same card give the same bytes.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from adaptycho import store
+
+KEY = "adaptycho"
+
+
+@dataclass(frozen=True, eq=False)
+class Loaded:
+    """What a file of weights holds.
+
+    Attributes:
+        card: what was written beside the weights; tuples have become lists.
+        tensors: by name; those stored in half precision are float32 again.
+        source: the file's name, for messages.
+    """
+
+    card: dict[str, Any]
+    tensors: dict[str, Tensor]
+    source: str
+
+
+def save(path: Path, module: nn.Module, card: Mapping[str, Any], *, half: bool = False) -> None:
+    """Writes a module's parameters and buffers, as `write` does."""
+    write(path, module.state_dict(), card, half=half)
+
+
+def write(path: Path, tensors: Mapping[str, Tensor], card: Mapping[str, Any], *, half: bool = False) -> None:
+    """Writes tensors, whole or not at all.
+
+    Args:
+        path: the file, replaced if it is there.
+        tensors: what to save, by name.
+        card: what a reader has to know to build the module again and to trust it; anything JSON can hold.
+        half: store floating-point numbers in 16 bits, in half the space and with a relative error of at most 1/2048 where they are normal.
+
+    Raises:
+        ValueError: a card that JSON cannot hold, or in half precision a number beyond 65504.
+    """
+    # Cloned, because the format does not take tensors that share memory.
+    stored = {name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
+    if half:
+        stored = {name: _halved(tensor, f"{path}: {name}") if tensor.is_floating_point() else tensor for name, tensor in stored.items()}
+    try:
+        # One key, because safetensors writes several in no particular order.
+        text = json.dumps({"card": dict(card), "sha256": _checksum(stored)}, sort_keys=True, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path}: card: expected what JSON can hold, got something else ({error})") from None
+    with store.whole(path) as part:
+        part.write_bytes(safetensors.torch.save(stored, {KEY: text}))
+
+
+def load(path: Path) -> Loaded:
+    """Reads a file of weights.
+
+    Raises:
+        ValueError: no such file, not in safetensors format, not written by `save`, or damaged.
+    """
+    if not path.is_file():
+        raise ValueError(f"{path}: expected a file of weights, found none")
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            # Cloned, because they are read from the file only when they are used.
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 (not a mapping)
+    except (OSError, safetensors.SafetensorError) as error:
+        raise ValueError(f"{path}: expected weights in safetensors format, found something else ({error})") from None
+    if KEY not in metadata:
+        raise ValueError(f"{path}: {KEY}: expected a card in the metadata, found none: another program's weights")
+    try:
+        told = json.loads(metadata[KEY])
+        card, checksum = told["card"], told["sha256"]
+    except (ValueError, KeyError, TypeError):
+        raise ValueError(f"{path}: {KEY}: expected a card and a checksum in JSON, found something else") from None
+    if not isinstance(card, dict):
+        raise ValueError(f"{path}: {KEY}: expected a card of names and values, found {type(card).__name__}")
+    if checksum != _checksum(tensors):
+        raise ValueError(f"{path}: expected tensors of checksum {checksum}, found others: the file is damaged")
+    whole = {name: tensor.float() if tensor.dtype == torch.float16 else tensor for name, tensor in tensors.items()}
+    return Loaded(card, whole, str(path))
+
+
+def restore(module: nn.Module, loaded: Loaded) -> None:
+    """Puts weights into a module of the same make.
+
+    Args:
+        module: changed in place; it keeps its own dtype and device.
+        loaded: what `load` read.
+
+    Raises:
+        ValueError: a tensor that is missing, too many or of another shape; the module is then as it was.
+    """
+    wanted = module.state_dict()
+    for name, tensor in wanted.items():
+        if name not in loaded.tensors:
+            raise ValueError(f"{loaded.source}: {name}: expected a tensor of shape {tuple(tensor.shape)}, found none")
+        if loaded.tensors[name].shape != tensor.shape:
+            raise ValueError(f"{loaded.source}: {name}: expected shape {tuple(tensor.shape)}, found {tuple(loaded.tensors[name].shape)}")
+    for name in loaded.tensors:
+        if name not in wanted:
+            raise ValueError(f"{loaded.source}: {name}: expected no such tensor in a {type(module).__name__}, found one")
+    module.load_state_dict(loaded.tensors)
+
+
+def _halved(tensor: Tensor, name: str) -> Tensor:
+    small = tensor.half()
+    if not torch.equal(small.isfinite(), tensor.isfinite()):
+        raise ValueError(f"{name}: expected numbers up to 65504 to store in half precision, got {float(tensor.abs().max()):g}")
+    return small
+
+
+def _checksum(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 of all names, types, shapes and bytes."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -218,3 +219,4 @@ def _draw(path: Path, settings: Settings, exam: Specimens, pupil: nn.Module) -> 
         *_, last = scan(work.microscope, library.scanner(pupil, defocus=work.defocus), work.reconstructor, work.lengths, seed=work.seed)
     figure = learning.tessellation(work.reference[0], last.seen.positions[0], work.microscope.setup.field, first=work.lengths[0])
     figure.savefig(path, dpi=80)
+    np.save(path.with_suffix(".npy"), last.seen.positions[0].numpy())

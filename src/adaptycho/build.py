@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from ase import Atoms
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from adaptycho import files, specimen
 from adaptycho.episode import stream
@@ -15,7 +15,7 @@ from adaptycho.grid import Grid
 from adaptycho.microscope.recorded import Recorded, window
 from adaptycho.microscope.simulated import Simulated
 from adaptycho.optics import Aberrations, Setup, object_grid
-from adaptycho.policy import Action, Scanner
+from adaptycho.policy import Action, Scanner, library
 from adaptycho.policy.fixed import Fixed
 from adaptycho.policy.greedy import Greedy
 from adaptycho.policy.heuristic import Heuristic
@@ -103,8 +103,23 @@ def scanner(settings: Settings, policy: str | None = None, defocus: float | None
             return ErrorReduction(defocus=focus)
         case "process":
             return GaussianProcess(defocus=focus)
+        case "adaptive" | "recurrent":
+            return library.scanner(learned(settings, name, focus), defocus=focus)
         case _:
             return Fixed(name, focus)  # type: ignore[arg-type]
+
+
+def learned(settings: Settings, name: str, defocus: float | None) -> nn.Module:
+    """The network of a learned policy: the file of the settings, or the shipped one that knows such scans.
+
+    Focused scans are of crystals whose atoms are looked for, defocused ones of specimens that may fill a part of the field.
+    """
+    if settings.scan.weights:
+        return library.load(Path(settings.scan.weights))
+    if name == "recurrent":
+        return library.shipped("recurrent")
+    focused = settings.scan.microscope == "simulated" and not (settings.beam.defocus if defocus is None else defocus)
+    return library.shipped("lattice" if focused else "structure")
 
 
 def reconstructor(settings: Settings, setup: Setup) -> Reconstructor:

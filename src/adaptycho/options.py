@@ -68,7 +68,7 @@ def with_settings(*short: str) -> Callable[[Callable[..., Any]], Callable[..., A
 def collect(
     options: dict[str, Any], base: dict[str, str] | None = None, protocol: str | None = None, recipe: str | None = None
 ) -> Settings:
-    """The settings that a command's options describe: preset, the command's own, a recipe, the file, an explicit protocol, single fields."""
+    """The settings that a command's options describe: preset, the command's own, a recipe, the file, a protocol, single fields."""
     chosen = settings.override(settings.preset(options["preset"]), base or {})
     if recipe:
         chosen = settings.recipe(recipe, chosen)

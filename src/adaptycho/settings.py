@@ -25,12 +25,12 @@ Real = Annotated[float, Field(allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
 Pixels = Annotated[int, Field(ge=2, multiple_of=2)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
-Adaptive = Literal["heuristic", "greedy", "lattice", "reduction", "process"]
+Adaptive = Literal["heuristic", "greedy", "lattice", "reduction", "process", "adaptive", "recurrent"]
 ADAPTIVE: tuple[Adaptive, ...] = get_args(Adaptive)
 Policy = Literal[Adaptive, Name]
 Preset = Literal["light", "paper"]
 PRESETS: tuple[Preset, ...] = get_args(Preset)
-RECIPES = ("lattice", "structure", "recurrent", "recurrent-2", "voronoi", "shared")  # data/recipes
+RECIPES = ("lattice", "structure", "recurrent", "recurrent-2", "voronoi", "shared", "recorded")  # data/recipes
 
 # The two protocols: as the paper reconstructs, and the settings that reconstruct best (`Reconstructor.best`).
 PAPER: dict[str, Any] = {"iterations": 5, "loss": "intensity", "step": 525.0, "scaling": "none", "momentum": 0.0}
@@ -112,8 +112,10 @@ class Scan:
     rows: tuple[Fraction, Fraction] = Field(default=(0.0, 1.0), description="part of a recording to scan: from and to along y, fractions")
     columns: tuple[Fraction, Fraction] = Field(default=(0.0, 1.0), description="the same along x")
     policy: Policy = Field(
-        default="heuristic", description="heuristic, greedy, lattice, reduction or process (adaptive), or a conventional scan"
+        default="heuristic",
+        description="adaptive (learned), recurrent (the paper's), heuristic, greedy, lattice, reduction, process, or a conventional scan",
     )
+    weights: str | None = Field(default=None, description="file with weights for adaptive or recurrent, instead of those that are shipped")
     positions: Count = Field(default=250, description="beam positions in all")
     subsequences: Count = Field(default=5, description="sub-sequences they are taken in")
     dose: Positive = Field(default=2.14e5, description="electrons per position (simulated)")
@@ -188,6 +190,7 @@ class Practice:
     defocus: tuple[Real, ...] = Field(min_length=1, default=(0.0,), description="defoci in Å to choose from")
     reference: Literal["full", "truth"] = Field(default="full", description="what rewards and scores refer to: full scan, or true phase")
     pool: Count = Field(default=48, description="specimens that are prepared once and drawn from; recorded: windows")
+    window: tuple[Count, Count] = Field(default=(40, 40), description="rows and columns of recorded positions in a window (recorded)")
     validation: Count = Field(default=12, description="specimens of evaluate.validation to stop and choose by")
 
 
@@ -218,6 +221,7 @@ class Train:
     processes: Count = Field(default=1, description="processes that share each batch, one thread each")
     shares: Count = Field(default=2, description="parts a batch is worked through in; a multiple of the processes")
     every: Count = Field(default=20, description="steps between validations and checkpoints")
+    tensorboard: bool = Field(default=False, description="show the curves in TensorBoard too (RUN/tensorboard)")
     encode_steps: Annotated[int, Field(ge=0)] = Field(default=100_000, description="steps of the autoencoder")
     encode_rate: Positive = Field(default=1e-5, description="its rate of learning")
     encode_batch: Count = Field(default=24, description="its batch")

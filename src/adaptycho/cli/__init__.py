@@ -1,11 +1,9 @@
 """The command line. Every command says what it does in a microscopist's words and, with --json, prints one object for other programs."""
 
-import json
 import os
 import sys
-import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 

@@ -11,6 +11,7 @@ import click
 
 
 def use(count: int | None) -> None:
+    """Takes so many processor cores, or all that this process may run on."""
     import torch
 
     torch.set_num_threads(count or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else count or os.cpu_count() or 1)
@@ -43,6 +44,7 @@ def patient_progress(items: Any, total: int, what: str) -> Any:
 
 
 def tell(found: dict[str, Any], text: list[str], as_json: bool) -> None:
+    """Prints what was found, as text or as JSON."""
     click.echo(to_json(found) if as_json else "\n".join(text))
 
 

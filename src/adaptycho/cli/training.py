@@ -2,13 +2,16 @@
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from adaptycho.cli.output import patient_progress, tell
 from adaptycho.options import as_json, collect, with_settings
 from adaptycho.settings import RECIPES
+
+if TYPE_CHECKING:  # at run time torch is loaded when a command needs it
+    from adaptycho.train.course import Name
 
 Command = Callable[..., Any]
 
@@ -23,7 +26,7 @@ def train() -> None:
     """
 
 
-def _course(names: tuple[str, ...], text: str) -> Command:
+def _course(names: "tuple[Name, ...]", text: str) -> Command:
     def decorate(function: Command) -> Command:
         function = as_json(function)
         function = with_settings()(function)
@@ -35,7 +38,7 @@ def _course(names: tuple[str, ...], text: str) -> Command:
     return decorate
 
 
-def _begin(names: tuple[str, ...], out: Path, weights: Path | None, recipe: str | None, as_json: bool, options: dict[str, Any]) -> None:
+def _begin(names: "tuple[Name, ...]", out: Path, weights: Path | None, recipe: str | None, as_json: bool, options: dict[str, Any]) -> None:
     from adaptycho.train import runs
 
     runs.create(out, collect(options, recipe=recipe), names, weights)

@@ -27,13 +27,14 @@ OUTLINE, SEEDS, SHADE, GIVEN = "#56B4E9", "#D55E00", "#0072B2", "#F0E442"
 ABOVE = 1.5  # lines, below the scale bar
 
 
-def curves(named: Mapping[str, Sequence[Point]], *, quantity: str = "reward", step: str = "iteration") -> Figure:
+def curves(named: Mapping[str, Sequence[Point]], *, quantity: str = "reward", step: str = "iteration", note: str = "") -> Figure:
     """Learning curves: the mean of a quantity against training steps, its interval as a band (Fig. 3a).
 
     Args:
         named: by name of the training, (step, mean, low, high) in order; what is not a number leaves a gap.
         quantity: what the curves show, for the axis.
         step: what the steps are.
+        note: a line above the names of the curves.
 
     Raises:
         ValueError: there is nothing to show.
@@ -53,7 +54,8 @@ def curves(named: Mapping[str, Sequence[Point]], *, quantity: str = "reward", st
         axis.set(xlabel=step, ylabel=quantity)
         axis.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         axis.grid(lw=0.4, color="#dddddd")
-        figure.legend(*axis.get_legend_handles_labels(), loc="outside lower left", ncols=3, frameon=False)
+        legend = figure.legend(*axis.get_legend_handles_labels(), loc="outside lower left", ncols=3, frameon=False, title=note or None)
+        legend.set_alignment("left")
     return figure
 
 

@@ -24,6 +24,7 @@ from adaptycho.policy.learned import Survey, even
 from adaptycho.policy.place import place
 
 FINE = 4.4  # map pixels in one resolution (wavelength over semi-angle)
+WIDE = 8  # or in one probe radius, if that is larger
 CHANNELS = 12
 STRIDE = 16  # maps are padded to a multiple: two pixels at each of four levels
 REACH = 0.5  # resolutions that an output of 1 displaces a position by
@@ -63,8 +64,8 @@ class Field(nn.Module):
         self.down = nn.ModuleList(_Block(a, b) for a, b in zip((CHANNELS, *widths[:-1]), widths, strict=True))
         self.up = nn.ModuleList(_Block(a + b, b) for a, b in zip(widths[:0:-1], widths[-2::-1], strict=True))
         self.out = nn.Conv2d(widths[0], 3, 1)
-        nn.init.zeros_(self.out.weight)
-        nn.init.zeros_(self.out.bias)
+        for parameter in self.out.parameters():
+            nn.init.zeros_(parameter)
 
     def forward(self, seen: Observation, memory: Memory) -> tuple[Float[Tensor, "B K 2"], Plan]:
         """Proposed positions, fractions of the field; their displacement is differentiable, the density's placing is not."""
@@ -210,5 +211,6 @@ def sample(image: Float[Tensor, "B C h w"], positions: Float[Tensor, "B K 2"]) -
 
 
 def _shape(seen: Observation) -> tuple[int, int]:
-    """Pixels of the maps: equal in units of the resolution, whatever the pixels of the reconstruction are."""
-    return tuple(max(STRIDE, round(f * FINE / seen.resolution)) for f in seen.field)  # type: ignore[return-value]
+    """Pixels of the maps: equal in units of the resolution, or of a beam that is much wider, whatever those of the reconstruction are."""
+    pixel = max(seen.resolution / FINE, seen.probe / WIDE)
+    return tuple(max(STRIDE, round(f / pixel)) for f in seen.field)  # type: ignore[return-value]

@@ -41,7 +41,7 @@ def sample(
         field: size (y, x) of the scan field in Å.
         extent: size (y, x) of the object grid in Å.
         generator: of everything random.
-        **options: of the family's own function.
+        **options: of the family's own function; a filling may be a range (from, to), in which each specimen has its own.
 
     Raises:
         ValueError: the family or one of its options does not exist, or an option has a value out of range.
@@ -69,6 +69,12 @@ def sample(
     for name in options:
         if name not in known:
             raise ValueError(f"{family}: expected options among {', '.join(known)}, got {name!r}")
+    filling = options.get("filling")
+    if isinstance(filling, list | tuple):
+        if len(filling) != 2 or not filling[0] <= filling[1]:
+            raise ValueError(f"filling: expected a number, or two from lower to higher, got {filling}")
+        low, high = filling
+        options = {**options, "filling": low + (high - low) * float(uniform(generator))}
     return function(*where, generator=generator, **options)
 
 

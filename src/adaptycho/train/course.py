@@ -1,13 +1,14 @@
 """One course of a training, in a run folder: log, checkpoints, validation, the best weights, and pictures of what is being learnt.
 
 RUN/settings.toml, RUN/log.jsonl (every step and every validation), RUN/NAME.checkpoint.safetensors (to go on from),
-RUN/NAME.safetensors (the best weights by validation), RUN/pictures/NAME-00100.png.
+RUN/NAME.safetensors (the best weights by validation), RUN/pictures/NAME-00100.png, and RUN/tensorboard/NAME where it is wanted.
 """
 
 import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -17,11 +18,12 @@ from adaptycho import weights
 from adaptycho.policy import library
 from adaptycho.settings import Settings
 from adaptycho.store import whole
-from adaptycho.train import checkpoint
+from adaptycho.train import board, checkpoint
 from adaptycho.train.learner import Facts, Learner, ShareLoss, learn
 
 Name = Literal["autoencoder", "imitate", "reinforce"]
 LOG = "log.jsonl"
+WORST = -1e30  # counts as the score of a scan that diverged; JSON has no infinity
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,30 +57,38 @@ def follow(course: Course, learner: Learner) -> Iterator[Facts]:
     A run that was killed goes on from its last checkpoint and comes to the same weights, bit for bit, as one that was not (on the CPU).
     """
     path = course.folder / f"{course.name}.checkpoint.safetensors"
-    best, spent = -math.inf, 0.0
+    best, spent = 2 * WORST, 0.0
     if path.exists():
         kept = checkpoint.read(path, learner)
         best, spent = float(kept["best"]), float(kept["seconds"])
     leader = learner.crew.rank == 0
     if leader:
         _cut(course.folder / LOG, course.name, learner.step)
-    started = time.monotonic() - spent
+    shown = leader and course.settings.train.tensorboard
+    with board.opened(course.folder / "tensorboard" / course.name, learner.step) if shown else nullcontext(board.nowhere) as show:
+        yield from _updates(course, learner, path, best, spent, show)
+    learner.crew.wait()
+    weights.restore(learner.network, weights.load(course.folder / f"{course.name}.safetensors"))
+
+
+def _updates(course: Course, learner: Learner, path: Path, best: float, spent: float, show: board.Show) -> Iterator[Facts]:
+    """The steps that are left, with what is written down on the way."""
+    leader, started = learner.crew.rank == 0, time.monotonic() - spent
     if learner.step == 0:
-        best = _validate(course, learner, best, 0.0) if leader else best
+        best = _validate(course, learner, best, 0.0, show) if leader else best
         learner.crew.wait()
     for facts in learn(learner, course.loss, course.steps, course.rate):
         seconds = time.monotonic() - started
         due = learner.step % course.settings.train.every == 0 or learner.step == course.steps
         if leader:
             note(course.folder, {"course": course.name, **facts, "seconds": round(seconds, 2)})
+            show(learner.step, {name: value for name, value in facts.items() if name != "step"})
         if due and leader:
-            best = _validate(course, learner, best, seconds)
+            best = _validate(course, learner, best, seconds, show)
             checkpoint.write(path, learner, {"best": best, "seconds": time.monotonic() - started})
         if due:
             learner.crew.wait()
         yield facts
-    learner.crew.wait()
-    weights.restore(learner.network, weights.load(course.folder / f"{course.name}.safetensors"))
 
 
 def note(folder: Path, entry: Mapping[str, Any]) -> None:
@@ -95,19 +105,22 @@ def read_log(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines[:-1] if line]
 
 
-def _validate(course: Course, learner: Learner, best: float, seconds: float) -> float:
+def _validate(course: Course, learner: Learner, best: float, seconds: float, show: board.Show) -> float:
     """Scores the weights, keeps them if they are the best so far, and returns the best score."""
     scores = dict(course.validate())
+    score = scores["score"] if math.isfinite(scores["score"]) else WORST
     note(course.folder, {"course": course.name, "step": learner.step, "validation": scores, "seconds": round(seconds, 2)})
+    show(learner.step, {f"validation/{name}": value for name, value in scores.items()})
     if course.draw is not None:
         folder = course.folder / "pictures"
         folder.mkdir(exist_ok=True)
         course.draw(folder / f"{course.name}-{learner.step:05d}.png")
-    if not scores["score"] > best:
+    if not score > best:
         return best
-    card = {"course": course.name, "step": learner.step, "validation": scores, "settings": tree.changes(course.settings)}
+    told = {name: value if math.isfinite(value) else None for name, value in scores.items()}
+    card = {"course": course.name, "step": learner.step, "validation": told, "settings": tree.changes(course.settings)}
     weights.save(course.folder / f"{course.name}.safetensors", learner.network, library.described(learner.network) | card)
-    return scores["score"]
+    return score
 
 
 def _cut(path: Path, name: str, step: int) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -61,12 +62,21 @@ def together(work: Callable[..., Any], processes: int, *arguments: Any) -> Any:
     """
     if processes == 1:
         return work(Crew(), *arguments)
-    try:
-        from lightning_fabric import Fabric
-    except ImportError:
-        raise ValueError("processes: expected Lightning Fabric to be installed (`pip install 'adaptycho[train]'`), found none") from None
+    check_fabric()
+    from lightning_fabric import Fabric
+
     fabric = Fabric(accelerator="cpu", devices=processes, strategy="ddp_spawn")
-    return fabric.launch(_work, work, *arguments)
+    return fabric.launch(_work, work, *arguments)  # type: ignore[arg-type]  # Fabric hands on more arguments than its types say
+
+
+def check_fabric() -> None:
+    """Finds out whether Lightning Fabric is there.
+
+    Raises:
+        ValueError: it is not installed.
+    """
+    if find_spec("lightning_fabric") is None:
+        raise ValueError("train.processes: expected Lightning Fabric to be installed (`pip install 'adaptycho[train]'`), found none")
 
 
 def _work(fabric: Any, work: Callable[..., Any], *arguments: Any) -> Any:

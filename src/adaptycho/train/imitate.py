@@ -34,7 +34,7 @@ def imitate(
         lead: probability that a sub-sequence goes where the teacher says.
     """
     size = outlook.new_tensor(share.microscope.setup.field)
-    known = HalfWay(share.specimens.columns, pull=pull if teacher == "half-way" else 0.0, base=outlook, defocus=share.defocus)
+    known = HalfWay(share.columns, pull=pull if teacher == "half-way" else 0.0, base=outlook, defocus=share.defocus)
     scanner: Scanner = pupil if teacher == "structure" else Guided(pupil, known, lead)
     losses, errors = [], []
     for state in run(share.microscope, scanner, share.reconstructor, share.lengths, seed=share.seed):

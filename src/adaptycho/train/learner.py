@@ -1,5 +1,6 @@
 """One step of learning: every share of a batch gives a loss, their mean is descended by Adam, and several processes agree on it."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -50,6 +51,8 @@ def learn(learner: Learner, loss: ShareLoss, steps: int, rate: Callable[[int], f
         loss: of one share of one step.
         steps: updates in all, those made before included.
         rate: of learning at each step.
+
+    A gradient that is not finite, as a reconstruction that diverged gives, is not followed: the weights stay as they are in that step.
     """
     weights = [p for group in learner.optimiser.param_groups for p in group["params"]]
     while learner.step < steps:
@@ -68,7 +71,8 @@ def learn(learner: Learner, loss: ShareLoss, steps: int, rate: Callable[[int], f
         shared = torch.tensor(list(totals.values()), dtype=weights[0].dtype)
         learner.crew.add([p.grad for p in weights if p.grad is not None] + [shared])
         norm = float(nn.utils.clip_grad_norm_(weights, learner.clip))
-        learner.optimiser.step()
+        if math.isfinite(norm):
+            learner.optimiser.step()
         learner.step += 1
         yield {"step": learner.step, **dict(zip(totals, shared.tolist(), strict=True)), "gradient": norm}
 

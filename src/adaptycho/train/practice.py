@@ -8,15 +8,20 @@ import dataclasses
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Shaped
+from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 from adaptycho import build, specimen
 from adaptycho.episode import split_evenly, stream
-from adaptycho.forward import Imperfections
+from adaptycho.forward import Imperfections, Measurement
 from adaptycho.metrics.atoms import columns_of
+from adaptycho.microscope import Microscope
+from adaptycho.microscope.recorded import Recorded, checkerboard, window
 from adaptycho.microscope.simulated import Simulated
+from adaptycho.optics import Setup
 from adaptycho.reconstruct import Reconstructor
 from adaptycho.settings import Settings
 
@@ -50,15 +55,19 @@ class Specimens:
         return Specimens(self.potential[index], self.inside[index], tuple(self.columns[i] for i in which), reference)
 
     def turned(self, symmetry: int) -> "Specimens":
-        """All of them turned by quarter turns and mirrored: one of the eight symmetries of a square field."""
+        """All of them turned by quarter turns and mirrored: one of the eight symmetries of a square field.
+
+        The even ones, half turns and mirror images, are symmetries of any rectangle.
+        """
         quarter, mirror = symmetry % 4, symmetry >= 4
 
         def image(x: Tensor) -> Tensor:
-            x = torch.rot90(x, quarter, (-2, -1))
-            return x.flip(-1) if mirror else x
+            for _ in range(quarter):
+                x = _mirrored(x.transpose(-2, -1), -2)
+            return _mirrored(x, -1) if mirror else x
 
         def place(p: Tensor) -> Tensor:
-            for _ in range(quarter):  # as rot90: the right-hand side comes to the top
+            for _ in range(quarter):  # the right-hand side comes to the top
                 p = torch.stack([1 - p[:, 1], p[:, 0]], 1)
             return torch.stack([p[:, 0], 1 - p[:, 1]], 1) if mirror else p
 
@@ -67,11 +76,41 @@ class Specimens:
 
 
 @dataclass(frozen=True, eq=False)
+class Windows:
+    """What is known about B windows of a recording: one checkerboard half of each is scanned, the other is what scores refer to.
+
+    Attributes:
+        setup: geometry and beam of every window.
+        measured: the halves that are scanned.
+        reference: phase inside the field from the other halves.
+        inside: the half of the window with more structure.
+        counts: detector counts that one electron makes.
+    """
+
+    setup: Setup
+    measured: Measurement
+    reference: Float[Tensor, "B h w"]
+    inside: Bool[Tensor, "B h w"]
+    counts: float
+
+    def __len__(self) -> int:
+        return len(self.reference)
+
+    def take(self, which: list[int]) -> "Windows":
+        """Some of them, in the order given."""
+        index = torch.tensor(which)
+        measured = Measurement.stack([self.measured[i] for i in which])
+        return Windows(self.setup, measured, self.reference[index], self.inside[index], self.counts)
+
+
+@dataclass(frozen=True, eq=False)
 class Share:
     """One share of a batch: a microscope over some specimens, and how they are to be scanned.
 
     Attributes:
-        specimens: what is known about them.
+        columns: atom columns of each specimen, fractions of the field; empty where they are not known.
+        reference: phase inside the field that rewards and scores refer to.
+        inside: 1 where there is structure in the field, else 0.
         microscope: over them, with the dose of this share.
         reconstructor: that decisions are made from.
         lengths: of the sub-sequences.
@@ -79,23 +118,17 @@ class Share:
         seed: of everything random in the scan.
     """
 
-    specimens: Specimens
-    microscope: Simulated
+    columns: tuple[Float[Tensor, "_ 2"], ...]
+    reference: Float[Tensor, "B h w"]
+    inside: Float[Tensor, "B h w"]
+    microscope: Microscope
     reconstructor: Reconstructor
     lengths: tuple[int, ...]
     defocus: float | None
     seed: int
 
-    @property
-    def reference(self) -> Float[Tensor, "B h w"]:
-        """The full scan's phase inside the field, or the true one if that was not made."""
-        known = self.specimens.potential if self.specimens.reference is None else self.specimens.reference
-        return self.microscope.setup.crop(known)
-
-    @property
-    def inside(self) -> Float[Tensor, "B h w"]:
-        """1 where there is structure in the field, else 0."""
-        return self.microscope.setup.crop(self.specimens.inside.float())
+    def __len__(self) -> int:
+        return len(self.reference)
 
 
 def prepare(settings: Settings, numbers: list[int], *, full: bool = False) -> Specimens:
@@ -124,7 +157,48 @@ def prepare(settings: Settings, numbers: list[int], *, full: bool = False) -> Sp
     return Specimens(torch.stack(potentials), torch.stack(masks).bool(), tuple(columns), reference)
 
 
-def share(settings: Settings, step: int, part: int, size: int, pool: Specimens | None = None, *, pairs: bool = False) -> Share:
+def recorded(settings: Settings, count: int, number: int) -> Windows:
+    """Random windows of the recording, inside the rows and columns of `settings.scan`.
+
+    Args:
+        settings: of the recording, and `practice.window`.
+        count: how many.
+        number: of the draw; the same number gives the same windows.
+
+    Raises:
+        ValueError: the recording is no raster or too small for a window.
+    """
+    whole = build.recording(settings)
+    lines = [torch.unique((whole.measurement.positions[0, :, axis].double() * 1e6).round()) / 1e6 for axis in (0, 1)]
+    for name, found, wanted in zip(("rows", "columns"), lines, settings.practice.window, strict=True):
+        if len(found) < wanted:
+            raise ValueError(f"practice.window: expected at most the {len(found)} {name} of {whole.path}, found {wanted}")
+    generator = stream(number, -31)
+    setups, halves, references, masks = [], [], [], []
+    for _ in range(count):
+        spans = []
+        for found, wanted in zip(lines, settings.practice.window, strict=True):
+            first = int(torch.randint(len(found) - wanted + 1, (1,), generator=generator))
+            spans.append((float(found[first]), float(found[first + wanted - 1])))
+        setup, measured = window(whole.setup, whole.measurement, rows=spans[0], columns=spans[1])
+        mine, other = checkerboard(setup, measured)[:: 1 if torch.rand(1, generator=generator) < 0.5 else -1]
+        reference = build.reference(settings, Recorded(setup, other, whole.counts_per_electron))[0]
+        energy = local_energy(setup, reference, settings.practice.window)
+        setups.append(setup)
+        halves.append(mine)
+        references.append(reference)
+        masks.append(energy > energy.median())
+    return Windows(setups[0], Measurement.stack(halves), torch.stack(references), torch.stack(masks), whole.counts_per_electron)
+
+
+def local_energy(setup: Setup, phase: Float[Tensor, "h w"], steps: tuple[int, int]) -> Float[Tensor, "h w"]:
+    """Variance of the phase in Gaussian neighbourhoods of three recorded steps, from which a recording's structure is told."""
+    values = phase.double().numpy()
+    pixels = 3.0 * np.array(setup.field) / (np.array(steps) - 1) / setup.object.pixel
+    return torch.from_numpy(gaussian_filter((values - gaussian_filter(values, pixels)) ** 2, pixels))
+
+
+def share(settings: Settings, step: int, part: int, size: int, pool: Specimens | Windows | None = None, *, pairs: bool = False) -> Share:
     """The specimens and conditions of one share of one step.
 
     Args:
@@ -132,13 +206,14 @@ def share(settings: Settings, step: int, part: int, size: int, pool: Specimens |
         step: number of the update.
         part: number of the share in it.
         size: specimens in it.
-        pool: specimens to draw from, each time turned another way; fresh ones if None.
+        pool: specimens or windows to draw from, specimens each time turned another way; fresh specimens if None.
         pairs: whether the second half of the share is the first half again, to be each other's baseline.
     """
     p = settings.practice
     seed = ((settings.train.seed * 1_000_003 + step) * 64 + part) % (1 << 62)
     generator = torch.Generator().manual_seed(seed)
     different = size // 2 if pairs else size
+    specimens: Specimens | Windows
     if pool is None:
         low, high = settings.evaluate.train
         # The first thousand are left to tuning.
@@ -147,11 +222,12 @@ def share(settings: Settings, step: int, part: int, size: int, pool: Specimens |
     else:
         chosen = torch.randperm(len(pool), generator=generator)[:different].tolist()
         specimens = pool.take(chosen)
-        if p.turn:
-            specimens = specimens.turned(int(torch.randint(8, (1,), generator=generator)))
+        if p.turn and isinstance(specimens, Specimens):
+            symmetry = int(torch.randint(8, (1,), generator=generator))
+            square = settings.geometry.field[0] == settings.geometry.field[1]
+            specimens = specimens.turned(symmetry if square else symmetry // 2 * 2)
     if pairs:
         specimens = specimens.take([*range(different), *range(different)])
-    setup = build.setup(settings)
 
     def one(values: tuple[float, ...]) -> float:
         return values[int(torch.randint(len(values), (1,), generator=generator))]
@@ -159,10 +235,24 @@ def share(settings: Settings, step: int, part: int, size: int, pool: Specimens |
     positions, defocus = int(one(p.positions)), float(one(p.defocus))
     low_dose, high_dose = (math.log(d) for d in p.dose)
     dose = math.exp(low_dose + (high_dose - low_dose) * float(torch.rand(1, generator=generator)))
-    i = settings.instrument
-    microscope = Simulated(setup, specimens.potential, dose, Imperfections(i.noise, i.jitter, i.background, i.source_size))
     lengths = tuple(split_evenly(positions, settings.scan.subsequences))
-    return Share(specimens, microscope, build.reconstructor(settings, setup), lengths, defocus or None, seed)
+    if isinstance(specimens, Windows):
+        replay = Recorded(specimens.setup, specimens.measured, specimens.counts)
+        descent = build.reconstructor(settings, specimens.setup)
+        nothing = tuple(torch.zeros(0, 2) for _ in range(len(specimens)))
+        return Share(nothing, specimens.reference, specimens.inside.float(), replay, descent, lengths, None, seed)
+    setup, i = build.setup(settings), settings.instrument
+    microscope = Simulated(setup, specimens.potential, dose, Imperfections(i.noise, i.jitter, i.background, i.source_size))
+    known = specimens.potential if specimens.reference is None else specimens.reference
+    reference, inside = setup.crop(known), setup.crop(specimens.inside.float())
+    if specimens.reference is None:  # the constant phase is free, and a reconstruction leaves it near zero
+        reference = reference - reference.mean((1, 2), keepdim=True)
+    return Share(specimens.columns, reference, inside, microscope, build.reconstructor(settings, setup), lengths, defocus or None, seed)
+
+
+def _mirrored(image: Shaped[Tensor, "B H W"], axis: int) -> Shaped[Tensor, "B H W"]:
+    """An image mirrored at the centre of the object, which is pixel N/2 of N and not the edge before it; the object is periodic."""
+    return image.flip(axis).roll(1, axis)
 
 
 def _drawn(settings: Settings, number: int) -> Settings:

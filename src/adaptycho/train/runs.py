@@ -1,6 +1,7 @@
 """The folder of a training: what was asked for, how far it is, and the card that goes with its weights."""
 
 import json
+import math
 import platform
 import shutil
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ from adaptycho import settings as tree
 from adaptycho.pictures import learning
 from adaptycho.settings import Settings
 from adaptycho.store import alone, whole
-from adaptycho.train import stages
+from adaptycho.train import stages, terms
 from adaptycho.train.course import Name, read_log
 from adaptycho.train.crew import together
 
@@ -29,20 +30,22 @@ def create(folder: Path, settings: Settings, courses: Sequence[Name], start: Pat
         folder: must not exist, or be empty.
         settings: of everything.
         courses: what to do, in this order; what the network does not need is left out.
-        start: weights to start from, which are copied; None starts from new ones.
+        start: weights to start from, which are copied: a policy's, or an autoencoder's for a new recurrent policy; None starts from new
+            ones.
 
     Raises:
-        ValueError: the folder is not empty, or there is nothing to do.
+        ValueError: the folder is not empty, there is nothing to do, or the settings or weights cannot be trained with.
     """
     wanted = [name for name in courses if _needed(name, settings, alone=len(courses) == 1)]
     if not wanted:
         raise ValueError("train: expected steps of some course, found 0 in train.imitate_steps and train.reinforce_steps")
+    terms.check(settings, wanted)
+    if start is not None:
+        terms.check_start(start, settings, wanted)
     if folder.exists() and any(folder.iterdir()):
         raise ValueError(f"{folder}: expected a new or empty folder, found files (go on with `adaptycho train resume {folder}`)")
     folder.mkdir(parents=True, exist_ok=True)
     if start is not None:
-        if not start.exists():
-            raise ValueError(f"{start}: expected weights, found no file")
         shutil.copyfile(start, folder / START)
     (folder / "settings.toml").write_text(tree.dump(settings), encoding="utf-8")
     facts = {
@@ -69,13 +72,16 @@ def execute(folder: Path, progress: stages.Progress) -> dict[str, Any]:
     if facts.get("format") != FORMAT:
         raise ValueError(f"{folder / RUN}: format: expected {FORMAT!r}, found {facts.get('format')!r}")
     settings = tree.load(folder / "settings.toml")
+    terms.check(settings, facts["courses"])
     start = folder / START
     with alone(folder):
         together(stages.train, settings.train.processes, folder, facts["courses"], start if start.exists() else None, progress)
         curves(folder)
     last = facts["courses"][-1]
     # The best validation is that of the weights.
-    found = max((e for e in read_log(folder) if e["course"] == last and "validation" in e), key=lambda e: e["validation"]["score"])
+    validated = [e for e in read_log(folder) if e["course"] == last and "validation" in e]
+    # A scan that diverged has no score.
+    found = max(validated, key=lambda e: -math.inf if e["validation"]["score"] is None else e["validation"]["score"])
     return {"weights": str(folder / f"{last}.safetensors"), "step": found["step"], "validation": found["validation"]}
 
 
@@ -84,7 +90,7 @@ def curves(folder: Path) -> Path:
     log = read_log(folder)
     named = {}
     for course in dict.fromkeys(e["course"] for e in log):
-        entries = [e for e in log if e["course"] == course and "validation" in e]
+        entries = [e for e in log if e["course"] == course and e.get("validation", {}).get("score") is not None]
         named[course] = [(float(e["step"]), e["validation"]["score"], e["validation"]["score"], e["validation"]["score"]) for e in entries]
     figure = learning.curves(named)
     path = folder / "curve.png"

@@ -1,5 +1,6 @@
 """From settings to courses: the networks, what they practise on, how they are judged on the way, and in which order."""
 
+import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -25,7 +26,7 @@ from adaptycho.train.course import Course, Name, follow
 from adaptycho.train.crew import Crew
 from adaptycho.train.imitate import imitate
 from adaptycho.train.learner import Facts, Learner, ShareLoss, adam, constant, cosine
-from adaptycho.train.practice import Share, Specimens, prepare, share
+from adaptycho.train.practice import Share, Specimens, Windows, prepare, recorded, share
 from adaptycho.train.reinforce import reinforce
 
 ORDER: tuple[Name, ...] = ("autoencoder", "imitate", "reinforce")
@@ -77,7 +78,7 @@ def network(settings: Settings, encoder: Encoder | None = None) -> nn.Module:
         return Recurrent(lengths, encoder or Encoder(size=n.image), **widths, start=n.start)
 
 
-def examine(settings: Settings, exam: Specimens, network: nn.Module) -> dict[str, float]:
+def examine(settings: Settings, exam: Specimens | Windows, network: nn.Module) -> dict[str, float]:
     """Scores of a policy on specimens for validation: `score` is what decides, similarity or correlation inside the structure."""
     found: list[dict[str, float]] = []
     several = max(len(settings.practice.positions), len(settings.practice.defocus)) > 1
@@ -90,7 +91,7 @@ def examine(settings: Settings, exam: Specimens, network: nn.Module) -> dict[str
                 work.microscope, library.scanner(network, defocus=work.defocus), work.reconstructor, work.lengths, seed=work.seed
             )
         reference = work.reference
-        inside = metrics.correlation(last.potential, work.microscope.setup.crop(work.specimens.potential), mask=work.inside > 0.5)
+        inside = metrics.correlation(last.potential, reference, mask=work.inside > 0.5)
         found.append(
             {
                 "ssim": float(metrics.ssim(last.potential, reference).mean()),
@@ -106,7 +107,9 @@ def _silently(items: Iterable[Facts], total: int, what: str) -> Iterable[Facts]:
     return items
 
 
-def _specimens(settings: Settings, part: str, count: int, *, full: bool) -> Specimens:
+def _specimens(settings: Settings, part: str, count: int, *, full: bool) -> Specimens | Windows:
+    if settings.scan.microscope == "recorded":
+        return recorded(settings, count, settings.train.seed if part == "train" else -1)
     first, last = getattr(settings.evaluate, part)
     first += UNTUNED if part == "train" else 0
     if first + count > last:
@@ -116,20 +119,23 @@ def _specimens(settings: Settings, part: str, count: int, *, full: bool) -> Spec
 
 
 def _network(settings: Settings, folder: Path, start: Path | None) -> nn.Module:
-    """Given weights, or those of the course before, or new ones."""
-    for path in [start] if start else [folder / "imitate.safetensors"]:
-        if path.exists() or start:
-            return library.load(path).train()
+    """A policy with the given weights, or a new one; what an autoencoder has learnt goes into a new recurrent one."""
     trained = folder / "autoencoder.safetensors"
-    if settings.network.kind == "recurrent" and trained.exists():
-        found = library.load(trained)
-        assert isinstance(found, Autoencoder)
-        return network(settings, found.encoder)
-    return network(settings)
+    path = start or (trained if settings.network.kind == "recurrent" and trained.exists() else None)
+    if path is None:
+        return network(settings)
+    found = library.load(path)
+    return network(settings, found.encoder) if isinstance(found, Autoencoder) else found.train()
 
 
 def _teach(
-    name: Name, crew: Crew, folder: Path, settings: Settings, pupil: nn.Module, specimens: tuple[Specimens, Specimens], progress: Progress
+    name: Name,
+    crew: Crew,
+    folder: Path,
+    settings: Settings,
+    pupil: nn.Module,
+    specimens: tuple[Specimens | Windows, Specimens | Windows],
+    progress: Progress,
 ) -> None:
     """The courses of a policy."""
     t, (pool, exam) = settings.train, specimens
@@ -146,11 +152,18 @@ def _teach(
         lambda: examine(settings, exam, pupil),
         lambda path: _draw(path, settings, exam, pupil),
     )
-    for _ in progress(follow(course, learner), steps, name):
-        pass
+    _go(course, learner, progress)
 
 
-def policy_loss(name: Name, settings: Settings, pupil: nn.Module, pool: Specimens) -> ShareLoss:
+def _go(course: Course, learner: Learner, progress: Progress) -> None:
+    """Goes through what is left of a course, which is known once its checkpoint has been read."""
+    updates = follow(course, learner)
+    for first in updates:
+        for _ in progress(itertools.chain([first], updates), course.steps - int(first["step"]) + 1, course.name):
+            pass
+
+
+def policy_loss(name: Name, settings: Settings, pupil: nn.Module, pool: Specimens | Windows) -> ShareLoss:
     """Loss of one share of a step of `imitate` or `reinforce`."""
     t = settings.train
 
@@ -178,7 +191,7 @@ def plan(work: Share, pupil: nn.Module) -> Float[Tensor, "P 2"]:
     return patterns.halton(total).float()
 
 
-def _encode(crew: Crew, folder: Path, settings: Settings, pool: Specimens, exam: Specimens, progress: Progress) -> None:
+def _encode(crew: Crew, folder: Path, settings: Settings, pool: Specimens | Windows, exam: Specimens | Windows, progress: Progress) -> None:
     """The course of the autoencoder (A3), on partial reconstructions."""
     t = settings.train
     with torch.random.fork_rng(devices=[]):
@@ -196,23 +209,22 @@ def _encode(crew: Crew, folder: Path, settings: Settings, pool: Specimens, exam:
         return {"score": -value, "loss": value}
 
     course = Course("autoencoder", folder, settings, loss, t.encode_steps, cosine(t.encode_rate, t.encode_steps), validate, None)
-    for _ in progress(follow(course, learner), t.encode_steps, "autoencoder"):
-        pass
+    _go(course, learner, progress)
 
 
-def partial(settings: Settings, pool: Specimens, step: int, part: int, size: int) -> Float[Tensor, "B 2 n n"]:
+def partial(settings: Settings, pool: Specimens | Windows, step: int, part: int, size: int) -> Float[Tensor, "B 2 n n"]:
     """Images for the autoencoder: reconstructions from the first so many sub-sequences of a Halton scan, each position a little off."""
     work = share(settings, step, part, size, pool)
     generator = torch.Generator().manual_seed(work.seed)
     count = sum(work.lengths[: 1 + int(torch.randint(len(work.lengths), (1,), generator=generator))])
-    spread = torch.randn(len(work.specimens), count, 2, generator=generator) * 0.3 / math.sqrt(sum(work.lengths))
+    spread = torch.randn(len(work), count, 2, generator=generator) * 0.3 / math.sqrt(sum(work.lengths))
     positions = (patterns.halton(count).float() + spread).clamp(0, 1)
     measured = work.microscope.acquire(Action(positions, defocus=work.defocus), generator=generator)
     phase = work.microscope.setup.crop(work.reconstructor(measured).phase)
     return autoencoder.prepare(phase, settings.network.image)
 
 
-def _draw(path: Path, settings: Settings, exam: Specimens, pupil: nn.Module) -> None:
+def _draw(path: Path, settings: Settings, exam: Specimens | Windows, pupil: nn.Module) -> None:
     """Positions of the policy as it is over one specimen."""
     work = share(replace(settings, train=replace(settings.train, seed=12345)), -1, 0, 1, exam.take([0]))
     with torch.no_grad():

@@ -1,0 +1,227 @@
+"""What the learned policies are worth, by the judge: prints one JSON line for each comparison, and keeps every number in a folder.
+
+    python benchmarks/learned.py paper     --weights A/reinforce.safetensors B/reinforce.safetensors ... --out FOLDER
+    python benchmarks/learned.py recurrent --weights ... --out FOLDER [--subsequences 2]
+    python benchmarks/learned.py saving    --weights ... --out FOLDER
+    python benchmarks/learned.py harmless  --weights ... --out FOLDER
+    python benchmarks/learned.py recorded  --weights ... --file RECORDING.h5 --out FOLDER
+
+Several weights are policies trained from different seeds: every test specimen is scanned by all of them, and the mean over policies is what
+an interval over specimens is given for; `by_policy` has the figure of each.
+"""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import torch
+from adaptycho import settings as tree
+from adaptycho.evaluate import archive, judge, table
+from adaptycho.evaluate.ledger import Ledger
+from adaptycho.evaluate.strategies import CONVENTIONAL
+from adaptycho.metrics import statistics
+from adaptycho.settings import Settings
+from adaptycho.spread import cores
+
+REGULAR = ("raster", "hexagonal", "halton", "poisson-disk")
+STRONG = ("raster", "hexagonal", "spiral", "poisson-disk", "dense")  # were best in 45 of the 54 cells of docs/results.md
+CURVE = (64, 100, 144, 196, 256, 400)  # positions of the conventional scans that doses are compared along
+FILLING = [0.15, 0.35]
+
+
+def progress(items: Any, total: int, what: str) -> Any:
+    for i, item in enumerate(items, 1):
+        if i % 50 == 0 or i == total:
+            print(f"{what}: {i} of {total}", file=sys.stderr, flush=True)
+        yield item
+
+
+def measure(cells: Sequence[Settings], protocol: str, strategies: Sequence[str], weights: Sequence[Path], learned: str, out: Path) -> list[judge.Cell]:
+    """Every cell by every strategy, the learned one once with each file of weights, as `NAME 1`, `NAME 2`, ..."""
+    out.mkdir(parents=True, exist_ok=True)
+    ledger = Ledger.open(out / "results.jsonl")
+    rules = judge.PROTOCOLS[protocol]
+    base = [tree.update(c, dict(rules.changes), "protocol") for c in cells]
+    done = judge.judge(base, rules, strategies, ledger, progress=progress, workers=cores())
+    for number, path in enumerate(weights, 1):
+        with_weights = [tree.update(c, {"scan": {"weights": str(path)}}, "weights") for c in base]
+        found = judge.judge(with_weights, rules, [learned], ledger, progress=progress, workers=cores())
+        done = [
+            judge.Cell(
+                a.settings,
+                a.protocol,
+                {**a.plans, f"{learned} {number}": b.plans[learned]},
+                {**a.numbers, f"{learned} {number}": b.numbers[learned]},
+            )
+            for a, b in zip(done, found, strict=True)
+        ]
+    archive.write(out / "cells.json.gz", done)
+    return done
+
+
+def column(cell: judge.Cell, metric: str, name: str) -> torch.Tensor:
+    return table.columns(cell, metric)[name].double()
+
+
+def ours(cell: judge.Cell, metric: str, learned: str) -> torch.Tensor:
+    """Mean over policies, for each specimen."""
+    return torch.stack([column(cell, metric, n) for n in cell.numbers if n.startswith(f"{learned} ")]).mean(0)
+
+
+def listed(estimate: statistics.Estimate) -> list[float]:
+    return [round(float(v), 4) for v in (estimate.mean, estimate.low, estimate.high)]
+
+
+def seeded() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+def gains(cell: judge.Cell, learned: str, bases: Sequence[str], metrics: Sequence[str]) -> dict[str, Any]:
+    """Relative gain over random and over the best of others, in several metrics."""
+    found: dict[str, Any] = {}
+    for metric in metrics:
+        means = {n: float(column(cell, metric, n).mean()) for n in bases}
+        best = max((n for n in bases if n != "random"), key=lambda n: means[n])
+        mine = ours(cell, metric, learned)
+        found[metric] = {
+            "learned": round(float(mine.mean()), 4),
+            "by_policy": [round(float(column(cell, metric, n).mean()), 4) for n in cell.numbers if n.startswith(f"{learned} ")],
+            **{n: round(m, 4) for n, m in means.items()},
+            "best_other": best,
+            "over_best": listed(statistics.relative(mine, column(cell, metric, best), generator=seeded())),
+        }
+        if "random" in bases:
+            found[metric]["over_random"] = listed(statistics.relative(mine, column(cell, metric, "random"), generator=seeded()))
+    return found
+
+
+def paper(weights: Sequence[Path], out: Path, learned: str = "adaptive", subsequences: int = 5, options: dict[str, Any] | None = None) -> None:
+    cell = tree.update(
+        tree.preset("light"), {"specimen": {"options": options or {}}, "scan": {"positions": 250}, "evaluate": {"specimens": 25}}, "cell"
+    )
+    rules = judge.PROTOCOLS["paper"]
+    changed = {**rules.changes, "scan": {"subsequences": subsequences}}
+    judge.PROTOCOLS["paper"] = judge.Protocol("paper", rules.reference, rules.primary, rules.tuned, changed)
+    names = ["random", *REGULAR, "oracle"]
+    done = measure([cell], "paper", names, weights, learned, out)[0]
+    found = gains(done, learned, ["random", *REGULAR], ["ssim", "ssim_uniform", "ssim_aligned", "correlation"])
+    print(json.dumps({"comparison": learned, "subsequences": subsequences, "specimens": 25, "oracle_ssim": round(float(column(done, "ssim", "oracle").mean()), 4), **found}))
+
+
+def recurrent(weights: Sequence[Path], out: Path, subsequences: int) -> None:
+    paper(weights, out, "recurrent", subsequences, {"rotation": 0.0})
+
+
+def saving(weights: Sequence[Path], out: Path) -> None:
+    """Dose saved on islands and particles of random filling: doses of the best conventional scan for the same score."""
+    specimens = 25
+    cells = [
+        tree.update(
+            tree.preset("light"),
+            {
+                "specimen": {"family": family, "options": {"filling": FILLING}},
+                "scan": {"positions": positions, "dose": dose},
+                "evaluate": {"specimens": specimens},
+            },
+            "cell",
+        )
+        for family in ("island", "particles")
+        for dose in (300.0, 1000.0, 3000.0)
+        for positions in CURVE
+    ]
+    ahead = [c for c in cells if c.scan.positions in (64, 144)]
+    done = measure(cells, "best", list(STRONG), [], "adaptive", out / "conventional")
+    mine = measure(ahead, "best", ["oracle-density"], weights, "adaptive", out / "learned")
+    everything: list[float] = []
+    by_dose: dict[float, list[torch.Tensor]] = {}
+    for cell in mine:
+        family, dose, positions = cell.settings.specimen.family, cell.settings.scan.dose, cell.settings.scan.positions
+        curve = [c for c in done if c.settings.specimen.family == family and c.settings.scan.dose == dose]
+        names = [table.best_of(c, CONVENTIONAL) for c in curve]
+        known = torch.stack([column(c, "correlation_inside", n) for c, n in zip(curve, names, strict=True) if n])
+        at = torch.tensor([c.settings.scan.positions * dose for c in curve], dtype=torch.float64)
+        score = ours(cell, "correlation_inside", "adaptive")
+        oracle = column(cell, "correlation_inside", "oracle-density")
+        base = known[[c.settings.scan.positions for c in curve].index(positions)]
+        saved = statistics.dose_saving(positions * dose, score, at, known, generator=seeded())
+        bound = statistics.dose_saving(positions * dose, oracle, at, known, generator=seeded())
+        policies = [
+            round(float(statistics.dose_saving(positions * dose, column(cell, "correlation_inside", n), at, known, generator=seeded()).mean), 3)
+            for n in cell.numbers
+            if n.startswith("adaptive ")
+        ]
+        everything.append(float(saved.mean))
+        by_dose.setdefault(dose, []).append(torch.tensor([float(saved.mean), float(saved.low), float(saved.high)]))
+        print(
+            json.dumps(
+                {
+                    "comparison": "saving",
+                    "family": family,
+                    "dose": dose,
+                    "positions": positions,
+                    "saving": listed(saved),
+                    "bounded": saved.bounded,
+                    "by_policy": policies,
+                    "oracle": listed(bound),
+                    "score": round(float(score.mean()), 4),
+                    "conventional": [names[i] for i, c in enumerate(curve) if c.settings.scan.positions == positions][0],
+                    "conventional_score": round(float(base.mean()), 4),
+                    "gain": listed(statistics.relative(score, base, generator=seeded())),
+                    "defocus": [p.defocus for n, p in cell.plans.items() if n.startswith("adaptive")],
+                }
+            ),
+            flush=True,
+        )
+    print(json.dumps({"comparison": "saving", "mean_by_dose": {d: [round(float(x), 3) for x in torch.stack(v).mean(0)] for d, v in by_dose.items()}}))
+
+
+def harmless(weights: Sequence[Path], out: Path) -> None:
+    """Uniform specimens: how far from the best conventional scan, chosen without looking at the specimen."""
+    cells = [
+        tree.update(
+            tree.preset("light"),
+            {"specimen": {"family": family}, "scan": {"positions": positions, "dose": dose}, "evaluate": {"specimens": 25}},
+            "cell",
+        )
+        for family in ("crystal", "amorphous")
+        for dose in (300.0, 1000.0, 3000.0)
+        for positions in (64, 144)
+    ]
+    done = measure(cells, "best", list(STRONG), weights, "adaptive", out)
+    for cell in done:
+        print(
+            json.dumps(
+                {
+                    "comparison": "harmless",
+                    "family": cell.settings.specimen.family,
+                    "dose": cell.settings.scan.dose,
+                    "positions": cell.settings.scan.positions,
+                    **gains(cell, "adaptive", STRONG, ["correlation_inside"])["correlation_inside"],
+                }
+            ),
+            flush=True,
+        )
+
+
+def main() -> None:
+    asked = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    asked.add_argument("what", choices=["paper", "recurrent", "saving", "harmless"])
+    asked.add_argument("--weights", type=lambda p: Path(p).resolve(), nargs="+", required=True)
+    asked.add_argument("--subsequences", type=int, default=5)
+    asked.add_argument("--out", type=Path, required=True)
+    given = asked.parse_args()
+    if given.what == "recurrent":
+        recurrent(given.weights, given.out, given.subsequences)
+        return
+    work: dict[str, Callable[[Sequence[Path], Path], None]] = {"paper": paper, "saving": saving, "harmless": harmless}
+    work[given.what](given.weights, given.out)
+
+
+if __name__ == "__main__":
+    main()

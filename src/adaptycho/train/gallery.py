@@ -1,0 +1,307 @@
+"""The figures of trainings, drawn from their folders: learning curves (Fig. 3a), the cells that are rewarded (3b), what a code keeps (6), how
+positions wander (7).
+"""
+
+import itertools
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from matplotlib.figure import Figure
+from torch import Tensor
+from torch.nn import functional
+
+from adaptycho import autoencoder, patterns
+from adaptycho import settings as tree
+from adaptycho.autoencoder import Autoencoder
+from adaptycho.episode import run as scan
+from adaptycho.metrics.statistics import interval
+from adaptycho.pictures import learning
+from adaptycho.pictures.learning import Point
+from adaptycho.policy import Action, library
+from adaptycho.settings import Settings
+from adaptycho.store import whole
+from adaptycho.train.course import Name, read_log
+from adaptycho.train.practice import Share, prepare, share
+
+Quantity = Literal["reward", "ssim", "validation"]
+WINDOW = 11  # steps of the running mean of what every step says: one batch is a small sample
+POINTS = 200  # of a curve that are drawn
+FRAMES = 3  # trainings beside each other in one picture
+SHOWN = 12345  # seed of the scan that a training draws as it goes on (`adaptycho.train.stages`), whatever its own
+COURSES: Mapping[str, str] = {"autoencoder": "autoencoder", "imitate": "imitation", "reinforce": "reinforcement"}
+CREDITS: Mapping[str, str] = {"voronoi": "Voronoi reward", "shared": "shared reward"}
+# Settings in which runs of one training may differ.
+INCIDENTAL = ("train.seed", "train.processes", "train.every")
+
+
+def learning_curves(groups: Mapping[str, Sequence[Path]], quantity: Quantity = "reward", course: Name = "reinforce") -> Figure:
+    """How a quantity grows with training, as mean and 95 % interval over runs, a curve for each group (Fig. 3a).
+
+    What is logged at every step is a running mean of 11 steps, fewer at the ends; validation scores are as they are. A group is shown up to
+    the last step that all its runs have. The interval is a bootstrap over runs, which cannot reach beyond them: that of 3 runs is their
+    range, which holds the mean of many in only 75 % of cases (4 runs: 87 %).
+
+    Args:
+        groups: by name, folders of runs that differ in their seed; those without the course are left out.
+        quantity: `reward` and `ssim` are of the scans that are practised on, with exploration; `validation` is the score that decides.
+        course: what the steps are of.
+
+    Raises:
+        ValueError: no run has logged such a quantity in this course.
+    """
+    named: dict[str, list[Point]] = {}
+    for name, folders in groups.items():
+        found = [series for folder in folders if (series := _series(folder, quantity, course))]
+        if found:
+            count = "1 run" if len(found) == 1 else f"{len(found)} runs"
+            named[f"{name} ({count})"] = _over_runs(found, smooth=quantity != "validation")
+    if not any(named.values()):
+        raise ValueError(f"{quantity}: expected runs with a log of it in course {course}, found none")
+    labels = {"reward": "reward", "ssim": "SSIM in training", "validation": "validation score"}
+    label = labels[quantity] + ("" if quantity == "validation" else f", mean of {WINDOW} steps")
+    several = any(len(folders) > 1 for folders in groups.values())
+    note = "band: 95 % bootstrap interval over runs (up to four: their range)" if several else ""
+    return learning.curves(named, quantity=label, step=f"step of {COURSES[course]}", note=note)
+
+
+def progress(run: Path) -> Figure:
+    """The validation scores of a run from its first step to its last, one course after the other."""
+    log = [e for e in read_log(run) if "validation" in e]
+    courses = list(dict.fromkeys(e["course"] for e in log))
+    # What the autoencoder is judged by is on another scale.
+    courses = [c for c in courses if c != "autoencoder"] or courses
+    named, begin = {}, 0
+    for course in courses:
+        entries = [(e["step"], e["validation"]["score"]) for e in log if e["course"] == course]
+        named[COURSES[course]] = [(float(begin + step), *[_number(score)] * 3) for step, score in entries]
+        begin += max(step for step, _ in entries)
+    return learning.curves(named, quantity=score(tree.load(run / "settings.toml"), courses), step="step")
+
+
+def score(settings: Settings, courses: Sequence[str]) -> str:
+    """What the validation score of a training is."""
+    if list(courses) == ["autoencoder"]:
+        return "− mean squared error"
+    inside = settings.practice.reference == "truth"
+    return "correlation inside the structure, validation" if inside else "SSIM on validation specimens"
+
+
+def voronoi(run: Path) -> Figure:
+    """The trained policy's scan of a validation specimen and the cells of its positions, those of the survey shaded (Fig. 3b).
+
+    Raises:
+        ValueError: the run has no weights of a policy yet.
+    """
+    paths = [path for course in ("reinforce", "imitate") if (path := run / f"{course}.safetensors").exists()]
+    if not paths:
+        raise ValueError(f"{run}: expected the weights of a policy, found none")
+    work = _shown(tree.load(run / "settings.toml"))
+    policy = library.scanner(library.load(paths[0]), defocus=work.defocus)
+    with torch.no_grad():
+        *_, last = scan(work.microscope, policy, work.reconstructor, work.lengths, seed=work.seed)
+    return learning.tessellation(work.reference[0], last.seen.positions[0], work.microscope.setup.field, first=work.lengths[0])
+
+
+def compression(run: Path) -> Figure:
+    """What the run's autoencoder makes of a reconstruction from the first two sub-sequences of a Halton scan (Fig. 6).
+
+    Raises:
+        ValueError: the run has no autoencoder.
+    """
+    settings = tree.load(run / "settings.toml")
+    network = library.load(run / "autoencoder.safetensors")
+    if not isinstance(network, Autoencoder):
+        raise ValueError(f"{run / 'autoencoder.safetensors'}: expected an autoencoder, found a {type(network).__name__}")
+    work = _shown(settings)
+    setup = work.microscope.setup
+    positions = patterns.halton(sum(work.lengths[:2])).float()[None]
+    measured = work.microscope.acquire(Action(positions, defocus=work.defocus), generator=torch.Generator().manual_seed(work.seed))
+    phase = setup.crop(work.reconstructor(measured).phase)
+    size = network.encoder.size
+    with torch.no_grad():
+        latent = network.encoder(autoencoder.prepare(phase, size))
+        decoded = network.decoder(latent)[0, 0]
+    # The network sees standardised images: back to rad.
+    seen = functional.interpolate(phase[:, None], size=(size, size), mode="bicubic", antialias=True)[0, 0]
+    return learning.compression(phase[0], latent[0], seen.mean() + seen.std(correction=0) * decoded, setup.field)
+
+
+def trajectories(named: Mapping[str, Path], course: Name = "reinforce") -> Figure:
+    """Where the positions of runs went over one specimen while they were trained, a frame for each run (Fig. 7).
+
+    In the paper, frame a is a training without the supervised initialisation C1 (`network.start=scratch`), frame b one with it.
+
+    Args:
+        named: folder of each run.
+        course: whose pictures are shown.
+
+    Raises:
+        ValueError: a run has kept no positions in this course, or the runs scan different specimens.
+    """
+    tracks = {name: _track(run, course) for name, run in named.items()}
+    works = [_shown(tree.load(run / "settings.toml")) for run in named.values()]
+    first, survey = works[0], works[0].lengths[0]
+    for (name, track), work in zip(tracks.items(), works, strict=True):
+        if work.lengths != first.lengths or not torch.equal(work.reference, first.reference):
+            raise ValueError(f"{name}: expected a scan of the same specimen as the others, found another")
+        if track.shape[1] != sum(work.lengths):
+            raise ValueError(f"{named[name]}: expected pictures of {sum(work.lengths)} positions, found {track.shape[1]}")
+    given = next(iter(tracks.values()))[0, :survey]
+    after = {name: track[:, survey:] for name, track in tracks.items()}
+    return learning.trajectories(first.reference[0], after, given, first.microscope.setup.field)
+
+
+def draw(runs: Sequence[Path], out: Path) -> list[Path]:
+    """Writes every figure that the runs give, as PNG, and returns their names.
+
+    Runs with the same settings but for the seed are one training: learning curves show their mean, other figures the first of them.
+
+    Args:
+        runs: folders of trainings, finished or not.
+        out: folder for the figures.
+
+    Raises:
+        ValueError: there are no runs, or a folder is not one.
+    """
+    if not runs:
+        raise ValueError("runs: expected at least one folder of a training, got none")
+    out.mkdir(parents=True, exist_ok=True)
+    written = []
+    for name, figure in _figures(grouped(runs)):
+        path = out / f"{name}.png"
+        with whole(path) as part:
+            figure.savefig(part, dpi=160, format="png")
+        written.append(path)
+    return written
+
+
+def grouped(runs: Sequence[Path]) -> dict[str, list[Path]]:
+    """Runs by training: those with the same settings but for the seed.
+
+    A training is named after the one setting in which it differs from the others, or, if there is not just one, after its first folder.
+    """
+    described = {run: {k: v for k, v, _ in tree.fields(tree.load(run / "settings.toml")) if k not in INCIDENTAL} for run in runs}
+    groups: list[list[Path]] = []
+    for run, found in described.items():
+        same = next((group for group in groups if described[group[0]] == found), None)
+        if same is None:
+            groups.append([run])
+        else:
+            same.append(run)
+    first = [described[group[0]] for group in groups]
+    differing = [key for key in first[0] if any(other[key] != first[0][key] for other in first)]
+    named: dict[str, list[Path]] = {}
+    for group, facts in zip(groups, first, strict=True):
+        folder = group[0].resolve().name
+        name = re.sub(r"(?<=.)[-_]?\d+$", "", folder)
+        if len(differing) == 1:
+            value = str(facts[differing[0]])
+            name = CREDITS.get(value, value) if differing == ["train.credit"] else f"{differing[0].partition('.')[2]} {value}"
+        named[next(n for n in _candidates(name) if n not in named)] = group
+    return named
+
+
+def _figures(groups: Mapping[str, Sequence[Path]]) -> Iterator[tuple[str, Figure]]:
+    logged = {(e["course"], key) for group in groups.values() for run in group for e in read_log(run) for key in e}
+    for quantity in ("reward", "ssim"):
+        if ("reinforce", quantity) in logged:
+            yield quantity, learning_curves(groups, quantity)  # type: ignore[arg-type]
+    for course in ("imitate", "reinforce"):
+        if (course, "validation") in logged:
+            yield f"validation-{course}", learning_curves(groups, "validation", course)  # type: ignore[arg-type]
+    for name, (run, *_) in groups.items():
+        stem = re.sub(r"[^\w.]+", "-", name)
+        yield f"progress-{stem}", progress(run)
+        if any((run / f"{course}.safetensors").exists() for course in ("imitate", "reinforce")):
+            yield f"voronoi-{stem}", voronoi(run)
+        if (run / "autoencoder.safetensors").exists():
+            yield f"compression-{stem}", compression(run)
+    for course in ("imitate", "reinforce"):
+        shown = {name: group[0] for name, group in groups.items() if _kept(group[0], course)}  # type: ignore[arg-type]
+        for i, named in enumerate(_comparable(shown)):
+            yield f"trajectories-{course}" + (f"-{i + 1}" if i else ""), trajectories(named, course)  # type: ignore[arg-type]
+
+
+def _comparable(runs: Mapping[str, Path]) -> Iterator[dict[str, Path]]:
+    """Runs that scan the same specimen, a few at a time."""
+    kinds: list[tuple[object, dict[str, Path]]] = []
+    for name, run in runs.items():
+        s = tree.load(run / "settings.toml")
+        kind = (s.beam, s.geometry, s.specimen, s.instrument, s.reconstruct, s.evaluate.validation[0], s.scan.subsequences, _conditions(s))
+        same = next((named for other, named in kinds if other == kind), None)
+        if same is None:
+            kinds.append((kind, {name: run}))
+        else:
+            same[name] = run
+    for _, named in kinds:
+        for i in range(0, len(named), FRAMES):
+            yield dict(itertools.islice(named.items(), i, i + FRAMES))
+
+
+def _conditions(settings: Settings) -> object:
+    return replace(settings.practice, pool=1, validation=1)
+
+
+def _series(folder: Path, quantity: Quantity, course: Name) -> dict[int, float]:
+    """Step to value, of the steps whose entry has one."""
+    log = [e for e in read_log(folder) if e["course"] == course and quantity in e]
+    return {e["step"]: _number(e["validation"]["score"] if quantity == "validation" else e[quantity]) for e in log}
+
+
+def _number(value: float | None) -> float:
+    """The log has null for what is not finite."""
+    return float("nan") if value is None else value
+
+
+def _over_runs(series: Sequence[dict[int, float]], *, smooth: bool) -> list[Point]:
+    steps = sorted(set.intersection(*(set(s) for s in series)))
+    values = np.array([[s[step] for step in steps] for s in series], dtype=float).reshape(len(series), -1)
+    if smooth:
+        values = _running_mean(values)
+    points = []
+    for i in np.unique(np.linspace(0, len(steps) - 1, min(len(steps), POINTS)).round().astype(int)):
+        e = interval(torch.from_numpy(values[:, i]), generator=torch.Generator().manual_seed(0))
+        points.append((float(steps[i]), e.mean, e.low, e.high))
+    return points
+
+
+def _running_mean(values: Float[np.ndarray, "R S"]) -> Float[np.ndarray, "R S"]:
+    """Over `WINDOW` steps round each, of those there are and are finite."""
+    half, ones = WINDOW // 2, np.ones(WINDOW)
+
+    def total(x: np.ndarray) -> np.ndarray:
+        return np.stack([np.convolve(row, ones)[half : half + len(row)] for row in x])
+
+    finite = np.isfinite(values)
+    count = total(finite.astype(float))
+    return np.where(count > 0.5, total(np.where(finite, values, 0.0)) / count.clip(1), np.nan)
+
+
+def _shown(settings: Settings) -> Share:
+    """The specimen and the conditions of which a training draws pictures as it goes on."""
+    exam = prepare(settings, [settings.evaluate.validation[0]], full=settings.practice.reference == "full")
+    return share(replace(settings, train=replace(settings.train, seed=SHOWN)), -1, 0, 1, exam)
+
+
+def _kept(run: Path, course: Name) -> list[Path]:
+    """Positions that were kept, from the first step to the last."""
+    return sorted((run / "pictures").glob(f"{course}-*.npy"), key=lambda path: int(path.stem.rpartition("-")[2]))
+
+
+def _track(run: Path, course: Name) -> Float[Tensor, "I P 2"]:
+    kept = _kept(run, course)
+    if not kept:
+        raise ValueError(f"{run / 'pictures'}: expected positions {course}-*.npy, found none")
+    return torch.from_numpy(np.stack([np.load(path) for path in kept]))
+
+
+def _candidates(name: str) -> Iterator[str]:
+    """A name, and others if it is taken."""
+    yield name
+    yield from (f"{name} {i}" for i in itertools.count(2))

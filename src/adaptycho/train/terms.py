@@ -1,0 +1,74 @@
+"""What settings have to fulfil before anything is trained with them; everything here is found out before the first file is written."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from adaptycho.autoencoder import Autoencoder
+from adaptycho.policy import library
+from adaptycho.policy.field import Field
+from adaptycho.settings import Settings
+from adaptycho.train import board
+from adaptycho.train.course import Name
+from adaptycho.train.crew import check_fabric
+
+
+def check(settings: Settings, courses: Sequence[Name]) -> None:
+    """Finds settings that cannot be trained with.
+
+    Args:
+        settings: of everything.
+        courses: that are to be done.
+
+    Raises:
+        ValueError: batches that cannot be shared out, a teacher or scan that the network cannot follow, or a package that is missing.
+    """
+    t = settings.train
+    if t.tensorboard:
+        board.check()
+    if t.processes > 1:
+        check_fabric()
+    if t.shares % t.processes:
+        raise ValueError(f"train.shares: expected a multiple of {t.processes} processes, found {t.shares}")
+    batches = {"autoencoder": t.encode_batch, "imitate": t.imitate_batch, "reinforce": t.reinforce_batch}
+    for name in courses:
+        key = f"train.{name.replace('autoencoder', 'encode')}_batch"
+        size, rest = divmod(batches[name], t.shares)
+        if rest:
+            raise ValueError(f"{key}: expected a multiple of train.shares, {t.shares}, found {batches[name]}")
+        pairs = name == "reinforce" and t.baseline == "pair"
+        if (pairs and size % 2) or (name == "reinforce" and t.baseline == "batch" and size < 2):
+            wanted = "pairs" if pairs else "at least two"
+            raise ValueError(f"{key}: expected {wanted} in each of {t.shares} shares for the baseline {t.baseline}, found {batches[name]}")
+        different = size // 2 if pairs else size
+        if different > settings.practice.pool:
+            raise ValueError(f"practice.pool: expected at least {different} specimens for a share of {key}, found {settings.practice.pool}")
+    if any(name != "autoencoder" for name in courses):
+        _check_scan(settings, courses)
+
+
+def check_start(path: Path, settings: Settings, courses: Sequence[Name]) -> None:
+    """Finds weights that a training cannot start from.
+
+    Raises:
+        ValueError: no weights of this package, or those of another kind of network.
+    """
+    found = library.load(path)
+    kind = "autoencoder" if isinstance(found, Autoencoder) else "field" if isinstance(found, Field) else "recurrent"
+    wanted = settings.network.kind
+    if "autoencoder" in courses:
+        raise ValueError(f"{path}: expected no weights to start an autoencoder from, found those of the kind {kind}")
+    if kind != wanted and (kind, wanted) != ("autoencoder", "recurrent"):
+        raise ValueError(f"{path}: expected weights of the kind {wanted} (network.kind), found {kind}")
+
+
+def _check_scan(settings: Settings, courses: Sequence[Name]) -> None:
+    p, n = settings.practice, settings.scan.subsequences
+    if n < 2:
+        raise ValueError(f"scan.subsequences: expected a survey and at least one more, found {n}")
+    if min(p.positions) < n:
+        raise ValueError(f"practice.positions: expected at least one for each of {n} sub-sequences, found {min(p.positions)}")
+    if settings.network.kind == "recurrent":
+        if len(set(p.positions)) > 1:
+            raise ValueError(f"practice.positions: expected one number for a recurrent network, found {list(p.positions)}")
+        if settings.train.teacher == "structure" and "imitate" in courses:
+            raise ValueError("train.teacher: expected even or half-way for a recurrent network, found structure")

@@ -21,18 +21,25 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
+
+from adaptycho import build
 from adaptycho import settings as tree
-from adaptycho.evaluate import archive, judge, table
+from adaptycho.evaluate import archive, judge, table, trial
 from adaptycho.evaluate.ledger import Ledger
+from adaptycho.evaluate.sample import Sample
 from adaptycho.evaluate.strategies import CONVENTIONAL
 from adaptycho.metrics import statistics
+from adaptycho.microscope.recorded import Recorded, checkerboard, window
 from adaptycho.settings import Settings
 from adaptycho.spread import cores
+from adaptycho.train.practice import local_energy
 
 REGULAR = ("raster", "hexagonal", "halton", "poisson-disk")
 STRONG = ("raster", "hexagonal", "spiral", "poisson-disk", "dense")  # were best in 45 of the 54 cells of docs/results.md
 CURVE = (64, 100, 144, 196, 256, 400)  # positions of the conventional scans that doses are compared along
 FILLING = [0.15, 0.35]
+TEST = 60  # first column of the recording that no policy was trained on
+TALL, WINDOWS = 63, (0, 21, 42, 64)  # rows of a test window, and where they begin
 
 
 def progress(items: Any, total: int, what: str) -> Any:
@@ -42,7 +49,9 @@ def progress(items: Any, total: int, what: str) -> Any:
         yield item
 
 
-def measure(cells: Sequence[Settings], protocol: str, strategies: Sequence[str], weights: Sequence[Path], learned: str, out: Path) -> list[judge.Cell]:
+def measure(
+    cells: Sequence[Settings], protocol: str, strategies: Sequence[str], weights: Sequence[Path], learned: str, out: Path
+) -> list[judge.Cell]:
     """Every cell by every strategy, the learned one once with each file of weights, as `NAME 1`, `NAME 2`, ..."""
     out.mkdir(parents=True, exist_ok=True)
     ledger = Ledger.open(out / "results.jsonl")
@@ -101,7 +110,9 @@ def gains(cell: judge.Cell, learned: str, bases: Sequence[str], metrics: Sequenc
     return found
 
 
-def paper(weights: Sequence[Path], out: Path, learned: str = "adaptive", subsequences: int = 5, options: dict[str, Any] | None = None) -> None:
+def paper(
+    weights: Sequence[Path], out: Path, learned: str = "adaptive", subsequences: int = 5, options: dict[str, Any] | None = None
+) -> None:
     cell = tree.update(
         tree.preset("light"), {"specimen": {"options": options or {}}, "scan": {"positions": 250}, "evaluate": {"specimens": 25}}, "cell"
     )
@@ -111,7 +122,17 @@ def paper(weights: Sequence[Path], out: Path, learned: str = "adaptive", subsequ
     names = ["random", *REGULAR, "oracle"]
     done = measure([cell], "paper", names, weights, learned, out)[0]
     found = gains(done, learned, ["random", *REGULAR], ["ssim", "ssim_uniform", "ssim_aligned", "correlation"])
-    print(json.dumps({"comparison": learned, "subsequences": subsequences, "specimens": 25, "oracle_ssim": round(float(column(done, "ssim", "oracle").mean()), 4), **found}))
+    print(
+        json.dumps(
+            {
+                "comparison": learned,
+                "subsequences": subsequences,
+                "specimens": 25,
+                "oracle_ssim": round(float(column(done, "ssim", "oracle").mean()), 4),
+                **found,
+            }
+        )
+    )
 
 
 def recurrent(weights: Sequence[Path], out: Path, subsequences: int) -> None:
@@ -152,7 +173,10 @@ def saving(weights: Sequence[Path], out: Path) -> None:
         saved = statistics.dose_saving(positions * dose, score, at, known, generator=seeded())
         bound = statistics.dose_saving(positions * dose, oracle, at, known, generator=seeded())
         policies = [
-            round(float(statistics.dose_saving(positions * dose, column(cell, "correlation_inside", n), at, known, generator=seeded()).mean), 3)
+            round(
+                float(statistics.dose_saving(positions * dose, column(cell, "correlation_inside", n), at, known, generator=seeded()).mean),
+                3,
+            )
             for n in cell.numbers
             if n.startswith("adaptive ")
         ]
@@ -178,7 +202,11 @@ def saving(weights: Sequence[Path], out: Path) -> None:
             ),
             flush=True,
         )
-    print(json.dumps({"comparison": "saving", "mean_by_dose": {d: [round(float(x), 3) for x in torch.stack(v).mean(0)] for d, v in by_dose.items()}}))
+    print(
+        json.dumps(
+            {"comparison": "saving", "mean_by_dose": {d: [round(float(x), 3) for x in torch.stack(v).mean(0)] for d, v in by_dose.items()}}
+        )
+    )
 
 
 def harmless(weights: Sequence[Path], out: Path) -> None:
@@ -209,13 +237,63 @@ def harmless(weights: Sequence[Path], out: Path) -> None:
         )
 
 
+def replayed(weights: Sequence[Path], file: Path, out: Path) -> None:
+    """Windows of recorded columns that no policy was trained on, in split halves: correlation with the other half inside the structured half."""
+    rules = tree.update(
+        tree.preset("light"),
+        {"reconstruct": tree.BEST, "scan": {"microscope": "recorded", "file": str(file), "subsequences": 5}},
+        "recorded",
+    )
+    whole = build.recording(rules)
+    rows, columns = (torch.unique((whole.measurement.positions[0, :, a].double() * 1e6).round()) / 1e6 for a in (0, 1))
+    samples = []
+    for start in WINDOWS:
+        span = {"rows": (float(rows[start]), float(rows[start + TALL - 1])), "columns": (float(columns[TEST]), float(columns[-1]))}
+        setup, measured = window(whole.setup, whole.measurement, **span)
+        halves = checkerboard(setup, measured)
+        for mine, other in (halves, halves[::-1]):
+            reference = build.reference(rules, Recorded(setup, other, whole.counts_per_electron))
+            energy = local_energy(setup, reference[0], (TALL, len(columns) - TEST))
+            replay = Recorded(setup, mine, whole.counts_per_electron)
+            samples.append(
+                Sample(start, replay, energy > energy.median(), other, lambda known=reference: known, None, None, whole.counts_per_electron)
+            )
+    for positions in (50, 100, 200):
+        scores: dict[str, torch.Tensor] = {}
+        plans = [(n, None) for n in (*CONVENTIONAL[:-1], "heuristic", "process", "oracle-density")] + [
+            ("adaptive", path) for path in weights
+        ]
+        for name, path in plans:
+            changed = tree.update(rules, {"scan": {"positions": positions, "weights": None if path is None else str(path)}}, "recorded")
+            found = [trial.primary(s.setup.crop(trial.scan(trial.Plan(name), changed, s).potential), s) for s in samples]
+            label = name if path is None else f"{name} {weights.index(path) + 1}"
+            scores[label] = torch.tensor(found, dtype=torch.float64).view(-1, 2).mean(1)  # the halves of a window say nearly the same
+        mine = torch.stack([v for n, v in scores.items() if n.startswith("adaptive")]).mean(0)
+        best = max(CONVENTIONAL[:-1], key=lambda n: float(scores[n].mean()))
+        gain = listed(statistics.relative(mine, scores[best], generator=seeded()))
+        means = {n: round(float(v.mean()), 4) for n, v in scores.items()}
+        line = {
+            "comparison": "recorded",
+            "positions": positions,
+            "windows": len(WINDOWS),
+            "learned": round(float(mine.mean()), 4),
+            "best": best,
+            "over_best": gain,
+        }
+        print(json.dumps({**line, **means}), flush=True)
+
+
 def main() -> None:
     asked = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    asked.add_argument("what", choices=["paper", "recurrent", "saving", "harmless"])
+    asked.add_argument("what", choices=["paper", "recurrent", "saving", "harmless", "recorded"])
     asked.add_argument("--weights", type=lambda p: Path(p).resolve(), nargs="+", required=True)
     asked.add_argument("--subsequences", type=int, default=5)
     asked.add_argument("--out", type=Path, required=True)
+    asked.add_argument("--file", type=Path, help="recorded: the whole recording, 127 x 80 positions")
     given = asked.parse_args()
+    if given.what == "recorded":
+        replayed(given.weights, given.file.resolve(), given.out)
+        return
     if given.what == "recurrent":
         recurrent(given.weights, given.out, given.subsequences)
         return

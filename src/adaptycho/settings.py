@@ -189,7 +189,8 @@ class Practice:
     dose: tuple[Positive, Positive] = Field(default=(2.14e5, 2.14e5), description="electrons per position, from and to")
     defocus: tuple[Real, ...] = Field(min_length=1, default=(0.0,), description="defoci in Å to choose from")
     reference: Literal["full", "truth"] = Field(default="full", description="what rewards and scores refer to: full scan, or true phase")
-    pool: Count = Field(default=48, description="specimens that are prepared once and drawn from; recorded: windows")
+    pool: Count = Field(default=800, description="specimens that are prepared once and drawn from; recorded: windows")
+    scored: Count = Field(default=64, description="of those for reinforcement, which take a full scan each")
     window: tuple[Count, Count] = Field(default=(40, 40), description="rows and columns of recorded positions in a window (recorded)")
     validation: Count = Field(default=12, description="specimens of evaluate.validation to stop and choose by")
 

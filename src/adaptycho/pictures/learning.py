@@ -85,7 +85,7 @@ def tessellation(phase: Float[Tensor, "h w"], positions: Float[Tensor, "P 2"], f
 
 
 def compression(
-    phase: Float[Tensor, "h w"], latent: Float[Tensor, "Z y x"], decoded: Float[Tensor, "h w"], field: tuple[float, float]
+    phase: Float[Tensor, "h w"], latent: Float[Tensor, "Z y x"], decoded: Float[Tensor, "n m"], field: tuple[float, float]
 ) -> Figure:
     """What an autoencoder makes of a partial reconstruction: input, four channels of its code, decoded (Fig. 6).
 
@@ -94,7 +94,7 @@ def compression(
     Args:
         phase: what was compressed, in rad.
         latent: its code; fewer than four channels leave frames empty.
-        decoded: what the code was decoded to, in rad.
+        decoded: what the code was decoded to, in rad; of any size.
         field: size (y, x) in Å of all of them.
     """
     spread = latent.detach().double().flatten(1).var(1, correction=0)

@@ -1,13 +1,13 @@
-"""The figures of trainings, drawn from their folders: learning curves (Fig. 3a), the cells that are rewarded (3b), what a code keeps (6), how
-positions wander (7).
+"""The figures of trainings, drawn from their folders.
+
+Learning curves (Fig. 3a of the paper), the cells that are rewarded (3b), what a code keeps (6), and how positions wander (7).
 """
 
 import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -27,14 +27,14 @@ from adaptycho.policy import Action, library
 from adaptycho.settings import Settings
 from adaptycho.store import whole
 from adaptycho.train.course import Name, read_log
-from adaptycho.train.practice import Share, prepare, share
+from adaptycho.train.stages import look
 
 Quantity = Literal["reward", "ssim", "validation"]
 WINDOW = 11  # steps of the running mean of what every step says: one batch is a small sample
 POINTS = 200  # of a curve that are drawn
 FRAMES = 3  # trainings beside each other in one picture
-SHOWN = 12345  # seed of the scan that a training draws as it goes on (`adaptycho.train.stages`), whatever its own
-COURSES: Mapping[str, str] = {"autoencoder": "autoencoder", "imitate": "imitation", "reinforce": "reinforcement"}
+POLICY: tuple[Name, ...] = ("imitate", "reinforce")  # courses of a policy, in their order
+COURSES: Mapping[Name, str] = {"autoencoder": "autoencoder", "imitate": "imitation", "reinforce": "reinforcement"}
 CREDITS: Mapping[str, str] = {"voronoi": "Voronoi reward", "shared": "shared reward"}
 # Settings in which runs of one training may differ.
 INCIDENTAL = ("train.seed", "train.processes", "train.every")
@@ -72,24 +72,23 @@ def learning_curves(groups: Mapping[str, Sequence[Path]], quantity: Quantity = "
 
 def progress(run: Path) -> Figure:
     """The validation scores of a run from its first step to its last, one course after the other."""
-    log = [e for e in read_log(run) if "validation" in e]
-    courses = list(dict.fromkeys(e["course"] for e in log))
+    found = {course: series for course in COURSES if (series := _series(run, "validation", course))}
     # What the autoencoder is judged by is on another scale.
-    courses = [c for c in courses if c != "autoencoder"] or courses
-    named, begin = {}, 0
+    courses: list[Name] = [course for course in POLICY if course in found] or list(found)
+    named: dict[str, list[Point]] = {}
+    begin = 0
     for course in courses:
-        entries = [(e["step"], e["validation"]["score"]) for e in log if e["course"] == course]
-        named[COURSES[course]] = [(float(begin + step), *[_number(score)] * 3) for step, score in entries]
-        begin += max(step for step, _ in entries)
+        named[COURSES[course]] = [(float(begin + step), value, value, value) for step, value in found[course].items()]
+        begin += max(found[course])
     return learning.curves(named, quantity=score(tree.load(run / "settings.toml"), courses), step="step")
 
 
-def score(settings: Settings, courses: Sequence[str]) -> str:
+def score(settings: Settings, courses: Sequence[Name]) -> str:
     """What the validation score of a training is."""
     if list(courses) == ["autoencoder"]:
         return "− mean squared error"
     inside = settings.practice.reference == "truth"
-    return "correlation inside the structure, validation" if inside else "SSIM on validation specimens"
+    return "correlation inside the structure" if inside else "SSIM on validation specimens"
 
 
 def voronoi(run: Path) -> Figure:
@@ -98,11 +97,11 @@ def voronoi(run: Path) -> Figure:
     Raises:
         ValueError: the run has no weights of a policy yet.
     """
-    paths = [path for course in ("reinforce", "imitate") if (path := run / f"{course}.safetensors").exists()]
+    paths = _weights(run)
     if not paths:
         raise ValueError(f"{run}: expected the weights of a policy, found none")
-    work = _shown(tree.load(run / "settings.toml"))
-    policy = library.scanner(library.load(paths[0]), defocus=work.defocus)
+    work = look(tree.load(run / "settings.toml"))
+    policy = library.scanner(library.load(paths[-1]), defocus=work.defocus)
     with torch.no_grad():
         *_, last = scan(work.microscope, policy, work.reconstructor, work.lengths, seed=work.seed)
     return learning.tessellation(work.reference[0], last.seen.positions[0], work.microscope.setup.field, first=work.lengths[0])
@@ -114,11 +113,10 @@ def compression(run: Path) -> Figure:
     Raises:
         ValueError: the run has no autoencoder.
     """
-    settings = tree.load(run / "settings.toml")
     network = library.load(run / "autoencoder.safetensors")
     if not isinstance(network, Autoencoder):
         raise ValueError(f"{run / 'autoencoder.safetensors'}: expected an autoencoder, found a {type(network).__name__}")
-    work = _shown(settings)
+    work = look(tree.load(run / "settings.toml"))
     setup = work.microscope.setup
     positions = patterns.halton(sum(work.lengths[:2])).float()[None]
     measured = work.microscope.acquire(Action(positions, defocus=work.defocus), generator=torch.Generator().manual_seed(work.seed))
@@ -145,7 +143,7 @@ def trajectories(named: Mapping[str, Path], course: Name = "reinforce") -> Figur
         ValueError: a run has kept no positions in this course, or the runs scan different specimens.
     """
     tracks = {name: _track(run, course) for name, run in named.items()}
-    works = [_shown(tree.load(run / "settings.toml")) for run in named.values()]
+    works = [look(tree.load(run / "settings.toml")) for run in named.values()]
     first, survey = works[0], works[0].lengths[0]
     for (name, track), work in zip(tracks.items(), works, strict=True):
         if work.lengths != first.lengths or not torch.equal(work.reference, first.reference):
@@ -171,9 +169,10 @@ def draw(runs: Sequence[Path], out: Path) -> list[Path]:
     """
     if not runs:
         raise ValueError("runs: expected at least one folder of a training, got none")
+    groups = grouped(runs)
     out.mkdir(parents=True, exist_ok=True)
     written = []
-    for name, figure in _figures(grouped(runs)):
+    for name, figure in _figures(groups):
         path = out / f"{name}.png"
         with whole(path) as part:
             figure.savefig(part, dpi=160, format="png")
@@ -208,44 +207,39 @@ def grouped(runs: Sequence[Path]) -> dict[str, list[Path]]:
 
 
 def _figures(groups: Mapping[str, Sequence[Path]]) -> Iterator[tuple[str, Figure]]:
-    logged = {(e["course"], key) for group in groups.values() for run in group for e in read_log(run) for key in e}
-    for quantity in ("reward", "ssim"):
-        if ("reinforce", quantity) in logged:
-            yield quantity, learning_curves(groups, quantity)  # type: ignore[arg-type]
-    for course in ("imitate", "reinforce"):
-        if (course, "validation") in logged:
-            yield f"validation-{course}", learning_curves(groups, "validation", course)  # type: ignore[arg-type]
+    runs = [run for group in groups.values() for run in group]
+    for quantity in get_args(Quantity):
+        for course in POLICY:
+            if any(len(_series(run, quantity, course)) > 1 for run in runs):
+                yield f"{quantity}-{course}", learning_curves(groups, quantity, course)
     for name, (run, *_) in groups.items():
         stem = re.sub(r"[^\w.]+", "-", name)
-        yield f"progress-{stem}", progress(run)
-        if any((run / f"{course}.safetensors").exists() for course in ("imitate", "reinforce")):
+        if any(_series(run, "validation", course) for course in COURSES):
+            yield f"progress-{stem}", progress(run)
+        if _weights(run):
             yield f"voronoi-{stem}", voronoi(run)
         if (run / "autoencoder.safetensors").exists():
             yield f"compression-{stem}", compression(run)
-    for course in ("imitate", "reinforce"):
-        shown = {name: group[0] for name, group in groups.items() if _kept(group[0], course)}  # type: ignore[arg-type]
-        for i, named in enumerate(_comparable(shown)):
-            yield f"trajectories-{course}" + (f"-{i + 1}" if i else ""), trajectories(named, course)  # type: ignore[arg-type]
+    for course in POLICY:
+        moving = {name: group[0] for name, group in groups.items() if len(_kept(group[0], course)) > 1}
+        for i, named in enumerate(_comparable(moving)):
+            yield f"trajectories-{course}" + (f"-{i + 1}" if i else ""), trajectories(named, course)
 
 
 def _comparable(runs: Mapping[str, Path]) -> Iterator[dict[str, Path]]:
-    """Runs that scan the same specimen, a few at a time."""
-    kinds: list[tuple[object, dict[str, Path]]] = []
+    """Runs that scan the same specimen in as many positions, a few at a time."""
+    kinds: dict[object, dict[str, Path]] = {}
     for name, run in runs.items():
-        s = tree.load(run / "settings.toml")
-        kind = (s.beam, s.geometry, s.specimen, s.instrument, s.reconstruct, s.evaluate.validation[0], s.scan.subsequences, _conditions(s))
-        same = next((named for other, named in kinds if other == kind), None)
-        if same is None:
-            kinds.append((kind, {name: run}))
-        else:
-            same[name] = run
-    for _, named in kinds:
+        work = look(tree.load(run / "settings.toml"))
+        kinds.setdefault((work.lengths, work.reference.numpy().tobytes()), {})[name] = run
+    for named in kinds.values():
         for i in range(0, len(named), FRAMES):
             yield dict(itertools.islice(named.items(), i, i + FRAMES))
 
 
-def _conditions(settings: Settings) -> object:
-    return replace(settings.practice, pool=1, validation=1)
+def _weights(run: Path) -> list[Path]:
+    """Weights of a policy that the run has, the last course's last."""
+    return [path for course in POLICY if (path := run / f"{course}.safetensors").exists()]
 
 
 def _series(folder: Path, quantity: Quantity, course: Name) -> dict[int, float]:
@@ -281,12 +275,6 @@ def _running_mean(values: Float[np.ndarray, "R S"]) -> Float[np.ndarray, "R S"]:
     finite = np.isfinite(values)
     count = total(finite.astype(float))
     return np.where(count > 0.5, total(np.where(finite, values, 0.0)) / count.clip(1), np.nan)
-
-
-def _shown(settings: Settings) -> Share:
-    """The specimen and the conditions of which a training draws pictures as it goes on."""
-    exam = prepare(settings, [settings.evaluate.validation[0]], full=settings.practice.reference == "full")
-    return share(replace(settings, train=replace(settings.train, seed=SHOWN)), -1, 0, 1, exam)
 
 
 def _kept(run: Path, course: Name) -> list[Path]:

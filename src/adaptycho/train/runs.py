@@ -12,10 +12,9 @@ from typing import Any
 import torch
 
 from adaptycho import settings as tree
-from adaptycho.pictures import learning
 from adaptycho.settings import Settings
 from adaptycho.store import alone, whole
-from adaptycho.train import stages, terms
+from adaptycho.train import gallery, stages, terms
 from adaptycho.train.course import Name, read_log
 from adaptycho.train.crew import together
 
@@ -69,8 +68,9 @@ def execute(folder: Path, progress: stages.Progress) -> dict[str, Any]:
         facts = json.loads((folder / RUN).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         raise ValueError(f"{folder}: expected the folder of a training (`adaptycho train ... --out FOLDER`), found no {RUN}") from None
-    if facts.get("format") != FORMAT:
-        raise ValueError(f"{folder / RUN}: format: expected {FORMAT!r}, found {facts.get('format')!r}")
+    found = facts.get("format") if isinstance(facts, dict) else None
+    if found != FORMAT:
+        raise ValueError(f"{folder / RUN}: format: expected {FORMAT!r}, found {found!r}")
     settings = tree.load(folder / "settings.toml")
     terms.check(settings, facts["courses"])
     start = folder / START
@@ -87,14 +87,8 @@ def execute(folder: Path, progress: stages.Progress) -> dict[str, Any]:
 
 def curves(folder: Path) -> Path:
     """Draws the validation scores of a training against its steps."""
-    log = read_log(folder)
-    named = {}
-    for course in dict.fromkeys(e["course"] for e in log):
-        entries = [e for e in log if e["course"] == course and e.get("validation", {}).get("score") is not None]
-        named[course] = [(float(e["step"]), e["validation"]["score"], e["validation"]["score"], e["validation"]["score"]) for e in entries]
-    figure = learning.curves(named)
     path = folder / "curve.png"
-    figure.savefig(path, dpi=100)
+    gallery.progress(folder).savefig(path, dpi=100)
     return path
 
 

@@ -49,11 +49,14 @@ def train(crew: Crew, folder: Path, courses: Sequence[Name], start: Path | None,
     shown = progress if crew.rank == 0 else _silently
     if settings.train.shares % crew.size:
         raise ValueError(f"train.shares: expected a multiple of {crew.size} processes, found {settings.train.shares}")
-    full = settings.practice.reference == "full" and "reinforce" in courses
-    pool = _specimens(settings, "train", settings.practice.pool, full=full)
-    exam = _specimens(settings, "validation", settings.practice.validation, full=settings.practice.reference == "full")
-    pupil = None
+    p, full = settings.practice, settings.practice.reference == "full"
+    exam = _specimens(settings, "validation", p.validation, full=full)
+    pupil = pool = None
     for name in courses:
+        if name == "reinforce":
+            pool = _specimens(settings, "train", min(p.pool, p.scored), full=full)
+        elif pool is None:
+            pool = _specimens(settings, "train", p.pool, full=False)
         if name == "autoencoder":
             _encode(crew, folder, settings, pool, exam, shown)
         else:
@@ -224,9 +227,16 @@ def partial(settings: Settings, pool: Specimens | Windows, step: int, part: int,
     return autoencoder.prepare(phase, settings.network.image)
 
 
+def look(settings: Settings, exam: Specimens | Windows | None = None) -> Share:
+    """The specimen and conditions of which pictures are drawn, the same whatever the training's seed; `exam` if it is there already."""
+    if exam is None:
+        exam = _specimens(settings, "validation", 1, full=settings.practice.reference == "full")
+    return share(replace(settings, train=replace(settings.train, seed=12345)), -1, 0, 1, exam.take([0]))
+
+
 def _draw(path: Path, settings: Settings, exam: Specimens | Windows, pupil: nn.Module) -> None:
     """Positions of the policy as it is over one specimen."""
-    work = share(replace(settings, train=replace(settings.train, seed=12345)), -1, 0, 1, exam.take([0]))
+    work = look(settings, exam)
     with torch.no_grad():
         *_, last = scan(work.microscope, library.scanner(pupil, defocus=work.defocus), work.reconstructor, work.lengths, seed=work.seed)
     figure = learning.tessellation(work.reference[0], last.seen.positions[0], work.microscope.setup.field, first=work.lengths[0])

@@ -1,0 +1,508 @@
+"""Learning: what is practised on, the gradient of Eq. 8 and its baselines, teachers, updates, and that training does improve."""
+
+import dataclasses
+import math
+import threading
+from collections.abc import Mapping, Sequence
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from adaptycho import build
+from adaptycho.episode import run, stream
+from adaptycho.policy import Action, Memory, Observation
+from adaptycho.policy.learned import Learned, draw, even, log_probability
+from adaptycho.policy.oracle import HalfWay
+from adaptycho.settings import Settings, preset, update
+from adaptycho.train import reinforce as module
+from adaptycho.train import stages
+from adaptycho.train.crew import Crew
+from adaptycho.train.guided import Guided
+from adaptycho.train.imitate import imitate
+from adaptycho.train.learner import Learner, adam, constant, cosine, learn
+from adaptycho.train.practice import Share, Specimens, prepare, share
+from adaptycho.train.reinforce import reinforce, returns
+
+TINY = {
+    "geometry": {"field": [6.0, 6.0], "object": "auto"},
+    "scan": {"subsequences": 3},
+    "practice": {"positions": [12], "pool": 4, "validation": 2},
+    "reconstruct": {"iterations": 2, "reference_side": 12},
+    "network": {"widths": [8, 8], "image": 64, "hidden": 16, "location": 8, "structure": 8},
+    "train": {"imitate_batch": 4, "reinforce_batch": 4, "encode_batch": 4},
+}
+
+
+def tiny(**sections: Mapping[str, object]) -> Settings:
+    return update(update(preset("light"), TINY, "test"), sections, "test")
+
+
+@pytest.fixture(scope="module")
+def pool() -> Specimens:
+    return prepare(tiny(), [1000, 1001, 1002, 1003], full=True)
+
+
+class Told(nn.Module):
+    """A network whose every proposal is a weight of its own, so that its gradient tells what each agent of each specimen was told.
+
+    With a batch of one the specimens share the weights.
+    """
+
+    def __init__(self, batch: int, lengths: Sequence[int]) -> None:
+        super().__init__()
+        self.lengths = lengths
+        self.means = nn.Parameter(torch.rand(batch, sum(lengths[1:]), 2, generator=torch.Generator().manual_seed(0)) * 0.6 + 0.2)
+
+    def forward(self, seen: Observation, memory: int | None) -> tuple[Tensor, int]:
+        done = memory or 0
+        return self.means[:, done : done + seen.count].expand(len(seen.potential), -1, -1), done + seen.count
+
+
+def told(work: Share, baseline: str, *, sigma: float = 0.05, gamma: float = 0.0, credit: str = "voronoi") -> tuple[Tensor, Tensor, Told]:
+    """What each agent's advantage was, as far as the gradient of the loss tells: over its standard deviation."""
+    network = Told(len(work), work.lengths)
+    policy = Learned(network, sigma)
+    loss, _ = reinforce(work, policy, credit, baseline=baseline, gamma=gamma, width=1.2, outlook=even(12, (6.0, 6.0), "halton").float())
+    loss.backward()
+    with torch.no_grad():
+        states = list(run(work.microscope, policy, work.reconstructor, work.lengths, seed=work.seed))
+    asked = torch.cat([s.action.positions for s in states[1:]], 1)
+    # d log pi / d mu = (a - mu) / sigma^2, and the loss is minus the mean over agents and specimens.
+    steep = (asked - network.means.detach()) / sigma**2
+    gradient = -network.means.grad * steep[..., 0].numel()
+    advantage = (gradient * steep).sum(-1) / steep.square().sum(-1)
+    return advantage, gradient - advantage[..., None] * steep, network
+
+
+# --- Eq. 8
+
+
+@pytest.mark.parametrize("credit", ["shared", "voronoi", "window", "scattered"])
+def test_gradient_is_that_of_equation_8(pool: Specimens, credit: str) -> None:
+    work = share(tiny(), 0, 0, 4, pool)
+    advantage, rest, network = told(work, "none", credit=credit)
+    with torch.no_grad():
+        *_, last = run(work.microscope, Learned(network, 0.05), work.reconstructor, work.lengths, seed=work.seed)
+    earned = module.rewards(work, last, credit, 1.2, even(12, (6.0, 6.0), "halton").float())[:, work.lengths[0] :]
+    # Single precision through a handful of sums; steep is at most a few times 1/0.05.
+    assert torch.allclose(advantage, earned / earned.std(), atol=1e-4 * float((earned / earned.std()).abs().max()), rtol=0)
+    assert rest.abs().max() < 1e-4 * float((earned / earned.std()).abs().max()) / 0.05
+
+
+def test_baseline_batch_sums_to_zero_for_each_agent(pool: Specimens) -> None:
+    advantage, _, _ = told(share(tiny(), 1, 0, 4, pool), "batch")
+    # Over its standard deviation an advantage is of the order of 1; single precision.
+    assert advantage.sum(0).abs().max() < 1e-4
+    assert advantage.abs().max() > 0.1
+
+
+def test_baseline_pair_is_antisymmetric(pool: Specimens) -> None:
+    work = share(tiny(), 2, 0, 4, pool, pairs=True)
+    advantage, _, _ = told(work, "pair")
+    assert torch.allclose(advantage[:2], -advantage[2:], atol=1e-4)
+    assert advantage.abs().max() > 0.1
+
+
+def test_baseline_mean_is_what_the_mean_action_earns(pool: Specimens) -> None:
+    work = share(tiny(), 3, 0, 4, pool)
+    advantage, _, network = told(work, "mean")
+    points, found = even(12, (6.0, 6.0), "halton").float(), []
+    for sigma in (0.05, 0.0):
+        with torch.no_grad():
+            *_, last = run(work.microscope, Learned(network, sigma), work.reconstructor, work.lengths, seed=work.seed)
+        found.append(module.rewards(work, last, "voronoi", 1.2, points)[:, work.lengths[0] :])
+    expected = found[0] - found[1]
+    assert torch.allclose(advantage, expected / expected.std(), atol=1e-4 * float((expected / expected.std()).abs().max()), rtol=0)
+
+
+@pytest.mark.parametrize("baseline", ["none", "batch", "mean"])
+def test_what_the_survey_earns_is_nobodys(pool: Specimens, baseline: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    work = share(tiny(), 4, 0, 4, pool)
+    before, _, _ = told(work, baseline)
+    real = module.rewards
+
+    def generous(*arguments: object) -> Tensor:
+        earned = real(*arguments).clone()
+        earned[:, : work.lengths[0]] += torch.arange(4.0)[:, None]
+        return earned
+
+    monkeypatch.setattr(module, "rewards", generous)
+    after, _, _ = told(work, baseline)
+    assert torch.equal(before, after)
+
+
+@pytest.mark.parametrize("lengths", [[4, 4, 4], [5, 4, 4], [2, 4, 3], [3, 1, 3], [7]])
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0])
+def test_returns_are_discounted_sums(lengths: list[int], gamma: float) -> None:
+    earned = torch.randn(3, sum(lengths), generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    parts = earned.split(lengths, 1)
+    expected = []
+    for t, length in enumerate(lengths):
+        for agent in range(length):
+            total = torch.zeros(3, dtype=torch.float64)
+            for later in range(t, len(lengths)):
+                if agent >= lengths[later]:
+                    break  # an agent without a place has no later rewards
+                total += gamma ** (later - t) * parts[later][:, agent]
+            expected.append(total)
+    # Double precision, at most three terms.
+    assert torch.allclose(returns(earned, lengths, gamma), torch.stack(expected, 1), atol=1e-14, rtol=1e-14)
+
+
+def test_log_probability_is_that_of_a_normal_distribution() -> None:
+    generator = torch.Generator().manual_seed(0)
+    mean = torch.rand(3, 7, 2, generator=generator, dtype=torch.float64)
+    positions = draw(mean, 0.03, generator=generator)
+    expected = torch.distributions.Normal(mean, 0.03).log_prob(positions).sum(-1)
+    assert torch.allclose(log_probability(positions, mean, 0.03), expected, atol=1e-12, rtol=1e-12)
+
+
+def test_draws_spread_as_they_say() -> None:
+    n = 20_000
+    offset = draw(torch.full((1, n // 2, 2), 0.5), 0.2, generator=torch.Generator().manual_seed(0)) - 0.5
+    # Standard errors of the mean, sigma / sqrt(n), and of the standard deviation, sigma / sqrt(2 n); four of them.
+    assert abs(float(offset.mean())) < 4 * 0.2 / math.sqrt(n)
+    assert abs(float(offset.std()) - 0.2) < 4 * 0.2 / math.sqrt(2 * n)
+
+
+def test_log_probability_is_of_the_position_requested(pool: Specimens) -> None:
+    """The edge that a position was clipped to is the microscope's answer."""
+    work = share(tiny(), 5, 0, 4, pool)
+    network = Told(4, work.lengths)
+    states = list(run(work.microscope, Learned(network, 0.5), work.reconstructor, work.lengths, seed=work.seed))
+    asked = torch.cat([s.action.positions for s in states[1:]], 1)
+    assert bool((asked < 0).any())
+    assert bool((asked > 1).any())
+    went = states[-1].seen.positions[:, work.lengths[0] :]
+    assert torch.equal(went, asked.clamp(0, 1))
+    logs = torch.cat([s.action.log_prob for s in states[1:]], 1)
+    expected = torch.distributions.Normal(network.means, 0.5).log_prob(asked).sum(-1)
+    assert torch.allclose(logs, expected, atol=1e-5)
+    assert states[0].action.log_prob is None
+
+
+# --- teachers
+
+
+def observed(work: Share, scanner: object) -> list:
+    return list(run(work.microscope, scanner, work.reconstructor, work.lengths, seed=work.seed))
+
+
+def test_the_target_is_what_the_teacher_would_have_done(pool: Specimens) -> None:
+    work = share(tiny(), 6, 0, 4, pool)
+    points = even(12, (6.0, 6.0), "halton").float()
+    teacher, network = HalfWay(work.columns, base=points), Told(4, work.lengths)
+    alone, led, followed = (
+        observed(work, s) for s in (teacher, Guided(Learned(network), teacher, 1.0), Guided(Learned(network), teacher, 0.0))
+    )
+    assert led[0].memory.target is None
+    for number in (1, 2):
+        assert torch.equal(led[number].memory.target, alone[number].action.positions)
+        assert torch.equal(led[number].action.positions, alone[number].action.positions)
+        # This teacher knows the specimen and so does the same wherever the pupil has gone.
+        assert torch.equal(followed[number].memory.target, alone[number].action.positions)
+        assert torch.equal(followed[number].action.positions, followed[number].action.mean)
+        assert not torch.equal(led[number].action.positions, led[number].action.mean)
+
+
+def test_a_teacher_sees_where_the_pupil_went(pool: Specimens) -> None:
+    work = share(tiny(), 6, 0, 4, pool)
+    shown: list[Tensor] = []
+
+    def teacher(seen: Observation, memory: Memory, *, generator: torch.Generator) -> tuple[Action, int]:
+        shown.append(seen.positions)
+        assert memory == (len(shown) - 1 or None)
+        return Action(torch.full((4, seen.count, 2), 0.5)), len(shown)
+
+    states = observed(work, Guided(Learned(Told(4, work.lengths)), teacher, 0.0))
+    for before, positions in zip(states, shown[1:], strict=False):
+        assert torch.equal(positions, before.seen.positions)
+
+
+def test_how_often_the_teacher_leads() -> None:
+    batch = torch.zeros(1, 20, 20)
+    seen = Observation(batch, torch.rand(1, 4, 2), torch.ones(1, 4), (6.0, 6.0), 0.4, 1.5, 4, 12)
+    pupil, n = Learned(Told(1, (4, 4, 4))), 1000
+    scanner = Guided(pupil, HalfWay([torch.rand(3, 2)], after=0), 0.7)
+    led = sum(not torch.equal((a := scanner(seen, None, generator=stream(3, i))[0]).positions, a.mean) for i in range(n))
+    # A binomial's standard error is sqrt(n p q); four of them.
+    assert abs(led - 0.7 * n) < 4 * math.sqrt(n * 0.7 * 0.3)
+
+
+# --- practice
+
+
+def same(a: Share, b: Share) -> bool:
+    return a.seed == b.seed and a.lengths == b.lengths and torch.equal(a.microscope.potential, b.microscope.potential)
+
+
+def test_a_share_follows_from_seed_step_and_part(pool: Specimens) -> None:
+    settings = tiny(practice={"dose": [1e3, 1e5], "defocus": [0.0, 50.0], "positions": [12, 9]})
+    first = share(settings, 7, 1, 3, pool)
+    again = share(settings, 7, 1, 3, pool)
+    assert same(first, again)
+    assert (first.defocus, float(first.microscope.dose)) == (again.defocus, float(again.microscope.dose))
+    other_seed = dataclasses.replace(settings, train=dataclasses.replace(settings.train, seed=1))
+    others = [share(settings, 7, 0, 3, pool), share(settings, 8, 1, 3, pool), share(other_seed, 7, 1, 3, pool)]
+    assert len({first.seed, *(o.seed for o in others)}) == 4
+    assert len({float(s.microscope.dose) for s in (first, *others)}) == 4
+    seeds = {share(settings, step, part, 1, pool).seed for step in range(-4, 6) for part in range(4)}
+    assert len(seeds) == 40
+
+
+def test_conditions_stay_inside_their_ranges(pool: Specimens) -> None:
+    settings = tiny(practice={"dose": [1e3, 1e5], "defocus": [0.0, 50.0], "positions": [12, 9]})
+    works = [share(settings, step, 0, 1, pool) for step in range(40)]
+    assert all(1e3 * (1 - 1e-6) <= float(w.microscope.dose) <= 1e5 * (1 + 1e-6) for w in works)
+    # Either of two with odds 1/2 is missing among 40 with a probability of 2^-39.
+    assert {w.defocus for w in works} == {None, 50.0}
+    assert {sum(w.lengths) for w in works} == {9, 12}
+
+
+def test_pairs_are_the_same_specimen_twice(pool: Specimens) -> None:
+    work = share(tiny(), 9, 0, 4, pool, pairs=True)
+    assert len(work) == 4
+    for values in (work.microscope.potential, work.reference, work.inside):
+        assert torch.equal(values[:2], values[2:])
+    assert not torch.equal(work.microscope.potential[0], work.microscope.potential[1])
+    network = Told(4, work.lengths)
+    with torch.no_grad():
+        network.means[2:] = network.means[:2]
+    end = observed(work, Learned(network, 0.05))[-1]
+    assert not torch.equal(end.seen.positions[:2], end.seen.positions[2:])  # another rollout, not the same one
+
+
+@pytest.mark.parametrize("changes", [{}, {"field": [6.0, 8.0]}], ids=["square", "oblong"])
+def test_what_is_turned_is_turned_together(changes: dict) -> None:
+    """Each of the symmetries takes columns to where the potential has them, and potential, structure and full scan to one another."""
+    settings = tiny(geometry={**TINY["geometry"], **changes}, specimen={"thermal": 0.0})
+    setup, pool = build.setup(settings), prepare(settings, [1000], full=True)
+    symmetries = range(8) if setup.field[0] == setup.field[1] else range(0, 8, 2)
+    seen = set()
+    for symmetry in symmetries:
+        turned = pool.turned(symmetry)
+        columns = turned.columns[0]
+        columns = columns[((columns > 0) & (columns < 1)).all(1)]
+        assert len(columns) > 3
+        rows, across = (setup.to_pixels(columns) + 0.5).floor().long().T
+        phase, inside, reference = turned.potential[0], turned.inside[0], turned.reference[0]
+        # The nearest pixel is at most half a diagonal off, 0.22 Å, and a column of MoS2 has at least half its height there: the mean over
+        # them is far above that of all pixels. An image that is off by one pixel more keeps less.
+        here = phase[rows, across].mean()
+        assert all(here > phase[rows + y, across + x].mean() for y in (-1, 0, 1) for x in (-1, 0, 1) if (y, x) != (0, 0))
+        assert bool(inside[rows, across].all())
+        assert torch.corrcoef(torch.stack([setup.crop(phase).flatten(), setup.crop(reference).flatten()]))[0, 1] > 0.5
+        seen.add(tuple(phase.flatten().tolist()))
+    assert len(seen) == len(symmetries)
+
+
+def test_a_turned_atom_is_where_its_column_says() -> None:
+    """An atom on a pixel's centre is there to the last bit after every symmetry."""
+    n, place = 16, (3, 6)
+    image = torch.zeros(1, n, n)
+    image[0, place[0], place[1]] = 1
+    # Pixel i is (i - n/2) pixels from the centre of the field (`Setup.to_pixels`); here the field is as large as the object.
+    columns = (torch.tensor([place]) / n,)
+    for symmetry in range(8):
+        turned = Specimens(image, image.bool(), columns, image).turned(symmetry)
+        expected = (turned.columns[0][0] * n).tolist()
+        for found in (turned.potential, turned.inside.float(), turned.reference):
+            assert found[0].nonzero().tolist() == [[round(v) for v in expected]]
+
+
+def test_an_oblong_field_is_never_turned_by_a_quarter() -> None:
+    settings = tiny(geometry={**TINY["geometry"], "field": [6.0, 8.0]})
+    oblong = prepare(settings, [1000])
+    shapes = {tuple(share(settings, step, 0, 1, oblong).microscope.potential.shape) for step in range(12)}
+    assert shapes == {tuple(oblong.potential.shape)}
+
+
+def test_specimens_of_training_are_those_of_training(monkeypatch: pytest.MonkeyPatch, pool: Specimens) -> None:
+    """Neither those to tune, to validate or to test on are ever practised on, whatever the seed."""
+    asked: list[int] = []
+
+    def spy(settings: Settings, numbers: list[int], *, full: bool = False) -> Specimens:
+        asked.extend(numbers)
+        return pool
+
+    monkeypatch.setattr(stages, "prepare", spy)
+    ranges = {"train": [0, 3000], "validation": [5000, 5100], "test": [6000, 7000]}
+    for seed in range(0, 200, 7):
+        stages._specimens(tiny(evaluate=ranges, train={"seed": seed}), "train", 48, full=False)
+    assert min(asked) >= stages.UNTUNED
+    assert max(asked) < 3000
+    asked.clear()
+    stages._specimens(tiny(evaluate=ranges), "validation", 12, full=False)
+    assert asked == list(range(5000, 5012))
+    with pytest.raises(ValueError, match=r"evaluate\.validation: expected room for 101 specimens from 5000 on"):
+        stages._specimens(tiny(evaluate=ranges), "validation", 101, full=False)
+
+
+def test_fresh_specimens_are_those_of_training(monkeypatch: pytest.MonkeyPatch, pool: Specimens) -> None:
+    from adaptycho.train import practice
+
+    asked: list[int] = []
+
+    def spy(settings: Settings, numbers: list[int], *, full: bool = False) -> Specimens:
+        asked.extend(numbers)
+        return pool.take(list(range(len(numbers))))
+
+    monkeypatch.setattr(practice, "prepare", spy)
+    settings = tiny(evaluate={"train": [0, 1100], "validation": [5000, 5100], "test": [6000, 7000]})
+    for step in range(50):
+        share(settings, step, 0, 4)
+    assert len(asked) == 200
+    assert min(asked) >= 1000
+    assert max(asked) < 1100
+
+
+# --- updates
+
+
+def quadratic(network: nn.Module) -> object:
+    def loss(step: int, part: int) -> tuple[Tensor, dict[str, float]]:
+        x = torch.randn(5, 3, generator=stream(step, part), dtype=torch.float64)
+        return network(x).square().mean(), {"part": float(part)}
+
+    return loss
+
+
+class Fabric:
+    """Stands in for Lightning Fabric: ranks are threads, which meet to add."""
+
+    def __init__(self, rank: int, world: int, meeting: threading.Barrier, table: list) -> None:
+        self.global_rank, self.world_size, self.meeting, self.table = rank, world, meeting, table
+
+    def all_reduce(self, value: Tensor, reduce_op: str) -> Tensor:
+        assert reduce_op == "sum"
+        self.table[self.global_rank] = value
+        self.meeting.wait(20)
+        total = torch.stack(self.table).sum(0)
+        self.meeting.wait(20)
+        return total
+
+
+def linear() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Linear(3, 4).double()
+
+
+@pytest.mark.parametrize("ranks", [2, 4])
+def test_several_processes_make_the_same_update(ranks: int) -> None:
+    alone = linear()
+    expected = list(learn(Learner(alone, adam(alone, 1e-2), parts=4), quadratic(alone), 5, constant(1e-2)))
+    meeting, table = threading.Barrier(ranks), [None] * ranks
+    networks = [linear() for _ in range(ranks)]
+    found: dict[int, list] = {}
+
+    def work(rank: int) -> None:
+        learner = Learner(networks[rank], adam(networks[rank], 1e-2), Crew(Fabric(rank, ranks, meeting, table)), 4)
+        found[rank] = list(learn(learner, quadratic(networks[rank]), 5, constant(1e-2)))
+
+    threads = [threading.Thread(target=work, args=(rank,)) for rank in range(ranks)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    for rank in range(ranks):
+        for a, b in zip(networks[rank].parameters(), alone.parameters(), strict=True):
+            # Four terms in another order, 2e-16 each, over gradients of at least 1e-4; five steps of 1e-2.
+            assert torch.allclose(a, b, atol=1e-12, rtol=0)
+        for mine, other in zip(found[rank], expected, strict=True):
+            assert mine == pytest.approx(other, rel=1e-12)
+    for a, b in zip(networks[0].parameters(), networks[-1].parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_shares_that_do_not_go_round_are_refused() -> None:
+    network = linear()
+    crew = Crew(Fabric(0, 2, threading.Barrier(1), []))
+    with pytest.raises(ValueError, match=r"train\.shares: expected a multiple of the 2 processes, got 3"):
+        Learner(network, adam(network, 1e-2), crew, parts=3)
+
+
+def test_the_update_is_that_of_adam_on_the_mean_of_the_shares() -> None:
+    network, other = linear(), linear()
+    learner = Learner(network, adam(network, 1e-2), parts=2, clip=1e9)
+    (facts,) = learn(learner, quadratic(network), 1, constant(3e-3))
+    optimiser = torch.optim.Adam(other.parameters(), lr=3e-3)
+    loss = (quadratic(other)(0, 0)[0] + quadratic(other)(0, 1)[0]) / 2
+    loss.backward()
+    loss = loss.detach()
+    norm = math.sqrt(sum(float(p.grad.square().sum()) for p in other.parameters()))
+    optimiser.step()
+    for a, b in zip(network.parameters(), other.parameters(), strict=True):
+        assert torch.allclose(a, b, atol=1e-14)
+    assert facts == pytest.approx({"step": 1, "loss": float(loss), "part": 0.5, "gradient": norm}, rel=1e-12)
+
+
+def test_a_gradient_that_is_not_finite_is_not_followed() -> None:
+    network = linear()
+    before = [p.detach().clone() for p in network.parameters()]
+
+    def diverged(step: int, part: int) -> tuple[Tensor, dict[str, float]]:
+        value, facts = quadratic(network)(step, part)
+        return value * (float("nan") if step == 0 else 1.0), facts
+
+    steps = learn(Learner(network, adam(network, 1e-2)), diverged, 2, constant(1e-2))
+    assert math.isnan(next(steps)["gradient"])
+    assert all(torch.equal(a, b) for a, b in zip(network.parameters(), before, strict=True))
+    assert math.isfinite(next(steps)["gradient"])
+    assert all(bool(a.isfinite().all()) and not torch.equal(a, b) for a, b in zip(network.parameters(), before, strict=True))
+
+
+def test_rate_of_learning_rises_and_falls() -> None:
+    rate = cosine(2.0, 100, warm=10, last=0.05)
+    assert rate(0) == pytest.approx(0.2, rel=1e-2)
+    assert max(rate(s) for s in range(101)) == pytest.approx(2.0, rel=0.05)
+    assert rate(100) == rate(500) == pytest.approx(0.1, rel=1e-6)
+
+
+# --- it learns
+
+
+def test_imitation_learns_what_the_teacher_does() -> None:
+    """Half-way to the atoms, on specimens that were not practised on: the error falls by a quarter and more (measured: by 36 %)."""
+    changes = {"teacher": "half-way", "imitate_steps": 45, "imitate_batch": 8}
+    settings = tiny(
+        scan={"subsequences": 2},
+        practice={"positions": [48]},
+        reconstruct={"iterations": 5},
+        network={"widths": [16, 16]},
+        train=changes,
+    )
+    network, practised, exam = stages.network(settings), prepare(settings, [*range(2000, 2048)]), prepare(settings, [*range(9000, 9008)])
+
+    def error() -> float:
+        work = share(settings, -1, 0, 8, exam)
+        with torch.no_grad():
+            policy = stages.library.scanner(network)
+            return imitate(work, policy, "half-way", outlook=stages.plan(work, network), pull=0.5, lead=0.0)[1]["error"]
+
+    before = error()
+    loss = stages.policy_loss("imitate", settings, network, practised)
+    list(learn(Learner(network, adam(network, 1e-2)), loss, 45, cosine(1e-2, 90, warm=5)))
+    assert error() < 0.75 * before
+
+
+def test_reinforcement_climbs_the_reward(pool: Specimens, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each agent is paid for being near a place of its own, and finds it, though nobody says where it is."""
+    settings = tiny(train={"reinforce_batch": 8, "shares": 1, "sigma": 0.1, "baseline": "pair"})
+    lengths = (4, 4, 4)
+    goal = torch.rand(12, 2, generator=torch.Generator().manual_seed(5)) * 0.6 + 0.2
+
+    def near(work: Share, last: object, *rest: object) -> Tensor:
+        return -(last.seen.positions - goal).square().sum(-1)
+
+    monkeypatch.setattr(module, "rewards", near)
+    network = Told(1, lengths)
+    before = float((network.means.detach() - goal[4:]).square().sum(-1).mean())
+
+    def loss(step: int, part: int) -> tuple[Tensor, Mapping[str, float]]:
+        work = share(settings, step, part, 8, pool, pairs=True)
+        return reinforce(work, Learned(network, 0.1), "shared", baseline="pair", gamma=0.0, width=1.0, outlook=goal)
+
+    list(learn(Learner(network, adam(network, 0.02), parts=1), loss, 60, constant(0.02)))
+    after = float((network.means.detach() - goal[4:]).square().sum(-1).mean())
+    assert after < 0.2 * before

@@ -61,11 +61,11 @@ def test_tuning_sees_training_specimens_only_and_the_report_test_specimens_only(
 def test_every_strategy_spends_the_same_dose_on_every_family(family: str) -> None:
     cell = small(specimen={"family": family, "options": {}})
     specimen = sample.simulated(cell, 5)
-    for name in strategies.STRATEGIES:
+    for name in judge.everything(judge.PROTOCOLS["paper"], cell):
         done = trial.scan(Plan(name, 60.0), cell, specimen)
         # Electrons sent are the dose times the positions, whatever the number of patterns they go into.
         assert float(done.states[-1].seen.dose.sum()) == pytest.approx(16e4, rel=1e-6), name
-        assert done.states[-1].seen.positions.shape[1] == (25 if name == "dense" else 16), name
+        assert done.states[-1].seen.positions.shape[1] == (25 if name in strategies.DENSE else 16), name
 
 
 def test_search_gives_every_strategy_the_same_budget_and_freezes_the_best() -> None:

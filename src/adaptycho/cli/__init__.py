@@ -307,7 +307,3 @@ def _finish(run: Any, as_json: bool) -> None:
     scores = ", ".join(f"{name} {value:.3f}" for name, value in found["scores"].items())
     text = [f"{found['positions']} positions in {found['subsequences']} sub-sequences: {scores}"]
     tell(found, [*text, f"wrote {found['run']}; pictures in {found['report']}"], as_json)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -87,3 +87,18 @@ def all_(out: Path, weights: Path | None, recipe: str | None, as_json: bool, **o
 def resume(run: Path, as_json: bool) -> None:
     """Go on with an interrupted training in the folder RUN, from its last checkpoint."""
     _go(run, as_json)
+
+
+@train.command()
+@click.argument("out", type=click.Path(path_type=Path))
+@click.argument("runs", type=click.Path(path_type=Path), nargs=-1, required=True, metavar="RUN...")
+@as_json
+def figures(out: Path, runs: tuple[Path, ...], as_json: bool) -> None:
+    """Draw the figures of trainings: learning curves, cells, what a code keeps, where positions went.
+
+    Runs that differ in nothing but their seed are one training, drawn with its spread.
+    """
+    from adaptycho.train import gallery
+
+    written = [str(path) for path in gallery.draw(runs, out)]
+    tell({"figures": written}, [f"wrote {path}" for path in written], as_json)

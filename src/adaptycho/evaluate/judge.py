@@ -143,10 +143,11 @@ def judge(
 
 
 def everything(protocol: Protocol, cell: Settings) -> list[str]:
-    """Every strategy that makes sense, where the protocol tunes also focused."""
+    """Every strategy that makes sense, where the protocol tunes also focused; a recurrent policy knows one kind of scan only."""
+    some = [name for name in STRATEGIES if name != "recurrent"]
     if cell.scan.microscope == "recorded":
-        return [name for name in STRATEGIES if name not in SIMULATED]
-    return [*STRATEGIES, *(name + FOCUSED for name in STRATEGIES)] if protocol.tuned else list(STRATEGIES)
+        return [name for name in some if name not in SIMULATED]
+    return [*some, *(name + FOCUSED for name in some)] if protocol.tuned else some
 
 
 def family(cell: Settings) -> str:

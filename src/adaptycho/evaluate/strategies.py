@@ -8,16 +8,17 @@ from scipy.ndimage import gaussian_filter
 from adaptycho import build
 from adaptycho.episode import split_evenly
 from adaptycho.evaluate.sample import Sample
-from adaptycho.policy import Scanner
+from adaptycho.policy import Scanner, library
 from adaptycho.policy.fixed import Fixed
 from adaptycho.policy.oracle import DensityOracle, HalfWay
 from adaptycho.settings import ADAPTIVE, Settings
 
 CONVENTIONAL = ("raster", "hexagonal", "random", "jittered", "halton", "poisson-disk", "spiral", "dense")
+DENSE = ("dense", "adaptive-dense")  # the same electrons on more positions, at less dwell
 ORACLES = ("oracle", "oracle-hexagonal", "oracle-density")
-STRATEGIES = CONVENTIONAL + ADAPTIVE + ORACLES
+STRATEGIES = (*CONVENTIONAL, *ADAPTIVE, "adaptive-dense", *ORACLES)
 BLIND = (*CONVENTIONAL, "oracle-density")  # decide everything beforehand: nothing is gained by sub-sequences
-SIMULATED = ("dense", "oracle", "oracle-hexagonal")  # need another dwell, or the atoms
+SIMULATED = (*DENSE, "oracle", "oracle-hexagonal")  # need another dwell, or the atoms
 FOCUSED = ":focused"  # ends the name of a strategy that is not allowed to defocus
 SMOOTH = 1.0  # Å, rms: scale at which an oracle takes the structure's density
 
@@ -30,8 +31,9 @@ def lengths(name: str, settings: Settings) -> list[int]:
     """
     if name not in STRATEGIES:
         raise ValueError(f"strategies: expected some of {', '.join(STRATEGIES)}, found {name!r}")
-    if name == "dense":
-        return [max(settings.evaluate.dense, settings.scan.positions)]
+    if name in DENSE:
+        count = max(settings.evaluate.dense, settings.scan.positions)
+        return [count] if name in BLIND else split_evenly(count, settings.scan.subsequences)
     return [settings.scan.positions] if name in BLIND else split_evenly(settings.scan.positions, settings.scan.subsequences)
 
 
@@ -57,9 +59,11 @@ def scanner(name: str, settings: Settings, sample: Sample, defocus: float | None
     """The strategy on one specimen, at a defocus in Å (None: the nominal one)."""
     options: dict[str, Any] = {"defocus": defocus}
     match name:
-        case "dense":
-            count = lengths(name, settings)[0]
-            return Fixed("raster", defocus, dose=settings.scan.dose * settings.scan.positions / count)
+        case "dense" | "adaptive-dense":
+            dose = settings.scan.dose * settings.scan.positions / sum(lengths(name, settings))
+            if name == "dense":
+                return Fixed("raster", defocus, dose=dose)
+            return library.scanner(build.learned(settings, "adaptive", defocus), defocus=defocus, dose=dose)
         case "oracle" | "oracle-hexagonal":
             base: Literal["halton", "hexagonal"] = "halton" if name == "oracle" else "hexagonal"
             if sample.sites is None:

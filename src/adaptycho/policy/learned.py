@@ -40,23 +40,25 @@ class Learned:
         sigma: standard deviation of the policy along each axis, a fraction of the field; 0 takes the mean.
         survey: scan of which the first sub-sequence is the beginning (`even`).
         defocus: underfocus in Å for every sub-sequence; None keeps the nominal one.
+        dose: electrons for each position; None keeps the microscope's.
     """
 
     network: Network
     sigma: float = 0.0
     survey: Survey = "halton"
     defocus: float | None = None
+    dose: float | None = None
 
     def __call__(self, seen: Observation, memory: Memory, *, generator: torch.Generator) -> tuple[Action, Memory]:
         """A survey first, then the network's proposal, with noise if there is a sigma."""
         if seen.positions.shape[1] == 0:
             first = even(seen.total, seen.field, self.survey)[: seen.count]
-            return Action(first.to(seen.potential).expand(len(seen.potential), -1, -1), defocus=self.defocus), None
+            return Action(first.to(seen.potential).expand(len(seen.potential), -1, -1), self.defocus, self.dose), None
         mean, memory = self.network(seen, memory)
         if self.sigma == 0:
-            return Action(mean.detach(), defocus=self.defocus, mean=mean), memory
+            return Action(mean.detach(), self.defocus, self.dose, mean=mean), memory
         positions = draw(mean, self.sigma, generator=generator)
-        return Action(positions, defocus=self.defocus, log_prob=log_probability(positions, mean, self.sigma), mean=mean), memory
+        return Action(positions, self.defocus, self.dose, log_probability(positions, mean, self.sigma), mean), memory
 
 
 def even(total: int, field: tuple[float, float], survey: Survey) -> Float[Tensor, "P 2"]:

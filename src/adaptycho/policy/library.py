@@ -74,7 +74,7 @@ def shipped(name: str) -> nn.Module:
         return load(path)
 
 
-def scanner(network: nn.Module, *, sigma: float = 0.0, defocus: float | None = None) -> Learned:
+def scanner(network: nn.Module, *, sigma: float = 0.0, defocus: float | None = None, dose: float | None = None) -> Learned:
     """A policy's network as a scanner, with the survey that it was trained after."""
     survey = network.survey if isinstance(network, Field) else "halton"
-    return Learned(network, sigma, survey, defocus)
+    return Learned(network, sigma, survey, defocus, dose)

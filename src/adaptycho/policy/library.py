@@ -53,8 +53,12 @@ def build(card: Mapping[str, Any], source: str) -> nn.Module:
         raise ValueError(f"{source}: expected the card of a network, found one that describes none ({error})") from None
 
 
-def load(path: Path) -> nn.Module:
+def load(path: Path, *, train: bool = False) -> nn.Module:
     """A network with its weights from a file.
+
+    Args:
+        path: the file.
+        train: whether it is to learn; otherwise its weights are fixed, which saves time and memory.
 
     Raises:
         ValueError: the file is missing or damaged, or holds no network of this package.
@@ -62,7 +66,7 @@ def load(path: Path) -> nn.Module:
     found = weights.load(path)
     network = build(found.card, str(path))
     weights.restore(network, found)
-    return network.eval()
+    return network.train() if train else network.eval().requires_grad_(False)
 
 
 @cache

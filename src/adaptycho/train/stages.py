@@ -127,8 +127,8 @@ def _network(settings: Settings, folder: Path, start: Path | None) -> nn.Module:
     path = start or (trained if settings.network.kind == "recurrent" and trained.exists() else None)
     if path is None:
         return network(settings)
-    found = library.load(path)
-    return network(settings, found.encoder) if isinstance(found, Autoencoder) else found.train()
+    found = library.load(path, train=True)
+    return network(settings, found.encoder) if isinstance(found, Autoencoder) else found
 
 
 def _teach(

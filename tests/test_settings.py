@@ -68,7 +68,8 @@ def test_presets_are_table_ii_and_the_same_physics_with_larger_pixels() -> None:
     assert (paper.reconstruct.iterations, paper.reconstruct.step, paper.reconstruct.loss) == (5, 525.0, "intensity")
     changed = {name for (name, a, _), (_, b, _) in zip(fields(paper), fields(light), strict=True) if a != b}
     sizes = {"geometry.pixel", "geometry.object", "geometry.window", "geometry.detector"}
-    assert changed == sizes | {"reconstruct.reference_step"}
+    networks = {f"network.{name}" for name in ("hidden", "location", "structure", "image")}
+    assert changed == sizes | networks | {"reconstruct.reference_step"}
     # The same lengths in Å, up to the rounding of a product of two decimal numbers.
     for name in ("object", "window"):
         a, b = (getattr(s.geometry, name) * s.geometry.pixel for s in (paper, light))
@@ -134,7 +135,7 @@ def test_the_beam_is_an_energy_or_a_wavelength() -> None:
     ("text", "said"),
     [
         ("[scan\n", r": expected settings in TOML, found something else \(.*line 1"),
-        ("[microscope]\na = 1\n", r": microscope: expected one of beam, .*geometry, .*specimen, found 'microscope'"),
+        ("[microscope]\na = 1\n", r": microscope: expected one of beam, .*geometry, .*specimen, train, found 'microscope'"),
         ("beam = 3\n", r": beam: expected a dictionary .*, found 3"),
         ("beam = 'wavelength'\n", r": beam: expected a dictionary .*, found 'wavelength'"),
         ("[scan]\nposition = 3\n", r": scan\.position: expected one of .*scan\.positions.*, found 'scan\.position'"),

@@ -405,6 +405,13 @@ def test_a_baseline_needs_company(changes: dict, said: str, tmp_path: Path) -> N
     runs.create(tmp_path / "run", tiny(train={**changes, "baseline": "none"}), ("reinforce",), None)
 
 
+def test_a_share_needs_different_specimens(tmp_path: Path) -> None:
+    changes = {"baseline": "pair", "reinforce_batch": 12}
+    with pytest.raises(ValueError, match=r"practice\.scored: expected at least 3 specimens for a share of train\.reinforce_batch, found 2"):
+        runs.create(tmp_path / "run", tiny(practice={"scored": 2, "pool": 4}, train=changes), ("reinforce",), None)
+    runs.create(tmp_path / "run", tiny(practice={"scored": 3, "pool": 4}, train=changes), ("reinforce",), None)
+
+
 def test_weights_of_another_kind_are_refused(file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path, foreign = tmp_path / "field.safetensors", tmp_path / "foreign.safetensors"
     weights.save(path, Field((8, 8)), library.described(Field((8, 8))))

@@ -40,8 +40,10 @@ def check(settings: Settings, courses: Sequence[Name]) -> None:
             wanted = "pairs" if pairs else "at least two"
             raise ValueError(f"{key}: expected {wanted} in each of {t.shares} shares for the baseline {t.baseline}, found {batches[name]}")
         different = size // 2 if pairs else size
-        if different > settings.practice.pool:
-            raise ValueError(f"practice.pool: expected at least {different} specimens for a share of {key}, found {settings.practice.pool}")
+        p = settings.practice
+        which, pool = ("scored", p.scored) if name == "reinforce" and p.scored < p.pool else ("pool", p.pool)
+        if different > pool:
+            raise ValueError(f"practice.{which}: expected at least {different} specimens for a share of {key}, found {pool}")
     if any(name != "autoencoder" for name in courses):
         _check_scan(settings, courses)
 

@@ -4,6 +4,7 @@
     python benchmarks/learned.py recurrent --weights ... --out FOLDER [--subsequences 2]
     python benchmarks/learned.py saving    --weights ... --out FOLDER
     python benchmarks/learned.py harmless  --weights ... --out FOLDER
+    python benchmarks/learned.py gain      --before A/imitate.safetensors ... --weights A/reinforce.safetensors ... --out FOLDER
     python benchmarks/learned.py recorded  --weights ... --file RECORDING.h5 --out FOLDER
 
 Several weights are policies trained from different seeds: every test specimen is scanned by all of them, and the mean over policies is what
@@ -22,17 +23,22 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
 
-from adaptycho import build
+from adaptycho import build, metrics
 from adaptycho import settings as tree
+from adaptycho import weights as weights_file
+from adaptycho.episode import run
 from adaptycho.evaluate import archive, judge, table, trial
 from adaptycho.evaluate.ledger import Ledger
 from adaptycho.evaluate.sample import Sample
 from adaptycho.evaluate.strategies import CONVENTIONAL
 from adaptycho.metrics import statistics
 from adaptycho.microscope.recorded import Recorded, checkerboard, window
+from adaptycho.policy import library
 from adaptycho.settings import Settings
 from adaptycho.spread import cores
-from adaptycho.train.practice import local_energy
+from adaptycho.train import stages
+from adaptycho.train.practice import local_energy, prepare, share
+from adaptycho.train.reinforce import rewards
 
 REGULAR = ("raster", "hexagonal", "halton", "poisson-disk")
 STRONG = ("raster", "hexagonal", "spiral", "dense")  # the best of these is within 0.8 % of the best of all in every cell of docs/results.md
@@ -160,8 +166,8 @@ def saving(weights: Sequence[Path], out: Path) -> None:
     ahead = [c for c in cells if c.scan.positions in (64, 144)]
     done = measure(cells, "best", list(STRONG), [], "adaptive", out / "conventional")
     mine = measure(ahead, "best", ["oracle-density"], weights, "adaptive", out / "learned")
-    everything: list[float] = []
-    by_dose: dict[float, list[torch.Tensor]] = {}
+    by_dose: dict[float, list[Any]] = {}
+    bounded: dict[float, int] = {}
     for cell in mine:
         family, dose, positions = cell.settings.specimen.family, cell.settings.scan.dose, cell.settings.scan.positions
         curve = [c for c in done if c.settings.specimen.family == family and c.settings.scan.dose == dose]
@@ -181,8 +187,8 @@ def saving(weights: Sequence[Path], out: Path) -> None:
             for n in cell.numbers
             if n.startswith("adaptive ")
         ]
-        everything.append(float(saved.mean))
-        by_dose.setdefault(dose, []).append(torch.tensor([float(saved.mean), float(saved.low), float(saved.high)]))
+        by_dose.setdefault(dose, []).append((positions * dose, score, at, known))
+        bounded[dose] = bounded.get(dose, 0) + (saved.bounded is not None)
         print(
             json.dumps(
                 {
@@ -203,11 +209,9 @@ def saving(weights: Sequence[Path], out: Path) -> None:
             ),
             flush=True,
         )
-    print(
-        json.dumps(
-            {"comparison": "saving", "mean_by_dose": {d: [round(float(x), 3) for x in torch.stack(v).mean(0)] for d, v in by_dose.items()}}
-        )
-    )
+    # Specimens are drawn alike in all cells of a dose; those beyond the curve's end count with the end.
+    means = {dose: listed(statistics.mean_dose_saving(cases, generator=seeded())) for dose, cases in by_dose.items()}
+    print(json.dumps({"comparison": "saving", "mean_by_dose": means, "bounded": bounded}))
 
 
 def harmless(weights: Sequence[Path], out: Path) -> None:
@@ -223,7 +227,14 @@ def harmless(weights: Sequence[Path], out: Path) -> None:
         for positions in (64, 144)
     ]
     done = measure(cells, "best", list(STRONG), weights, "adaptive", out)
-    for cell in done:
+    dense = measure(cells, "best", [], weights, "adaptive-dense", out / "dense")
+    for cell, other in zip(done, dense, strict=True):
+        base = max(STRONG, key=lambda n: float(column(cell, "correlation_inside", n).mean()))
+        # Positions or dwell: which of the two is better is told, for each specimen, by all others.
+        both = torch.stack([ours(cell, "correlation_inside", "adaptive"), ours(other, "correlation_inside", "adaptive-dense")])
+        rest = both.sum(1, keepdim=True) - both
+        chosen = both.gather(0, rest.argmax(0, keepdim=True))[0]
+        freely = listed(statistics.relative(chosen, column(cell, "correlation_inside", base), generator=seeded()))
         print(
             json.dumps(
                 {
@@ -232,10 +243,44 @@ def harmless(weights: Sequence[Path], out: Path) -> None:
                     "dose": cell.settings.scan.dose,
                     "positions": cell.settings.scan.positions,
                     **gains(cell, "adaptive", STRONG, ["correlation_inside"])["correlation_inside"],
+                    "dense": round(float(both[1].mean()), 4),
+                    "positions_or_dwell": freely,
                 }
             ),
             flush=True,
         )
+
+
+def gain(before: Sequence[Path], after: Sequence[Path], out: Path) -> None:
+    """What reinforcement did: test specimens scanned with the weights before and after it, paired, the same noise in both."""
+    network = library.load(before[0])
+    card = weights_of(before[0])["settings"]
+    settings = tree.update(tree.preset("light"), card, str(before[0]))
+    first = settings.evaluate.test[0]
+    specimens = prepare(settings, list(range(first, first + 25)), full=True)
+    work = share(tree.update(settings, {"practice": {"turn": False}}, "test"), 0, 0, 25, specimens)
+    credit, width = settings.train.credit, settings.train.width
+    found: dict[str, list[torch.Tensor]] = {"reward": [], "ssim": []}
+    for pair in zip(before, after, strict=True):
+        scores: dict[str, list[torch.Tensor]] = {"reward": [], "ssim": []}
+        for path in pair:
+            network = library.load(path)
+            *_, last = run(work.microscope, library.scanner(network), work.reconstructor, work.lengths, seed=work.seed)
+            scores["reward"].append(rewards(work, last, credit, width, stages.plan(work, network)).mean(1).double())
+            scores["ssim"].append(metrics.ssim(last.potential, work.reference))
+        for name, values in scores.items():
+            found[name].append(torch.stack(values))
+    for name, values in found.items():
+        both = torch.stack(values).mean(0)
+        difference = statistics.paired(both[1], both[0], generator=seeded())
+        by_policy = [[round(float(x), 4) for x in v.mean(1)] for v in values]
+        line = {"comparison": "gain", "measure": name, "credit": credit, "before": float(both[0].mean()), "after": float(both[1].mean())}
+        print(json.dumps({**line, "difference": listed(difference), "by_policy": by_policy}))
+
+
+def weights_of(path: Path) -> dict[str, Any]:
+    """The card of a file of weights."""
+    return weights_file.load(path).card
 
 
 def replayed(weights: Sequence[Path], file: Path, out: Path) -> None:
@@ -286,12 +331,16 @@ def replayed(weights: Sequence[Path], file: Path, out: Path) -> None:
 
 def main() -> None:
     asked = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    asked.add_argument("what", choices=["paper", "recurrent", "saving", "harmless", "recorded"])
+    asked.add_argument("what", choices=["paper", "recurrent", "saving", "harmless", "recorded", "gain"])
     asked.add_argument("--weights", type=lambda p: Path(p).resolve(), nargs="+", required=True)
     asked.add_argument("--subsequences", type=int, default=5)
     asked.add_argument("--out", type=Path, required=True)
     asked.add_argument("--file", type=Path, help="recorded: the whole recording, 127 x 80 positions")
+    asked.add_argument("--before", type=lambda p: Path(p).resolve(), nargs="+", help="gain: the weights that reinforcement began from")
     given = asked.parse_args()
+    if given.what == "gain":
+        gain(given.before, given.weights, given.out)
+        return
     if given.what == "recorded":
         replayed(given.weights, given.file.resolve(), given.out)
         return

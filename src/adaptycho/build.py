@@ -16,11 +16,13 @@ from adaptycho.microscope.recorded import Recorded, window
 from adaptycho.microscope.simulated import Simulated
 from adaptycho.optics import Aberrations, Setup, object_grid
 from adaptycho.policy import Action, Scanner, library
+from adaptycho.policy.field import Field
 from adaptycho.policy.fixed import Fixed
 from adaptycho.policy.greedy import Greedy
 from adaptycho.policy.heuristic import Heuristic
 from adaptycho.policy.lattice import LatticeFit
 from adaptycho.policy.process import GaussianProcess
+from adaptycho.policy.recurrent import Recurrent
 from adaptycho.policy.reduction import ErrorReduction
 from adaptycho.reconstruct import Reconstructor
 from adaptycho.settings import Settings
@@ -113,13 +115,22 @@ def learned(settings: Settings, name: str, defocus: float | None) -> nn.Module:
     """The network of a learned policy: the file of the settings, or the shipped one that knows such scans.
 
     Focused scans are of crystals whose atoms are looked for, defocused ones of specimens that may fill a part of the field.
+
+    Raises:
+        ValueError: no policy that comes along knows such scans, or the file's is of another kind.
     """
     if settings.scan.weights:
-        return library.load(Path(settings.scan.weights))
+        found = library.load(Path(settings.scan.weights))
+        wanted = Recurrent if name == "recurrent" else Field
+        if not isinstance(found, wanted):
+            kind = wanted.__name__.lower()
+            raise ValueError(f"scan.weights: expected those of a {kind} policy for {name}, found a {type(found).__name__.lower()} network")
+        return found
+    if settings.scan.microscope == "recorded":
+        raise ValueError(f"scan.weights: expected a policy trained on such recordings for {name} (`adaptycho train`), found none")
     if name == "recurrent":
         return library.shipped("recurrent")
-    focused = settings.scan.microscope == "simulated" and not (settings.beam.defocus if defocus is None else defocus)
-    return library.shipped("lattice" if focused else "structure")
+    return library.shipped("structure" if (settings.beam.defocus if defocus is None else defocus) else "lattice")
 
 
 def reconstructor(settings: Settings, setup: Setup) -> Reconstructor:

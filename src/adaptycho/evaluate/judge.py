@@ -16,7 +16,7 @@ from adaptycho import settings as tree
 from adaptycho.evaluate import sample, search
 from adaptycho.evaluate.ledger import Ledger, Row, key
 from adaptycho.evaluate.search import best
-from adaptycho.evaluate.strategies import FOCUSED, SIMULATED, STRATEGIES, check
+from adaptycho.evaluate.strategies import FOCUSED, LEARNED, SIMULATED, STRATEGIES, check
 from adaptycho.evaluate.trial import Plan, Reference, scan, score
 from adaptycho.settings import Settings
 from adaptycho.spread import spread
@@ -75,7 +75,11 @@ class Task:
         # Only what differs from the defaults: a setting that is new in a later version leaves the keys as they are.
         changed = tree.changes(self.settings)
         changed["evaluate"] = {"dense": self.settings.evaluate.dense}
-        return key(version("adaptycho"), changed, self.number, dataclasses.astuple(plan), self.reference)
+        for section in ("practice", "network", "train"):  # of policies that are trained, which are known by their weights
+            changed.pop(section, None)
+        file = changed.get("scan", {}).pop("weights", None)
+        learnt = [_digest(file)] if plan.strategy in LEARNED else []
+        return key(version("adaptycho"), changed, self.number, dataclasses.astuple(plan), self.reference, *learnt)
 
 
 @dataclass(frozen=True)
@@ -146,7 +150,8 @@ def everything(protocol: Protocol, cell: Settings) -> list[str]:
     """Every strategy that makes sense, where the protocol tunes also focused; a recurrent policy knows one kind of scan only."""
     some = [name for name in STRATEGIES if name != "recurrent"]
     if cell.scan.microscope == "recorded":
-        return [name for name in some if name not in SIMULATED]
+        untrained = () if cell.scan.weights else LEARNED
+        return [name for name in some if name not in (*SIMULATED, *untrained)]
     return [*some, *(name + FOCUSED for name in some)] if protocol.tuned else some
 
 
@@ -172,6 +177,21 @@ def perform(task: Task) -> list[Row]:
             {"key": task.key(plan), "code": _code(), **_described(task, plan), "numbers": {k: _rounded(v) for k, v in numbers.items()}}
         )
     return rows
+
+
+def _digest(file: str | None) -> str:
+    """Tells weights apart: those in a file, or all that are shipped."""
+    shipped = Path(adaptycho.__file__).parent / "data" / "policies"
+    paths = [Path(file)] if file else sorted(shipped.glob("*.safetensors"))
+    return _hash(tuple((path, path.stat().st_mtime_ns) for path in paths if path.exists()))
+
+
+@cache
+def _hash(files: tuple[tuple[Path, int], ...]) -> str:
+    found = hashlib.sha256()
+    for path, _ in files:
+        found.update(path.read_bytes())
+    return found.hexdigest()[:12]
 
 
 @cache

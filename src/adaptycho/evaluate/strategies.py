@@ -15,6 +15,7 @@ from adaptycho.settings import ADAPTIVE, Settings
 
 CONVENTIONAL = ("raster", "hexagonal", "random", "jittered", "halton", "poisson-disk", "spiral", "dense")
 DENSE = ("dense", "adaptive-dense")  # the same electrons on more positions, at less dwell
+LEARNED = ("adaptive", "adaptive-dense", "recurrent")
 ORACLES = ("oracle", "oracle-hexagonal", "oracle-density")
 STRATEGIES = (*CONVENTIONAL, *ADAPTIVE, "adaptive-dense", *ORACLES)
 BLIND = (*CONVENTIONAL, "oracle-density")  # decide everything beforehand: nothing is gained by sub-sequences

@@ -165,16 +165,49 @@ def dose_saving(
     Raises:
         ValueError: doses are not positive and increasing, there are fewer than two, or specimens differ in number.
     """
+    logs = _logs(dose, curve_dose, curve_scores)
+    scores = _comparable(score, *curve_scores)
+    estimate = _of_means(lambda m: _factor(m, logs, dose), scores, generator)
+    means = torch.stack(scores).mean(1)
+    return replace(estimate, bounded=_bound(float(means[0]), _isotonic(means[None, 1:])[0]))
+
+
+def mean_dose_saving(
+    cases: Sequence[tuple[float, Float[Tensor, " B"], Float[Tensor, " D"], Float[Tensor, "n B"]]], *, generator: torch.Generator
+) -> Estimate:
+    """Mean of several factors of `dose_saving`, with the interval of that mean: specimens are drawn alike in all of the cases.
+
+    Args:
+        cases: dose, score, curve_dose and curve_scores of each, as for `dose_saving`; number B of specimens is the same in all.
+        generator: of the bootstrap.
+
+    Raises:
+        ValueError: as `dose_saving`.
+    """
+    logs = [_logs(dose, curve_dose, curve_scores) for dose, _, curve_dose, curve_scores in cases]
+    scores = _comparable(*(s for _, score, _, curve_scores in cases for s in (score, *curve_scores)))
+    widths = [1 + len(curve) for curve in logs]
+
+    def statistic(means: Tensor) -> Tensor:
+        parts = zip(means.split(widths, 1), logs, cases, strict=True)
+        return torch.stack([_factor(part, curve, dose) for part, curve, (dose, *_) in parts]).mean(0)
+
+    return _of_means(statistic, scores, generator)
+
+
+def _logs(dose: float, curve_dose: Float[Tensor, " D"], curve_scores: Float[Tensor, "n B"]) -> Float[Tensor, " D"]:
+    """Logarithms of the doses of a curve."""
     doses = curve_dose.detach().to("cpu", torch.float64)
     if len(doses) < 2 or not dose > 0 or not doses[0] > 0 or not bool((doses.diff() > 0).all()):
         raise ValueError(f"curve_dose: expected at least two increasing positive doses, got {doses.tolist()} and dose {dose}")
     if len(curve_scores) != len(doses):
         raise ValueError(f"curve_scores: expected scores at each of {len(doses)} doses, got {len(curve_scores)}")
-    scores = _comparable(score, *curve_scores)
-    logs = doses.log()
-    estimate = _of_means(lambda m: (_log_dose_for(m[:, 0], _isotonic(m[:, 1:]), logs) - math.log(dose)).exp(), scores, generator)
-    means = torch.stack(scores).mean(1)
-    return replace(estimate, bounded=_bound(float(means[0]), _isotonic(means[None, 1:])[0]))
+    return doses.log()
+
+
+def _factor(means: Float[Tensor, "S columns"], logs: Float[Tensor, " D"], dose: float) -> Float[Tensor, " S"]:
+    """The factor from mean scores: ours, then those of the curve."""
+    return (_log_dose_for(means[:, 0], _isotonic(means[:, 1:]), logs) - math.log(dose)).exp()
 
 
 def _log_dose_for(score: Float[Tensor, " S"], curve: Float[Tensor, "S D"], logs: Float[Tensor, " D"]) -> Float[Tensor, " S"]:

@@ -28,6 +28,8 @@ WIDE = 8  # or in one probe radius, if that is larger
 CHANNELS = 12
 STRIDE = 16  # maps are padded to a multiple: two pixels at each of four levels
 REACH = 0.5  # resolutions that an output of 1 displaces a position by
+FLAT = 0.25  # relative spread of a density that is as good as even
+LARGEST = 1e4  # rad; a reconstruction beyond it has diverged
 PROBE = 1.18  # radius that holds half of a Gaussian beam, over its standard deviation
 
 
@@ -57,7 +59,7 @@ class Field(nn.Module):
     """
 
     def __init__(
-        self, widths: tuple[int, ...] = (24, 48, 96, 128, 128), *, floor: float = 0.1, flat: float = 0.25, survey: Survey = "halton"
+        self, widths: tuple[int, ...] = (24, 48, 96, 128, 128), *, floor: float = 0.1, flat: float = FLAT, survey: Survey = "halton"
     ) -> None:
         super().__init__()
         self.widths, self.floor, self.flat, self.survey = tuple(widths), floor, flat, survey
@@ -157,7 +159,8 @@ def look(seen: Observation, coming: Float[Tensor, "K 2"]) -> Float[Tensor, "B C 
     counts = splat(seen.positions, dark * seen.dose, wide, seen, (h, w))
     local = splat(seen.positions, dark, wide, seen, (h, w)) / (broad + 1e-6)
     average = dark.mean(1)[:, None, None].clamp(min=1e-8)
-    phase = functional.interpolate(seen.potential[:, None], (h, w), mode="area")[:, 0].nan_to_num(0.0, 0.0, 0.0)
+    steady = seen.potential.nan_to_num(0.0, 0.0, 0.0).clamp(-LARGEST, LARGEST)
+    phase = functional.interpolate(steady[:, None], (h, w), mode="area")[:, 0]
     phase = phase - phase.mean((1, 2), keepdim=True)
     phase = (phase / (phase.std((1, 2), keepdim=True) + 1e-8)).clamp(-6, 6)
     lit = narrow / (narrow + 0.3)

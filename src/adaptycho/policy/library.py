@@ -10,7 +10,7 @@ from torch import nn
 
 from adaptycho import weights
 from adaptycho.autoencoder import Autoencoder, Encoder
-from adaptycho.policy.field import Field
+from adaptycho.policy.field import FLAT, Field
 from adaptycho.policy.learned import Learned
 from adaptycho.policy.recurrent import Recurrent
 
@@ -21,7 +21,7 @@ def described(network: nn.Module) -> dict[str, Any]:
     """What has to be known to build a network again."""
     match network:
         case Field():
-            return {"kind": "field", "widths": list(network.widths), "floor": network.floor, "survey": network.survey}
+            return {"kind": "field", "widths": list(network.widths), "floor": network.floor, "flat": network.flat, "survey": network.survey}
         case Recurrent():
             encoder = {"channels": list(network.encoder.channels), "size": network.encoder.size}
             return {"kind": "recurrent", "lengths": list(network.lengths), "survey": "halton", "encoder": encoder} | network.widths
@@ -40,7 +40,7 @@ def build(card: Mapping[str, Any], source: str) -> nn.Module:
     try:
         match card.get("kind"):
             case "field":
-                return Field(tuple(card["widths"]), floor=card["floor"], survey=card["survey"])
+                return Field(tuple(card["widths"]), floor=card["floor"], flat=card.get("flat", FLAT), survey=card["survey"])
             case "recurrent":
                 encoder = Encoder(tuple(card["encoder"]["channels"]), card["encoder"]["size"])
                 widths = {name: card[name] for name in ("hidden", "location", "structure")}

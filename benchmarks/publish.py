@@ -165,7 +165,8 @@ def number(value: float | None) -> str:
 def page(name: str, network: nn.Module, runs: Sequence[Path], facts: dict[str, Any], size: int, texts: Sequence[str]) -> Iterator[str]:
     """The model card, line by line; `texts` are evaluation and limits."""
     s = settings.load(runs[0] / "settings.toml")
-    learnt, frozen = (sum(p.numel() for p in network.parameters() if p.requires_grad is on) for on in (True, False))
+    frozen = sum(p.numel() for p in network.encoder.parameters()) if isinstance(network, Recurrent) else 0
+    learnt = sum(p.numel() for p in network.parameters()) - frozen
     parts = f"{learnt:,} parameters" + (f" that learn, {frozen:,} that do not (the encoder, trained before)" if frozen else "")
     yield from [f"# Model card: {name}", "", f"{architecture(network)}. {parts[:1].upper()}{parts[1:]}.", ""]
     yield f"Weights: `src/adaptycho/data/policies/{name}.safetensors`, {size / 1e6:.1f} MB in half precision, which moves the"

@@ -132,6 +132,61 @@ def test_what_the_survey_earns_is_nobodys(pool: Specimens, baseline: str, monkey
     assert torch.equal(before, after)
 
 
+@pytest.mark.parametrize(("baseline", "lost"), [("none", [1]), ("batch", [1]), ("pair", [1, 3]), ("mean", [1])])
+def test_an_episode_that_diverged_is_left_out(pool: Specimens, baseline: str, lost: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The others are told what they would be told without it, and the facts are about them."""
+    work = share(tiny(), 2, 0, 4, pool, pairs=baseline == "pair")
+    real, given, values = module.rewards, [], []
+    kept = [i for i in range(4) if i not in lost]
+
+    def diverged(*arguments: object) -> Tensor:
+        earned = real(*arguments).clone()
+        given.append(earned.clone())
+        earned[1, -1] = (math.nan, math.inf)[len(values) % 2]
+        return earned
+
+    monkeypatch.setattr(module, "rewards", diverged)
+    for _ in range(2):
+        network, points = Told(4, work.lengths), even(12, (6.0, 6.0), "halton").float()
+        given.clear()
+        loss, facts = reinforce(work, Learned(network, 0.05), "voronoi", baseline=baseline, gamma=0.0, width=1.2, outlook=points)
+        loss.backward()
+        values.append(network.means.grad)
+        # A quarter or half of four, and a mean in another order: single precision.
+        assert facts["lost"] == len(lost) / 4
+        assert facts["reward"] == pytest.approx(float(given[0][kept].mean()), rel=1e-5)
+        assert math.isfinite(facts["ssim"]) and math.isfinite(float(loss.detach()))
+    gains = given[0][kept]
+    gains = gains - {"none": 0, "batch": gains.mean(0), "pair": gains.flip(0), "mean": given[-1][kept]}[baseline]
+    advantage = gains[:, work.lengths[0] :]
+    with torch.no_grad():
+        states = list(run(work.microscope, Learned(network, 0.05), work.reconstructor, work.lengths, seed=work.seed))
+    asked = torch.cat([s.action.positions for s in states[1:]], 1)[kept]
+    expected = -((advantage / advantage.std())[..., None] * (asked - network.means.detach()[kept]) / 0.05**2) / advantage.numel()
+    for gradient in values:
+        assert not bool(gradient[lost].any())
+        assert torch.allclose(gradient[kept], expected, atol=1e-4 * float(expected.abs().max()), rtol=0)
+
+
+def test_a_share_that_is_lost_as_a_whole_says_nothing(pool: Specimens, monkeypatch: pytest.MonkeyPatch) -> None:
+    work, network = share(tiny(), 2, 0, 4, pool), Told(4, (4, 4, 4))
+    monkeypatch.setattr(module, "rewards", lambda *arguments: torch.full((4, 12), math.nan))
+    points = even(12, (6.0, 6.0), "halton").float()
+    loss, facts = reinforce(work, Learned(network, 0.05), "voronoi", baseline="batch", gamma=0.0, width=1.2, outlook=points)
+    loss.backward()
+    assert float(loss.detach()) == 0 and not bool(network.means.grad.any())
+    assert facts["lost"] == 1 and math.isnan(facts["reward"])
+
+
+def test_the_mean_action_is_taken_at_the_same_dose(pool: Specimens, monkeypatch: pytest.MonkeyPatch) -> None:
+    work, doses = share(tiny(), 3, 0, 4, pool), []
+    monkeypatch.setattr(module, "rewards", lambda work, last, *rest: doses.append(last.seen.dose) or torch.zeros(4, 12))
+    policy, points = Learned(Told(4, work.lengths), 0.05, dose=123.0), even(12, (6.0, 6.0), "halton").float()
+    reinforce(work, policy, "voronoi", baseline="mean", gamma=0.0, width=1.2, outlook=points)
+    assert len(doses) == 2
+    assert all(torch.equal(d, torch.full((4, 12), 123.0)) for d in doses)
+
+
 @pytest.mark.parametrize("lengths", [[4, 4, 4], [5, 4, 4], [2, 4, 3], [3, 1, 3], [7]])
 @pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0])
 def test_returns_are_discounted_sums(lengths: list[int], gamma: float) -> None:
@@ -220,6 +275,14 @@ def test_a_teacher_sees_where_the_pupil_went(pool: Specimens) -> None:
         assert torch.equal(positions, before.seen.positions)
 
 
+@pytest.mark.parametrize("lead", [0.0, 1.0])
+def test_a_teacher_leads_at_the_dose_and_defocus_of_the_pupil(lead: float) -> None:
+    seen = Observation(torch.zeros(1, 20, 20), torch.rand(1, 4, 2), torch.ones(1, 4), (6.0, 6.0), 0.4, 1.5, 4, 12)
+    pupil = Learned(Told(1, (4, 4, 4)), defocus=30.0, dose=50.0)
+    action, _ = Guided(pupil, HalfWay([torch.rand(3, 2)], after=0), lead)(seen, None, generator=stream(0, 0))
+    assert (action.defocus, action.dose) == (30.0, 50.0)
+
+
 def test_how_often_the_teacher_leads() -> None:
     batch = torch.zeros(1, 20, 20)
     seen = Observation(batch, torch.rand(1, 4, 2), torch.ones(1, 4), (6.0, 6.0), 0.4, 1.5, 4, 12)
@@ -249,6 +312,94 @@ def test_a_share_follows_from_seed_step_and_part(pool: Specimens) -> None:
     assert len({float(s.microscope.dose) for s in (first, *others)}) == 4
     seeds = {share(settings, step, part, 1, pool).seed for step in range(-4, 6) for part in range(4)}
     assert len(seeds) == 40
+
+
+def test_courses_do_not_practise_on_the_same_draws(pool: Specimens) -> None:
+    """Nor do seeds that differ only in the bits that a generator does not take, which are those above the 32nd."""
+    seeds = [share(tiny(), step, part, 1, pool, course=c).seed for step in range(-4, 60) for part in (0, 63) for c in range(3)]
+    assert len({seed % 2**32 for seed in seeds}) == len(seeds)
+
+
+def test_each_course_asks_for_its_own_draws(pool: Specimens, monkeypatch: pytest.MonkeyPatch) -> None:
+    found, settings = [], tiny()
+    real = stages.share
+
+    def spy(*arguments: object, **named: object) -> Share:
+        found.append(real(*arguments, **named))
+        return found[-1]
+
+    monkeypatch.setattr(stages, "share", spy)
+    stages.partial(settings, pool, 5, 1, 2)
+    for name in ("imitate", "reinforce"):
+        stages.policy_loss(name, settings, stages.network(settings), pool)(5, 1)
+    assert len({work.seed for work in found}) == 3
+
+
+def test_images_for_the_autoencoder_are_not_drawn_as_their_specimens_were(pool: Specimens, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The generator of noise and lengths is not at the beginning of the one that chose specimens and conditions."""
+    first, used = [], []
+    real = torch.randint
+
+    def spy(*arguments: object, generator: torch.Generator) -> Tensor:
+        used.append(generator.initial_seed() % 2**32)
+        return real(*arguments, generator=generator)
+
+    monkeypatch.setattr(torch, "randint", spy)
+    work = share(tiny(), 5, 0, 2, pool)
+    first, used = set(used), []
+    monkeypatch.setattr(stages, "share", lambda *arguments, **named: work)
+    stages.partial(tiny(), pool, 5, 0, 2)
+    assert used and first and not first & set(used)
+
+
+@pytest.mark.parametrize(("nominal", "practised", "expected"), [(0.0, 0.0, None), (0.0, 50.0, 50.0), (50.0, 0.0, 0.0), (50.0, 50.0, None)])
+def test_only_the_nominal_defocus_is_left_to_the_microscope(
+    pool: Specimens, nominal: float, practised: float, expected: float | None
+) -> None:
+    found = share(tiny(beam={"defocus": nominal}, practice={"defocus": [practised]}), 0, 0, 1, pool).defocus
+    assert (found is None, found) == (expected is None, expected)
+
+
+@pytest.mark.parametrize("changes", [{}, {"step": "auto"}, {"scaling": "illumination", "step": 0.5}])
+def test_the_full_scan_of_practice_is_that_of_scores(changes: dict) -> None:
+    settings = tiny(reconstruct={**TINY["reconstruct"], **changes}, specimen={"first": 1000})
+    found, microscope = prepare(settings, [1000], full=True).reference, build.simulated(settings)
+    assert found is not None
+    assert torch.equal(microscope.setup.crop(found), build.reference(settings, microscope))
+
+
+def test_windows_to_validate_with_are_of_other_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """64 columns recorded, of which the first 60 are scanned: 15 are kept, and 45 are left."""
+    from adaptycho.train import practice
+
+    spans: dict[str, list[tuple[float, float]]] = {"train": [], "validation": []}
+    settings = tiny(scan={"microscope": "recorded", "columns": [0.0, 0.95]}, practice={"window": [8, 8]}, geometry={"object": "auto"})
+    real = practice.window
+    for part, found in spans.items():
+
+        def spy(*arguments: object, rows: tuple, columns: tuple, into: list = found) -> object:
+            into.append(columns)
+            return real(*arguments, rows=rows, columns=columns)
+
+        monkeypatch.setattr(practice, "window", spy)
+        stages._specimens(settings, part, 12, full=False)
+    lines = torch.arange(60, dtype=torch.float64) / 63 / 0.95  # fractions of what is scanned
+    used = {part: {int((lines - end).abs().argmin()) for pair in found for end in pair} for part, found in spans.items()}
+    assert max(used["train"]) == 44 and min(used["validation"]) == 45
+
+
+def test_windows_that_are_too_wide_to_validate_with_are_refused() -> None:
+    from adaptycho.train import practice
+
+    def settings(columns: int, rows: int = 8) -> Settings:
+        return tiny(scan={"microscope": "recorded"}, practice={"window": [rows, columns]})
+
+    for part in ("train", "validation"):
+        with pytest.raises(ValueError, match=r"practice\.window: expected at least 68 columns in .*, for windows of 17, found 64"):
+            practice.raster(settings(17), part)
+        with pytest.raises(ValueError, match=r"practice\.window: expected at most the 64 rows of .*, found 65"):
+            practice.raster(settings(16, 65), part)
+    assert [len(practice.raster(settings(16), part)[1][1]) for part in ("train", "validation")] == [48, 16]
 
 
 def test_conditions_stay_inside_their_ranges(pool: Specimens) -> None:
@@ -355,6 +506,37 @@ def test_fresh_specimens_are_those_of_training(monkeypatch: pytest.MonkeyPatch, 
     assert len(asked) == 200
     assert min(asked) >= 1000
     assert max(asked) < 1100
+
+
+def test_a_specimen_that_diverged_scores_nothing(pool: Specimens, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As for the judge: 0 and not the whole mean."""
+    settings, real = tiny(), stages.scan
+    found = {}
+    for bad in ((), (1,), (0, 1, 2, 3)):
+
+        def diverging(*arguments: object, bad: tuple[int, ...] = bad, **named: object) -> list:
+            *_, last = real(*arguments, **named)
+            potential = last.potential.clone()
+            potential[list(bad)] = math.nan
+            return [dataclasses.replace(last, potential=potential)]
+
+        monkeypatch.setattr(stages, "scan", diverging)
+        found[bad] = stages.examine(settings, pool, stages.network(settings))
+    one = {}
+    for k in range(4):
+
+        def only(*arguments: object, k: int = k, **named: object) -> list:
+            *_, last = real(*arguments, **named)
+            potential = torch.full_like(last.potential, math.nan)
+            potential[k] = last.potential[k]
+            return [dataclasses.replace(last, potential=potential)]
+
+        monkeypatch.setattr(stages, "scan", only)
+        one[k] = stages.examine(settings, pool, stages.network(settings))
+    for name, value in found[()].items():
+        assert found[0, 1, 2, 3][name] == 0
+        assert value == pytest.approx(sum(scores[name] for scores in one.values()), abs=1e-6)
+        assert found[1,][name] == pytest.approx(value - one[1][name], abs=1e-6)
 
 
 # --- updates

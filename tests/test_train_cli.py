@@ -371,6 +371,14 @@ MISTAKES = {
     "no weights": (["--weights", "nowhere.safetensors"], "nowhere.safetensors: expected a file of weights, found none"),
     "processes": (["--train.processes", "3"], "train.shares: expected a multiple of 3 processes, found 2"),
     "shares": (["--train.shares", "3"], "train.imitate_batch: expected a multiple of train.shares, 3, found 4"),
+    "many shares": (["--train.shares", "65", "--train.imitate_batch", "65"], "train.shares: expected at most 64, found 65"),
+    "slices": (["--specimen.slices", "2"], "specimen.slices: expected 1 slice to practise on, found 2"),
+    "absorption": (["--specimen.absorption", "0.1"], "specimen.absorption: expected 0 to practise on, found 0.1"),
+    "nobody's columns": (["--scan.microscope", "recorded"], "train.teacher: expected even or structure on a recording"),
+    "wide windows": (
+        ["--scan.microscope", "recorded", "--train.teacher", "even", "--practice.window", "[8, 17]"],
+        "practice.window: expected at least 68 columns",
+    ),
     "pool": (["--practice.pool", "1"], "practice.pool: expected at least 2 specimens"),
     "survey only": (["--scan.subsequences", "1"], "scan.subsequences: expected a survey and at least one more, found 1"),
     "few positions": (

@@ -139,6 +139,12 @@ def reconstructor(settings: Settings, setup: Setup) -> Reconstructor:
     return Reconstructor(setup, r.iterations, r.loss, r.step, r.scaling, r.momentum, r.kind, r.subpixel)
 
 
+def reference_descent(settings: Settings, setup: Setup) -> Reconstructor:
+    """ROP of the full scan: a fixed step that nothing scales is `reconstruct.reference_step`, since more positions overlap."""
+    descent, r = reconstructor(settings, setup), settings.reconstruct
+    return dataclasses.replace(descent, step=r.reference_step) if r.step != "auto" and r.scaling == "none" else descent
+
+
 def full_scan(settings: Settings, microscope: Simulated) -> Measurement:
     """A dense raster over the field of every specimen; by default the paper's 10,000 positions."""
     side = settings.reconstruct.reference_side
@@ -152,9 +158,7 @@ def reference(settings: Settings, microscope: Simulated | Recorded) -> Float[Ten
 
     The full scan is taken and reconstructed one specimen at a time, so that memory does not grow with their number.
     """
-    descent = reconstructor(settings, microscope.setup)
-    if settings.reconstruct.step != "auto" and settings.reconstruct.scaling == "none":
-        descent = dataclasses.replace(descent, step=settings.reconstruct.reference_step)
+    descent = reference_descent(settings, microscope.setup)
     if isinstance(microscope, Recorded):
         return microscope.setup.crop(descent(microscope.measurement).phase)
     phases = []

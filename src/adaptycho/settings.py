@@ -243,7 +243,8 @@ class Train:
     )
     width: Positive = Field(default=1.2, description="width in Å of the windows of credits that have some")
     baseline: Literal["none", "batch", "pair", "mean"] = Field(
-        default="batch", description="none, the batch's mean, another rollout of the same specimen, or the mean action's reward"
+        default="batch",
+        description="none, the mean over its share of the batch, another rollout of its specimen, or the mean action's reward",
     )
 
 

@@ -1,4 +1,4 @@
-"""Who takes part in a training: one process, or several on this machine or on many that share each batch (Lightning Fabric)."""
+"""Who takes part in a training: one process, or several on this machine that share each batch (Lightning Fabric)."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass

@@ -42,5 +42,5 @@ class Guided:
         if action.mean is None:  # the survey
             return action, Lesson(pupil, teacher, None)
         led = bool(torch.rand(1, generator=generator) < self.lead)
-        chosen = Action(answer.positions if led else action.positions, action.defocus, mean=action.mean)
+        chosen = Action(answer.positions if led else action.positions, action.defocus, action.dose, mean=action.mean)
         return chosen, Lesson(pupil, teacher, answer.positions)

@@ -7,6 +7,7 @@ the shares among them, so that the update does not depend on how many there are,
 import dataclasses
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from adaptycho import build, specimen
 from adaptycho.episode import split_evenly, stream
+from adaptycho.files import Recording
 from adaptycho.forward import Imperfections, Measurement
 from adaptycho.metrics.atoms import columns_of
 from adaptycho.microscope import Microscope
@@ -25,6 +27,8 @@ from adaptycho.optics import Setup
 from adaptycho.reconstruct import Reconstructor
 from adaptycho.settings import Settings
 
+Part = Literal["train", "validation"]  # of specimens or of a recording
+PARTS = 64  # most shares that a batch can have, or those of one step would meet those of the next
 RADIUS = 2.0  # Å round an atom that count as structure
 FILLED = ("island", "edge", "particles")  # families that fill a part of the field
 
@@ -157,22 +161,39 @@ def prepare(settings: Settings, numbers: list[int], *, full: bool = False) -> Sp
     return Specimens(torch.stack(potentials), torch.stack(masks).bool(), tuple(columns), reference)
 
 
-def recorded(settings: Settings, count: int, number: int) -> Windows:
-    """Random windows of the recording, inside the rows and columns of `settings.scan`.
+def raster(settings: Settings, part: Part) -> tuple[Recording, list[Float[Tensor, " _"]]]:
+    """The recording inside the rows and columns of `settings.scan`, and the rows and columns of its raster that windows may lie in.
+
+    The last quarter of the columns is for validation and the rest for training, so that they share no pattern.
+
+    Raises:
+        ValueError: the recording is too small for a window.
+    """
+    whole, (rows, columns) = build.recording(settings), settings.practice.window
+    lines = [torch.unique((whole.measurement.positions[0, :, axis].double() * 1e6).round()) / 1e6 for axis in (0, 1)]
+    if len(lines[0]) < rows:
+        raise ValueError(f"practice.window: expected at most the {len(lines[0])} rows of {whole.path}, found {rows}")
+    width = len(lines[1])
+    if width // 4 < columns:
+        needed = f"at least {4 * columns} columns in {whole.path}, a quarter of them to validate with"
+        raise ValueError(f"practice.window: expected {needed}, for windows of {columns}, found {width}")
+    lines[1] = lines[1][: width - width // 4] if part == "train" else lines[1][width - width // 4 :]
+    return whole, lines
+
+
+def recorded(settings: Settings, part: Part, count: int, number: int) -> Windows:
+    """Random windows of the part of the recording that is for training or for validation (`raster`).
 
     Args:
         settings: of the recording, and `practice.window`.
+        part: whose windows.
         count: how many.
         number: of the draw; the same number gives the same windows.
 
     Raises:
-        ValueError: the recording is no raster or too small for a window.
+        ValueError: its positions lie on no raster, or see `raster`.
     """
-    whole = build.recording(settings)
-    lines = [torch.unique((whole.measurement.positions[0, :, axis].double() * 1e6).round()) / 1e6 for axis in (0, 1)]
-    for name, found, wanted in zip(("rows", "columns"), lines, settings.practice.window, strict=True):
-        if len(found) < wanted:
-            raise ValueError(f"practice.window: expected at most the {len(found)} {name} of {whole.path}, found {wanted}")
+    whole, lines = raster(settings, part)
     generator = stream(number, -31)
     setups, halves, references, masks = [], [], [], []
     for _ in range(count):
@@ -198,19 +219,23 @@ def local_energy(setup: Setup, phase: Float[Tensor, "h w"], steps: tuple[int, in
     return torch.from_numpy(gaussian_filter((values - gaussian_filter(values, pixels)) ** 2, pixels))
 
 
-def share(settings: Settings, step: int, part: int, size: int, pool: Specimens | Windows | None = None, *, pairs: bool = False) -> Share:
+def share(
+    settings: Settings, step: int, part: int, size: int, pool: Specimens | Windows | None = None, *, pairs: bool = False, course: int = 0
+) -> Share:
     """The specimens and conditions of one share of one step.
 
     Args:
         settings: what is practised.
         step: number of the update.
-        part: number of the share in it.
+        part: number of the share in it, below `PARTS`.
         size: specimens in it.
         pool: specimens or windows to draw from, specimens each time turned another way; fresh specimens if None.
         pairs: whether the second half of the share is the first half again, to be each other's baseline.
+        course: 0 to 3; what each of them draws is its own.
     """
     p = settings.practice
-    seed = ((settings.train.seed * 1_000_003 + step) * 64 + part) % (1 << 62)
+    # A generator takes the last 32 bits of its seed: 6 are the part's, and of the rest the first 2 tell the courses apart.
+    seed = ((settings.train.seed * 1_000_003 + (course << 24) + step) * PARTS + part) % (1 << 62)
     generator = torch.Generator().manual_seed(seed)
     different = size // 2 if pairs else size
     specimens: Specimens | Windows
@@ -247,7 +272,8 @@ def share(settings: Settings, step: int, part: int, size: int, pool: Specimens |
     reference, inside = setup.crop(known), setup.crop(specimens.inside.float())
     if specimens.reference is None:  # the constant phase is free, and a reconstruction leaves it near zero
         reference = reference - reference.mean((1, 2), keepdim=True)
-    return Share(specimens.columns, reference, inside, microscope, build.reconstructor(settings, setup), lengths, defocus or None, seed)
+    focus = None if defocus == settings.beam.defocus else defocus
+    return Share(specimens.columns, reference, inside, microscope, build.reconstructor(settings, setup), lengths, focus, seed)
 
 
 def _mirrored(image: Shaped[Tensor, "B H W"], axis: int) -> Shaped[Tensor, "B H W"]:
@@ -269,5 +295,5 @@ def _drawn(settings: Settings, number: int) -> Settings:
 
 def _full(settings: Settings, microscope: Simulated) -> Float[Tensor, "H W"]:
     """The full scan's phase on the whole object."""
-    descent = dataclasses.replace(build.reconstructor(settings, microscope.setup), step=settings.reconstruct.reference_step)
+    descent = build.reference_descent(settings, microscope.setup)
     return descent(build.full_scan(settings, microscope)).phase[0]

@@ -15,7 +15,7 @@ from adaptycho import autoencoder, metrics, patterns
 from adaptycho import settings as tree
 from adaptycho.autoencoder import Autoencoder, Encoder
 from adaptycho.episode import run as scan
-from adaptycho.episode import split_evenly
+from adaptycho.episode import split_evenly, stream
 from adaptycho.pictures import learning
 from adaptycho.policy import Action, library
 from adaptycho.policy.field import Field, outlook
@@ -26,7 +26,7 @@ from adaptycho.train.course import Course, Name, follow
 from adaptycho.train.crew import Crew
 from adaptycho.train.imitate import imitate
 from adaptycho.train.learner import Facts, Learner, ShareLoss, adam, constant, cosine
-from adaptycho.train.practice import Share, Specimens, Windows, prepare, recorded, share
+from adaptycho.train.practice import Part, Share, Specimens, Windows, prepare, recorded, share
 from adaptycho.train.reinforce import reinforce
 
 ORDER: tuple[Name, ...] = ("autoencoder", "imitate", "reinforce")
@@ -82,7 +82,10 @@ def network(settings: Settings, encoder: Encoder | None = None) -> nn.Module:
 
 
 def examine(settings: Settings, exam: Specimens | Windows, network: nn.Module) -> dict[str, float]:
-    """Scores of a policy on specimens for validation: `score` is what decides, similarity or correlation inside the structure."""
+    """Scores of a policy on specimens for validation: `score` is what decides, similarity or correlation inside the structure.
+
+    A specimen whose reconstruction diverged scores 0, as in `adaptycho.evaluate`.
+    """
     found: list[dict[str, float]] = []
     several = max(len(settings.practice.positions), len(settings.practice.defocus)) > 1
     fixed = replace(settings, train=replace(settings.train, seed=12345), practice=replace(settings.practice, turn=False))
@@ -94,14 +97,12 @@ def examine(settings: Settings, exam: Specimens | Windows, network: nn.Module) -
                 work.microscope, library.scanner(network, defocus=work.defocus), work.reconstructor, work.lengths, seed=work.seed
             )
         reference = work.reference
-        inside = metrics.correlation(last.potential, reference, mask=work.inside > 0.5)
-        found.append(
-            {
-                "ssim": float(metrics.ssim(last.potential, reference).mean()),
-                "ssim_aligned": float(metrics.ssim_aligned(last.potential, reference).mean()),
-                "correlation_inside": float(inside.mean()),
-            }
-        )
+        scores = {
+            "ssim": metrics.ssim(last.potential, reference),
+            "ssim_aligned": metrics.ssim_aligned(last.potential, reference),
+            "correlation_inside": metrics.correlation(last.potential, reference, mask=work.inside > 0.5),
+        }
+        found.append({name: float(values.nan_to_num(nan=0.0).mean()) for name, values in scores.items()})
     mean = {name: sum(f[name] for f in found) / len(found) for name in found[0]}
     return {"score": mean["ssim" if settings.practice.reference == "full" else "correlation_inside"], **mean}
 
@@ -110,9 +111,9 @@ def _silently(items: Iterable[Facts], total: int, what: str) -> Iterable[Facts]:
     return items
 
 
-def _specimens(settings: Settings, part: str, count: int, *, full: bool) -> Specimens | Windows:
+def _specimens(settings: Settings, part: Part, count: int, *, full: bool) -> Specimens | Windows:
     if settings.scan.microscope == "recorded":
-        return recorded(settings, count, settings.train.seed if part == "train" else -1)
+        return recorded(settings, part, count, settings.train.seed if part == "train" else -1)
     first, last = getattr(settings.evaluate, part)
     first += UNTUNED if part == "train" else 0
     if first + count > last:
@@ -168,17 +169,17 @@ def _go(course: Course, learner: Learner, progress: Progress) -> None:
 
 def policy_loss(name: Name, settings: Settings, pupil: nn.Module, pool: Specimens | Windows) -> ShareLoss:
     """Loss of one share of a step of `imitate` or `reinforce`."""
-    t = settings.train
+    t, course = settings.train, ORDER.index(name)
 
     def imitation(step: int, part: int) -> tuple[Tensor, Mapping[str, float]]:
-        work = share(settings, step, part, t.imitate_batch // t.shares, pool)
+        work = share(settings, step, part, t.imitate_batch // t.shares, pool, course=course)
         policy = library.scanner(pupil, defocus=work.defocus)
         # At first the pupil is led where the teacher goes, later it has to find its own way.
         lead = 0.7 * max(0.0, 1 - step / (0.4 * t.imitate_steps))
         return imitate(work, policy, t.teacher, outlook=plan(work, pupil), pull=t.pull, lead=lead)
 
     def reinforcement(step: int, part: int) -> tuple[Tensor, Mapping[str, float]]:
-        work = share(settings, step, part, t.reinforce_batch // t.shares, pool, pairs=t.baseline == "pair")
+        work = share(settings, step, part, t.reinforce_batch // t.shares, pool, pairs=t.baseline == "pair", course=course)
         policy = library.scanner(pupil, sigma=t.sigma, defocus=work.defocus)
         return reinforce(work, policy, t.credit, baseline=t.baseline, gamma=t.gamma, width=t.width, outlook=plan(work, pupil))
 
@@ -217,8 +218,8 @@ def _encode(crew: Crew, folder: Path, settings: Settings, pool: Specimens | Wind
 
 def partial(settings: Settings, pool: Specimens | Windows, step: int, part: int, size: int) -> Float[Tensor, "B 2 n n"]:
     """Images for the autoencoder: reconstructions from the first so many sub-sequences of a Halton scan, each position a little off."""
-    work = share(settings, step, part, size, pool)
-    generator = torch.Generator().manual_seed(work.seed)
+    work = share(settings, step, part, size, pool, course=ORDER.index("autoencoder"))
+    generator = stream(work.seed, -1)  # the seed itself has drawn the specimens
     count = sum(work.lengths[: 1 + int(torch.randint(len(work.lengths), (1,), generator=generator))])
     spread = torch.randn(len(work), count, 2, generator=generator) * 0.3 / math.sqrt(sum(work.lengths))
     positions = (patterns.halton(count).float() + spread).clamp(0, 1)

@@ -10,6 +10,7 @@ from adaptycho.settings import Settings
 from adaptycho.train import board
 from adaptycho.train.course import Name
 from adaptycho.train.crew import check_fabric
+from adaptycho.train.practice import PARTS, raster
 
 
 def check(settings: Settings, courses: Sequence[Name]) -> None:
@@ -20,13 +21,16 @@ def check(settings: Settings, courses: Sequence[Name]) -> None:
         courses: that are to be done.
 
     Raises:
-        ValueError: batches that cannot be shared out, a teacher or scan that the network cannot follow, or a package that is missing.
+        ValueError: batches that cannot be shared out, specimens that cannot be practised on, a recording that is too small, a teacher or
+            scan that the network cannot follow, or a package that is missing.
     """
     t = settings.train
     if t.tensorboard:
         board.check()
     if t.processes > 1:
         check_fabric()
+    if t.shares > PARTS:
+        raise ValueError(f"train.shares: expected at most {PARTS}, found {t.shares}")
     if t.shares % t.processes:
         raise ValueError(f"train.shares: expected a multiple of {t.processes} processes, found {t.shares}")
     batches = {"autoencoder": t.encode_batch, "imitate": t.imitate_batch, "reinforce": t.reinforce_batch}
@@ -44,6 +48,7 @@ def check(settings: Settings, courses: Sequence[Name]) -> None:
         which, pool = ("scored", p.scored) if name == "reinforce" and p.scored < p.pool else ("pool", p.pool)
         if different > pool:
             raise ValueError(f"practice.{which}: expected at least {different} specimens for a share of {key}, found {pool}")
+    _check_specimens(settings, courses)
     if any(name != "autoencoder" for name in courses):
         _check_scan(settings, courses)
 
@@ -61,6 +66,19 @@ def check_start(path: Path, settings: Settings, courses: Sequence[Name]) -> None
         raise ValueError(f"{path}: expected no weights to start an autoencoder from, found those of the kind {kind}")
     if kind != wanted and (kind, wanted) != ("autoencoder", "recurrent"):
         raise ValueError(f"{path}: expected weights of the kind {wanted} (network.kind), found {kind}")
+
+
+def _check_specimens(settings: Settings, courses: Sequence[Name]) -> None:
+    if settings.scan.microscope == "recorded":
+        if settings.train.teacher == "half-way" and "imitate" in courses:
+            raise ValueError("train.teacher: expected even or structure on a recording, whose atom columns nobody knows, found half-way")
+        raster(settings, "validation")
+        return
+    wanted = settings.specimen
+    if wanted.slices > 1:
+        raise ValueError(f"specimen.slices: expected 1 slice to practise on, found {wanted.slices}")
+    if wanted.absorption > 0:
+        raise ValueError(f"specimen.absorption: expected 0 to practise on, found {wanted.absorption:g}")
 
 
 def _check_scan(settings: Settings, courses: Sequence[Name]) -> None:

@@ -21,9 +21,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from adaptycho import autoencoder, bench, build, settings
+from adaptycho import autoencoder, bench, settings
 from adaptycho.autoencoder import Autoencoder
-from adaptycho.episode import advance, observe, run, stream
+from adaptycho.episode import run
 from adaptycho.policy import library
 from adaptycho.policy.field import Field
 from adaptycho.settings import Settings
@@ -168,12 +168,13 @@ def latency(repeats: int) -> dict[str, Any]:
         changes = {"practice": {"positions": [sum(LENGTHS)]}, "scan": {"subsequences": len(LENGTHS)}, "network": {"kind": "recurrent"}}
         chosen = settings.update(settings.preset(name), changes, "benchmark")
         for policy, network in (("field", Field()), ("field, density", _uneven()), ("recurrent", stages.network(chosen))):
-            times = 1e3 * np.array(_wait(chosen, network, repeats))
-            total = times.sum(1)
+            with torch.no_grad():
+                parts = bench.wait(chosen, library.scanner(network.eval()), repeats)
+            total = 1e3 * np.sum(list(parts.values()), 0)
             found[f"{policy} ({name})"] = {
                 "median_ms": round(float(np.median(total)), 1),
                 "quartiles_ms": [round(float(q), 1) for q in np.quantile(total, (0.25, 0.75))],
-                "parts_ms": dict(zip(("join", "reconstruct", "decide"), np.median(times, 0).round(1).tolist(), strict=True)),
+                "parts_ms": {part: round(1e3 * float(np.median(seconds)), 1) for part, seconds in parts.items()},
             }
     return found
 
@@ -200,28 +201,6 @@ def _uneven() -> Field:
     network = Field()
     nn.init.normal_(network.out.weight, 0.0, 3.0)
     return network
-
-
-def _wait(chosen: Settings, network: nn.Module, repeats: int) -> list[list[float]]:
-    """Seconds to join what was measured, to reconstruct, and to decide."""
-    microscope, scanner = build.simulated(chosen), library.scanner(network.eval())
-    reconstructor, state = build.reconstructor(chosen, microscope.setup), None
-    with torch.no_grad():
-        for number in range(4):
-            state = advance(state, microscope, scanner, reconstructor, LENGTHS, seed=0, number=number)
-        action, memory = scanner(observe(state, microscope, LENGTHS, 4), state.memory, generator=stream(0, 4))
-        latest, times = microscope.acquire(action, generator=stream(0, 4)), []
-        for _ in range(repeats + 1):
-            clock = [time.perf_counter()]
-            seen = state.seen + latest
-            clock.append(time.perf_counter())
-            result = reconstructor(seen)
-            clock.append(time.perf_counter())
-            after = type(state)(5, seen, latest, action, result, microscope.setup.crop(result.phase), memory)
-            scanner(observe(after, microscope, LENGTHS, 5), memory, generator=stream(0, 5))
-            clock.append(time.perf_counter())
-            times.append(np.diff(clock).tolist())
-    return times[1:]
 
 
 def main() -> None:

@@ -54,7 +54,7 @@ def test_time_does_not_grow_like_the_square_of_the_positions(setup):
 
 
 def test_the_wait_has_its_parts():
-    parts = bench._wait("light", 3)
+    parts = bench.wait(preset("light"), build.scanner(preset("light"), "heuristic"), 3)
     assert set(parts) == {"join", "reconstruct", "decide"}
     assert all(len(v) == 3 and (v > 0).all() for v in parts.values())
     assert parts["join"].min() < parts["reconstruct"].min()

@@ -361,7 +361,9 @@ def test_courses_one_after_the_other_by_hand(file: Path, tmp_path: Path, capsys:
 @pytest.mark.parametrize("recipe", tree.RECIPES)
 def test_every_recipe_can_be_begun(recipe: str, tmp_path: Path) -> None:
     for name in tree.PRESETS:
-        runs.create(tmp_path / name, tree.recipe(recipe, preset(name)), stages.ORDER, None)
+        wanted = tree.recipe(recipe, preset(name))
+        runs.create(tmp_path / name, wanted, stages.ORDER, None)
+        assert tree.load(tmp_path / name / "settings.toml") == wanted
 
 
 MISTAKES = {

@@ -26,8 +26,9 @@ from adaptycho.episode import advance, observe, stream
 from adaptycho.forward import Imperfections, Measurement, expose
 from adaptycho.grid import fft2, ifft2
 from adaptycho.optics import Setup
+from adaptycho.policy import Scanner
 from adaptycho.reconstruct import CHUNK_BYTES, Reconstructor
-from adaptycho.settings import preset
+from adaptycho.settings import Settings, preset
 
 POSITIONS, ITERATIONS, SETS, DOSE = 250, 5, 24, 2.14e5  # Table II
 SIZES = (250, 1000, 4000, 20_000)
@@ -68,7 +69,8 @@ def latency(repeats: int = 15) -> dict[str, Any]:
     found: dict[str, Any] = {}
     with _threads(1):
         for name in ("light", "paper"):
-            parts = _wait(name, max(3, repeats))
+            chosen = preset(name)
+            parts = wait(chosen, build.scanner(chosen, "heuristic"), max(3, repeats))
             found[f"{name}_ms"] = _milliseconds(np.sum(list(parts.values()), 0))
             found[f"{name}_parts_ms"] = {part: _milliseconds(values) for part, values in parts.items()}
     return found | {"problem": f"{POSITIONS} patterns, {ITERATIONS} iterations from zero, heuristic"} | machine()
@@ -151,10 +153,9 @@ def _growth(setup: Setup, count: int) -> float:
     return min(_time(lambda: reconstructor(data), 9 if count < 2000 else 3))
 
 
-def _wait(name: str, repeats: int) -> dict[str, np.ndarray]:
-    """Seconds of each part of the wait."""
-    chosen = preset(name)
-    microscope, scanner = build.simulated(chosen), build.scanner(chosen, "heuristic")
+def wait(chosen: Settings, scanner: Scanner, repeats: int) -> dict[str, np.ndarray]:
+    """Seconds of each part of the wait between patterns and positions: to join what was measured, to reconstruct, to decide."""
+    microscope = build.simulated(chosen)
     reconstructor = build.reconstructor(chosen, microscope.setup)
     state = None
     for number in range(4):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 from ase import Atoms
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from adaptycho import files, specimen
@@ -57,10 +57,11 @@ def setup(settings: Settings) -> Setup:
 
 def simulated(settings: Settings) -> Simulated:
     """A microscope on random specimens of known potential, the same for the same seed."""
-    made = [_specimen(settings, setup(settings), number) for number in numbers(settings)]
-    i = settings.instrument
-    imperfections = Imperfections(i.noise, i.jitter, i.background, i.source_size)
-    return Simulated(setup(settings), torch.stack([v for v, _ in made]), settings.scan.dose, imperfections, made[0][1])
+    geometry, i = setup(settings), settings.instrument
+    made = [(number, atoms(settings, geometry, number)) for number in numbers(settings)]
+    potentials = torch.stack([potential(settings, geometry, number, found) for number, found in made])
+    thickness = settings.specimen.thickness or float(made[0][1].cell[2, 2]) / settings.specimen.slices
+    return Simulated(geometry, potentials, settings.scan.dose, Imperfections(i.noise, i.jitter, i.background, i.source_size), thickness)
 
 
 def numbers(settings: Settings) -> range:
@@ -189,10 +190,10 @@ def atoms(settings: Settings, setup: Setup, number: int) -> Atoms:
         raise ValueError(f"specimen.options: expected options of family {wanted.family}, found {wanted.options} ({error})") from error
 
 
-def _specimen(settings: Settings, setup: Setup, number: int) -> tuple[Tensor, float]:
-    """Potential of one specimen, and the distance between its slices in Å."""
-    wanted, made = settings.specimen, atoms(settings, setup, number)
+def potential(settings: Settings, setup: Setup, number: int, made: Atoms) -> Shaped[Tensor, "*slices H W"]:
+    """Potential of a specimen from its atoms, with the dirt that goes with its number."""
+    wanted = settings.specimen
     values = specimen.potential(made, setup, thermal=wanted.thermal, absorption=wanted.absorption, slices=wanted.slices)
     if wanted.contamination:
         values = specimen.contaminate(values, setup.object, phase=wanted.contamination, generator=stream(number, -_CONTAMINATION))
-    return values, wanted.thickness or float(made.cell[2, 2]) / wanted.slices
+    return values

@@ -19,7 +19,6 @@ from adaptycho.settings import Settings
 
 Against = Literal["truth", "full"]
 KEPT = 512  # reconstructions of full scans that are kept
-RADIUS = 2.0  # Å round an atom that count as structure
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,8 +81,7 @@ class Dealer:
 
     def _inside(self, number: int) -> Bool[Tensor, "h w"]:
         atoms = build.atoms(self._only(number), self.setup, number)
-        tagged = atoms.get_tags() > 0  # what stands on a support is tagged
-        mask = specimen.structure_mask(atoms[tagged] if tagged.any() else atoms, self.setup.object, RADIUS)
+        mask = specimen.structure_mask(atoms, self.setup.object)
         return self.setup.crop(mask.float()) > 0.5
 
     def _reference(self, numbers: tuple[int, ...], microscope: Simulated | Recorded) -> Float[Tensor, "B h w"]:

@@ -5,11 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
-import numpy as np
 import torch
-from ase import Atoms
 from jaxtyping import Bool, Float, Int
-from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 from adaptycho import build, specimen
@@ -17,17 +14,15 @@ from adaptycho.episode import stream
 from adaptycho.forward import Measurement
 from adaptycho.metrics.atoms import columns_of, occupancy_of
 from adaptycho.microscope import Microscope
-from adaptycho.microscope.recorded import Recorded, checkerboard, window
+from adaptycho.microscope.recorded import Recorded, checkerboard, lines, local_energy, window
 from adaptycho.optics import Setup
 from adaptycho.policy import Action
 from adaptycho.settings import Scan, Settings, update
 
-RADIUS = 2.0  # Å round an atom that count as inside the structure
 HELD_OUT = 64  # patterns kept back to compare predictions with
 HELD_OUT_DOSE = 2e5  # electrons in each of them
 RECORDED = 8  # samples of a recording: two halves of each of four windows
 SIDE = 40  # positions along each side of a recorded window
-NEIGHBOURHOOD = 3.0  # recorded steps, rms, over which structure is averaged to halve a window
 _HELD_OUT = 17  # keeps the random stream of held-out patterns apart
 
 
@@ -85,7 +80,7 @@ class Sample:
     @property
     def energy(self) -> Float[Tensor, "h w"]:
         """Local variance of the reference, from which a recording's structure is told."""
-        return _energy(self.setup, self.full_scan[0])
+        return local_energy(self.setup, self.full_scan[0], (SIDE, SIDE))
 
     @cached_property
     def full_scan(self) -> Float[Tensor, "1 h w"]:
@@ -99,7 +94,7 @@ def simulated(settings: Settings, number: int) -> Sample:
     microscope = build.simulated(chosen)
     setup = microscope.setup
     atoms = build.atoms(chosen, setup, number)
-    inside = setup.crop(specimen.structure_mask(atoms, setup.object, RADIUS).float()) > 0.5
+    inside = setup.crop(specimen.structure_mask(atoms, setup.object).float()) > 0.5
     generator = stream(number, -_HELD_OUT)
     held_out = microscope.acquire(Action(torch.rand(1, HELD_OUT, 2, generator=generator), dose=HELD_OUT_DOSE), generator=generator)
     truth = build.truth_in_field(microscope)
@@ -119,7 +114,7 @@ def recorded(settings: Settings, number: int) -> Sample:
     setup, halves, counts = _halves(settings.scan.file, number // 2)
     mine, other = halves[number % 2], halves[1 - number % 2]
     reference = build.reference(settings, Recorded(setup, other, counts))
-    energy = _energy(setup, reference[0])
+    energy = local_energy(setup, reference[0], (SIDE, SIDE))
     inside = energy > energy.median()
     return Sample(number, Recorded(setup, mine, counts), inside, other, lambda: reference, None, None, counts)
 
@@ -128,21 +123,14 @@ def recorded(settings: Settings, number: int) -> Sample:
 def _halves(file: str | None, corner: int) -> tuple[Setup, list[Measurement], float]:
     whole = build.recording(Settings(scan=Scan(file=file)))
     spans = []
-    for axis, last in enumerate((corner // 2, corner % 2)):
-        lines = np.unique(whole.measurement.positions[0, :, axis].double().numpy().round(6))
-        if len(lines) < SIDE:
+    for found, last in zip(lines(whole.measurement), (corner // 2, corner % 2), strict=True):
+        if len(found) < SIDE:
             raise ValueError(
-                f"{whole.path}: expected a raster of at least {SIDE} x {SIDE} positions to cut windows from, found {len(lines)}"
+                f"{whole.path}: expected a raster of at least {SIDE} x {SIDE} positions to cut windows from, found {len(found)}"
             )
-        spans.append((float(lines[-SIDE]), float(lines[-1])) if last else (float(lines[0]), float(lines[SIDE - 1])))
+        spans.append((found[-SIDE], found[-1]) if last else (found[0], found[SIDE - 1]))
     cut, measurement = window(whole.setup, whole.measurement, rows=spans[0], columns=spans[1])
     return cut, checkerboard(cut, measurement), whole.counts_per_electron
-
-
-def _energy(setup: Setup, phase: Float[Tensor, "h w"]) -> Float[Tensor, "h w"]:
-    values = phase.double().numpy()
-    pixels = NEIGHBOURHOOD * np.array(setup.field) / (SIDE - 1) / setup.object.pixel
-    return torch.from_numpy(gaussian_filter((values - gaussian_filter(values, pixels)) ** 2, pixels))
 
 
 def _sites(settings: Settings, setup: Setup, number: int) -> Sites | None:
@@ -153,7 +141,7 @@ def _sites(settings: Settings, setup: Setup, number: int) -> Sites | None:
     if settings.specimen.family == "vacancies":  # the same crystal with nothing missing
         options = {**settings.specimen.options, "fraction": 0.0}
         complete = dataclasses.replace(settings, specimen=dataclasses.replace(settings.specimen, options=options))
-    ideal, there = (_of_interest(build.atoms(s, setup, number)) for s in (complete, settings))
+    ideal, there = (specimen.of_interest(build.atoms(s, setup, number)) for s in (complete, settings))
     columns = columns_of(ideal.positions[:, 1::-1], ideal.numbers)
     pixel = setup.object.pixel
     corner = setup.crop(torch.stack(torch.meshgrid(*(torch.arange(float(n)) for n in setup.object.shape), indexing="ij")))[:, 0, 0]
@@ -162,8 +150,3 @@ def _sites(settings: Settings, setup: Setup, number: int) -> Sites | None:
     occupancy = occupancy_of(columns, there.positions[:, 1::-1])
     fractions = 0.5 + columns.positions[occupancy > 0] / torch.tensor(setup.field)
     return Sites(positions[keep], columns.kind[keep], occupancy[keep], fractions)
-
-
-def _of_interest(atoms: Atoms) -> Atoms:
-    tagged = atoms.get_tags() > 0
-    return atoms[tagged] if tagged.any() else atoms

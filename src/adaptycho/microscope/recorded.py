@@ -11,6 +11,7 @@ from functools import cached_property
 import numpy as np
 import torch
 from jaxtyping import Float
+from scipy.ndimage import gaussian_filter
 from scipy.spatial import cKDTree
 from torch import Tensor
 
@@ -18,6 +19,7 @@ from adaptycho.forward import Measurement
 from adaptycho.optics import EDGE, Setup, object_grid
 from adaptycho.policy import Action
 
+NEIGHBOURHOOD = 3.0  # recorded steps, rms
 TOLERANCE = 1e-3  # relative, between a requested defocus or dose and the recorded one
 
 
@@ -81,6 +83,26 @@ class Recorded:
 def distance(setup: Setup, requested: Float[Tensor, "*#batch 2"], reported: Float[Tensor, "*#batch 2"]) -> Float[Tensor, "..."]:
     """How far in Å the beam was from where it was asked to go."""
     return torch.linalg.vector_norm((reported - requested) * requested.new_tensor(setup.field), dim=-1)
+
+
+def lines(measurement: Measurement) -> tuple[list[float], list[float]]:
+    """Where the rows and the columns of a recorded raster lie, fractions of the field, in order."""
+    where = measurement.positions[0].double().cpu().numpy().round(6)
+    rows, columns = (np.unique(where[:, axis]).tolist() for axis in (0, 1))
+    return rows, columns
+
+
+def local_energy(setup: Setup, phase: Float[Tensor, "h w"], steps: tuple[int, int]) -> Float[Tensor, "h w"]:
+    """Variance of a phase in Gaussian neighbourhoods of three recorded steps, rms, from which a recording's structure is told.
+
+    Args:
+        setup: geometry of the recording.
+        phase: in rad inside the field.
+        steps: recorded rows and columns.
+    """
+    values = phase.double().numpy()
+    pixels = NEIGHBOURHOOD * np.array(setup.field) / (np.array(steps) - 1) / setup.object.pixel
+    return torch.from_numpy(gaussian_filter((values - gaussian_filter(values, pixels)) ** 2, pixels))
 
 
 def checkerboard(setup: Setup, measurement: Measurement) -> list[Measurement]:

@@ -15,7 +15,7 @@ from adaptycho.specimen.families import (
     vacancies,
 )
 from adaptycho.specimen.lattice import crystal, structure
-from adaptycho.specimen.potential import contaminate, potential, scattering_factor, structure_mask
+from adaptycho.specimen.potential import contaminate, of_interest, potential, scattering_factor, structure_mask
 
 __all__ = [
     "Family",
@@ -25,6 +25,7 @@ __all__ = [
     "crystal",
     "edge",
     "island",
+    "of_interest",
     "particles",
     "potential",
     "sample",

@@ -26,6 +26,7 @@ from adaptycho.optics import COULOMB, Setup, interaction_constant
 BOHR = 0.529177210903  # Å
 POTENTIAL = 2 * math.pi * BOHR * COULOMB  # V Å^2: h^2 / (2 pi m e), the factor between f_e in Å and the potential
 ABSENT = "expected a chemical element with a tabulated scattering factor (hydrogen to lawrencium), got"
+RADIUS = 2.0  # Å round an atom that count as structure
 
 
 def scattering_factor(symbol: str, g: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
@@ -138,13 +139,15 @@ def contaminate(
     return dirty
 
 
-def structure_mask(atoms: Atoms, grid: Grid, radius: float) -> Bool[Tensor, "H W"]:
-    """Where the specimen of interest is: pixels within `radius` Å of an atom whose tag is above zero (a support has tag 0).
+def of_interest(atoms: Atoms) -> Atoms:
+    """The atoms whose tag is above zero (a support has tag 0); all of them if none is tagged, as in a structure read from a file."""
+    tagged = atoms.get_tags() > 0
+    return atoms[tagged] if tagged.any() else atoms
 
-    If no atom is tagged, as in a structure read from a file, all of them count.
-    """
-    tagged = atoms[atoms.get_tags() > 0]
-    chosen = tagged if len(tagged) else atoms
+
+def structure_mask(atoms: Atoms, grid: Grid, radius: float = RADIUS) -> Bool[Tensor, "H W"]:
+    """Where the specimen of interest is: pixels within `radius` Å of one of its atoms (`of_interest`)."""
+    chosen = of_interest(atoms)
     if not len(chosen):
         return torch.zeros(grid.shape, dtype=torch.bool)
     y, x = ((np.arange(n) - n // 2) * grid.pixel for n in grid.shape)

@@ -69,7 +69,7 @@ def learn(learner: Learner, loss: ShareLoss, steps: int, rate: Callable[[int], f
             if p.grad is None:
                 p.grad = torch.zeros_like(p)
         shared = torch.tensor(list(totals.values()), dtype=weights[0].dtype)
-        learner.crew.add([p.grad for p in weights if p.grad is not None] + [shared])
+        learner.crew.add([*(p.grad for p in weights), shared])
         norm = float(nn.utils.clip_grad_norm_(weights, learner.clip))
         if math.isfinite(norm):
             learner.optimiser.step()
@@ -81,7 +81,7 @@ def cosine(peak: float, steps: int, *, warm: int = 30, last: float = 0.02) -> Ca
     """A rate of learning that rises for `warm` steps and then falls along a cosine to the fraction `last` of its peak."""
 
     def at(step: int) -> float:
-        fall = 0.5 * (1 + float(torch.cos(torch.tensor(torch.pi * min(1.0, step / max(1, steps))))))
+        fall = 0.5 * (1 + math.cos(math.pi * min(1.0, step / max(1, steps))))
         return peak * min(1.0, (step + 1) / warm) * (last + (1 - last) * fall)
 
     return at

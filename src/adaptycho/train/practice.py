@@ -9,10 +9,8 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float, Shaped
-from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 from adaptycho import build, specimen
@@ -21,7 +19,7 @@ from adaptycho.files import Recording
 from adaptycho.forward import Imperfections, Measurement
 from adaptycho.metrics.atoms import columns_of
 from adaptycho.microscope import Microscope
-from adaptycho.microscope.recorded import Recorded, checkerboard, window
+from adaptycho.microscope.recorded import Recorded, checkerboard, lines, local_energy, window
 from adaptycho.microscope.simulated import Simulated
 from adaptycho.optics import Setup
 from adaptycho.reconstruct import Reconstructor
@@ -29,7 +27,6 @@ from adaptycho.settings import Settings
 
 Part = Literal["train", "validation"]  # of specimens or of a recording
 PARTS = 64  # most shares that a batch can have, or those of one step would meet those of the next
-RADIUS = 2.0  # Å round an atom that count as structure
 FILLED = ("island", "edge", "particles")  # families that fill a part of the field
 
 
@@ -147,21 +144,19 @@ def prepare(settings: Settings, numbers: list[int], *, full: bool = False) -> Sp
     potentials, masks, columns, references = [], [], [], []
     for number in numbers:
         chosen = _drawn(settings, number)
-        microscope = build.simulated(chosen)
         atoms = build.atoms(chosen, setup, number)
-        tagged = atoms.get_tags() > 0
-        interest = atoms[tagged] if tagged.any() else atoms
-        potentials.append(microscope.potential[0])
-        masks.append(specimen.structure_mask(atoms, setup.object, RADIUS))
+        interest = specimen.of_interest(atoms)
+        potentials.append(build.potential(chosen, setup, number, atoms))
+        masks.append(specimen.structure_mask(atoms, setup.object))
         found = columns_of(interest.positions[:, 1::-1], interest.numbers).positions
         columns.append((0.5 + found / torch.tensor(setup.field)).float())
         if full:
-            references.append(_full(chosen, microscope))
+            references.append(_full(chosen, build.simulated(chosen)))
     reference = torch.stack(references) if full else None
     return Specimens(torch.stack(potentials), torch.stack(masks).bool(), tuple(columns), reference)
 
 
-def raster(settings: Settings, part: Part) -> tuple[Recording, list[Float[Tensor, " _"]]]:
+def raster(settings: Settings, part: Part) -> tuple[Recording, tuple[list[float], list[float]]]:
     """The recording inside the rows and columns of `settings.scan`, and the rows and columns of its raster that windows may lie in.
 
     The last quarter of the columns is for validation and the rest for training, so that they share no pattern.
@@ -170,15 +165,15 @@ def raster(settings: Settings, part: Part) -> tuple[Recording, list[Float[Tensor
         ValueError: the recording is too small for a window.
     """
     whole, (rows, columns) = build.recording(settings), settings.practice.window
-    lines = [torch.unique((whole.measurement.positions[0, :, axis].double() * 1e6).round()) / 1e6 for axis in (0, 1)]
-    if len(lines[0]) < rows:
-        raise ValueError(f"practice.window: expected at most the {len(lines[0])} rows of {whole.path}, found {rows}")
-    width = len(lines[1])
+    down, across = lines(whole.measurement)
+    if len(down) < rows:
+        raise ValueError(f"practice.window: expected at most the {len(down)} rows of {whole.path}, found {rows}")
+    width = len(across)
     if width // 4 < columns:
         needed = f"at least {4 * columns} columns in {whole.path}, a quarter of them to validate with"
         raise ValueError(f"practice.window: expected {needed}, for windows of {columns}, found {width}")
-    lines[1] = lines[1][: width - width // 4] if part == "train" else lines[1][width - width // 4 :]
-    return whole, lines
+    border = width - width // 4
+    return whole, (down, across[:border] if part == "train" else across[border:])
 
 
 def recorded(settings: Settings, part: Part, count: int, number: int) -> Windows:
@@ -193,14 +188,14 @@ def recorded(settings: Settings, part: Part, count: int, number: int) -> Windows
     Raises:
         ValueError: its positions lie on no raster, or see `raster`.
     """
-    whole, lines = raster(settings, part)
+    whole, places = raster(settings, part)
     generator = stream(number, -31)
     setups, halves, references, masks = [], [], [], []
     for _ in range(count):
         spans = []
-        for found, wanted in zip(lines, settings.practice.window, strict=True):
+        for found, wanted in zip(places, settings.practice.window, strict=True):
             first = int(torch.randint(len(found) - wanted + 1, (1,), generator=generator))
-            spans.append((float(found[first]), float(found[first + wanted - 1])))
+            spans.append((found[first], found[first + wanted - 1]))
         setup, measured = window(whole.setup, whole.measurement, rows=spans[0], columns=spans[1])
         mine, other = checkerboard(setup, measured)[:: 1 if torch.rand(1, generator=generator) < 0.5 else -1]
         reference = build.reference(settings, Recorded(setup, other, whole.counts_per_electron))[0]
@@ -210,13 +205,6 @@ def recorded(settings: Settings, part: Part, count: int, number: int) -> Windows
         references.append(reference)
         masks.append(energy > energy.median())
     return Windows(setups[0], Measurement.stack(halves), torch.stack(references), torch.stack(masks), whole.counts_per_electron)
-
-
-def local_energy(setup: Setup, phase: Float[Tensor, "h w"], steps: tuple[int, int]) -> Float[Tensor, "h w"]:
-    """Variance of the phase in Gaussian neighbourhoods of three recorded steps, from which a recording's structure is told."""
-    values = phase.double().numpy()
-    pixels = 3.0 * np.array(setup.field) / (np.array(steps) - 1) / setup.object.pixel
-    return torch.from_numpy(gaussian_filter((values - gaussian_filter(values, pixels)) ** 2, pixels))
 
 
 def share(
@@ -282,13 +270,11 @@ def _mirrored(image: Shaped[Tensor, "B H W"], axis: int) -> Shaped[Tensor, "B H 
 
 
 def _drawn(settings: Settings, number: int) -> Settings:
-    """The settings of one specimen: its family and filling follow from its number."""
+    """The settings of one specimen, whose family follows from its number."""
     p = settings.practice
-    generator = stream(number, -29)
-    family = p.families[int(torch.randint(len(p.families), (1,), generator=generator))]
-    low, high = p.filling
-    filling = low + (high - low) * float(torch.rand(1, generator=generator))
-    options = {"filling": filling} if family in FILLED else dict(settings.specimen.options) if family == settings.specimen.family else {}
+    family = p.families[int(torch.randint(len(p.families), (1,), generator=stream(number, -29)))]
+    own = dict(settings.specimen.options) if family == settings.specimen.family else {}
+    options = {"filling": list(p.filling)} if family in FILLED else own
     wanted = dataclasses.replace(settings.specimen, family=family, options=options, first=number, count=1)
     return dataclasses.replace(settings, specimen=wanted)
 

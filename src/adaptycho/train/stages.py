@@ -4,6 +4,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -47,8 +48,6 @@ def train(crew: Crew, folder: Path, courses: Sequence[Name], start: Path | None,
     """
     settings = tree.load(folder / "settings.toml")
     shown = progress if crew.rank == 0 else _silently
-    if settings.train.shares % crew.size:
-        raise ValueError(f"train.shares: expected a multiple of {crew.size} processes, found {settings.train.shares}")
     p, full = settings.practice, settings.practice.reference == "full"
     exam = _specimens(settings, "validation", p.validation, full=full)
     pupil = pool = None
@@ -204,8 +203,12 @@ def _encode(crew: Crew, folder: Path, settings: Settings, pool: Specimens | Wind
     learner = Learner(pupil, adam(pupil, t.encode_rate), crew, t.shares)
     images = partial(settings, exam, -1, 0, len(exam))
 
+    @cache
+    def batch(number: int, part: int) -> Float[Tensor, "B 2 n n"]:
+        return partial(settings, pool, number, part, t.encode_batch // t.shares)
+
     def loss(step: int, part: int) -> tuple[Tensor, Mapping[str, float]]:
-        return autoencoder.loss(pupil, partial(settings, pool, step, part, t.encode_batch // t.shares)), {}
+        return autoencoder.loss(pupil, batch(step % t.encode_batches, part)), {}
 
     def validate() -> Mapping[str, float]:
         with torch.no_grad():

@@ -1,0 +1,85 @@
+"""Learned scans of a recording: `python benchmarks/replayed.py --weights A/imitate.safetensors ... --file RECORDING.h5`.
+
+For a recording of 127 x 80 positions whose columns from 60 on no policy was trained on: correlation with the other checkerboard
+half, inside the half of each window that has more structure, at 50, 100 and 200 positions; one JSON line each.
+"""
+
+import argparse
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import torch
+from learned import listed, seeded
+
+from adaptycho import build
+from adaptycho import settings as tree
+from adaptycho.evaluate import trial
+from adaptycho.evaluate.sample import Sample
+from adaptycho.evaluate.strategies import CONVENTIONAL
+from adaptycho.metrics import statistics
+from adaptycho.microscope.recorded import Recorded, checkerboard, lines, local_energy, window
+
+TEST = 60  # first column of the recording that no policy was trained on
+TALL, WINDOWS = 63, (0, 21, 42, 64)  # rows of a test window, and where they begin: they overlap, so an interval over them is too short
+
+
+def compare(weights: Sequence[Path], file: Path) -> None:
+    """Windows of recorded columns that no policy was trained on: correlation with the other split half inside the structured half."""
+    rules = tree.update(
+        tree.preset("light"),
+        {"reconstruct": tree.BEST, "scan": {"microscope": "recorded", "file": str(file), "subsequences": 5}},
+        "recorded",
+    )
+    whole = build.recording(rules)
+    rows, columns = lines(whole.measurement)
+    samples = []
+    for start in WINDOWS:
+        span = {"rows": (rows[start], rows[start + TALL - 1]), "columns": (columns[TEST], columns[-1])}
+        setup, measured = window(whole.setup, whole.measurement, **span)
+        halves = checkerboard(setup, measured)
+        for mine, other in (halves, halves[::-1]):
+            reference = build.reference(rules, Recorded(setup, other, whole.counts_per_electron))
+            energy = local_energy(setup, reference[0], (TALL, len(columns) - TEST))
+            replay = Recorded(setup, mine, whole.counts_per_electron)
+            samples.append(
+                Sample(start, replay, energy > energy.median(), other, lambda known=reference: known, None, None, whole.counts_per_electron)
+            )
+    for positions in (50, 100, 200):
+        scores: dict[str, torch.Tensor] = {}
+        plans = [(n, None) for n in (*CONVENTIONAL[:-1], "heuristic", "process", "oracle-density")] + [
+            ("adaptive", path) for path in weights
+        ]
+        for name, path in plans:
+            changed = tree.update(rules, {"scan": {"positions": positions, "weights": None if path is None else str(path)}}, "recorded")
+            found = [trial.primary(s.setup.crop(trial.scan(trial.Plan(name), changed, s).potential), s) for s in samples]
+            label = name if path is None else f"{name} {weights.index(path) + 1}"
+            scores[label] = torch.tensor(found, dtype=torch.float64).view(-1, 2).mean(1)  # the halves of a window say nearly the same
+        mine = torch.stack([v for n, v in scores.items() if n.startswith("adaptive")]).mean(0)
+        best = max(CONVENTIONAL[:-1], key=lambda n: float(scores[n].mean()))
+        gain = listed(statistics.relative(mine, scores[best], generator=seeded()))
+        means = {n: round(float(v.mean()), 4) for n, v in scores.items()}
+        line = {
+            "comparison": "recorded",
+            "positions": positions,
+            "windows": len(WINDOWS),
+            "learned": round(float(mine.mean()), 4),
+            "best": best,
+            "over_best": gain,
+        }
+        print(json.dumps({**line, **means}), flush=True)
+
+
+def main() -> None:
+    asked = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    asked.add_argument("--weights", type=lambda p: Path(p).resolve(), nargs="+", required=True)
+    asked.add_argument("--file", type=lambda p: Path(p).resolve(), required=True)
+    given = asked.parse_args()
+    compare(given.weights, given.file)
+
+
+if __name__ == "__main__":
+    main()

@@ -23,7 +23,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import torch
 
 from adaptycho import settings as tree
-from adaptycho.evaluate import archive, judge, table
+from adaptycho.evaluate import archive, judge, table, trained
 from adaptycho.evaluate.ledger import Ledger
 from adaptycho.evaluate.strategies import CONVENTIONAL
 from adaptycho.metrics import statistics
@@ -54,19 +54,11 @@ def measure(
     out.mkdir(parents=True, exist_ok=True)
     ledger = Ledger.open(out / "results.jsonl")
     base = [tree.update(c, dict(rules.changes), "protocol") for c in cells]
-    done = judge.judge(base, rules, strategies, ledger, progress=progress, workers=WORKERS or cores())
-    for number, path in enumerate(weights, 1):
-        with_weights = [tree.update(c, {"scan": {"weights": str(path)}}, "weights") for c in base]
-        found = judge.judge(with_weights, rules, [learned], ledger, progress=progress, workers=WORKERS or cores())
-        done = [
-            judge.Cell(
-                a.settings,
-                a.protocol,
-                {**a.plans, f"{learned} {number}": b.plans[learned]},
-                {**a.numbers, f"{learned} {number}": b.numbers[learned]},
-            )
-            for a, b in zip(done, found, strict=True)
-        ]
+    how: dict[str, Any] = {"progress": progress, "workers": WORKERS or cores()}
+    done = judge.judge(base, rules, strategies, ledger, **how)
+    if weights:
+        policies = [replace(policy, strategy=learned) for policy in trained.read(weights)]
+        done = [trained.joined(*pair) for pair in zip(done, trained.judged(base, rules, policies, ledger, **how), strict=True)]
     archive.write(out / "cells.json.gz", done)
     return done
 
@@ -77,7 +69,9 @@ def column(cell: judge.Cell, metric: str, name: str) -> torch.Tensor:
 
 def ours(cell: judge.Cell, metric: str, learned: str) -> torch.Tensor:
     """Mean over policies, for each specimen."""
-    return torch.stack([column(cell, metric, n) for n in cell.numbers if n.startswith(f"{learned} ")]).mean(0)
+    found = trained.by_policy(cell, metric, learned)
+    assert found is not None, f"{learned} has not been measured"
+    return found.double().mean(0)
 
 
 def listed(estimate: statistics.Estimate) -> list[float]:

@@ -18,7 +18,21 @@ from adaptycho.settings import ADAPTIVE, BEST, dump, load, preset, update
 
 FIELD = ["--geometry.field", "[8.0, 6.0]", "--geometry.object", "auto"]
 SMALL = [*FIELD, "--positions", "18", "--subsequences", "3", "--reconstruct.iterations", "2", "--reconstruct.reference_side", "6"]
-COMMANDS = ["demo", "simulate", "import", "inspect", "reconstruct", "scan", "resume", "report", "settings", "evaluate", "figures", "train"]
+COMMANDS = [
+    "demo",
+    "simulate",
+    "import",
+    "inspect",
+    "reconstruct",
+    "scan",
+    "resume",
+    "report",
+    "settings",
+    "evaluate",
+    "figures",
+    "train",
+    "advise",
+]
 
 
 @pytest.fixture(autouse=True)

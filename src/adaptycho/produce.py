@@ -3,13 +3,14 @@
 import collections
 import itertools
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from adaptycho import build, files, pictures, report, runs, summary
 from adaptycho.episode import observe, stream
-from adaptycho.evaluate import archive, judge, table
+from adaptycho.evaluate import archive, judge, table, table1, trained
 from adaptycho.evaluate.ledger import Ledger
 from adaptycho.settings import ADAPTIVE, Settings, dump, update
 from adaptycho.spread import spread
@@ -112,17 +113,38 @@ def evaluate(
     Returns:
         `cells`, a table for each (`adaptycho.evaluate.table`), and `dose_savings` along the numbers of positions.
     """
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"{out}: expected a folder for results, found a file")
-    out.mkdir(parents=True, exist_ok=True)
-    with alone(out):
-        ledger = Ledger.open(out / "results.jsonl")
+    with _results(out) as ledger:
         rules = judge.PROTOCOLS[protocol]
         names = strategies or judge.everything(rules, cells[0])
         done = judge.judge(cells, rules, names, ledger, progress=progress, workers=workers, scheduler=scheduler)
         archive.write(out / "cells.json", done)
         found = {"cells": [table.table(cell) for cell in done], "dose_savings": table.dose_savings(done)}
         with whole(out / "tables.json") as part:
+            part.write_text(json.dumps(found, indent=1), encoding="utf-8")
+    return found
+
+
+def first_table(
+    out: Path,
+    base: Settings,
+    rows: Sequence[table1.Published],
+    weights: Sequence[Path],
+    progress: Progress,
+    *,
+    workers: int | None = None,
+    scheduler: str | None = None,
+) -> dict[str, Any]:
+    """Rows of Table I of the paper (`adaptycho.evaluate.table1`); results are kept as those of `evaluate` are.
+
+    Raises:
+        ValueError: settings of a recording, or weights that are no policies of one kind.
+    """
+    if base.scan.microscope != "simulated":
+        raise ValueError(f"scan.microscope: expected simulated specimens for Table I, found {base.scan.microscope}")
+    policies = trained.read(weights)
+    with _results(out) as ledger:
+        found = table1.table1(base, rows, policies, ledger, progress=progress, workers=workers, scheduler=scheduler)
+        with whole(out / "table1.json") as part:
             part.write_text(json.dumps(found, indent=1), encoding="utf-8")
     return found
 
@@ -144,6 +166,16 @@ def write_report(target: runs.Run) -> Path:
     page = target.path / "report.html"
     report.write(page, summary.run_page(target))
     return page
+
+
+@contextmanager
+def _results(out: Path) -> Iterator[Ledger]:
+    """The ledger of a folder for results, which is made if there is none, for one process at a time."""
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"{out}: expected a folder for results, found a file")
+    out.mkdir(parents=True, exist_ok=True)
+    with alone(out):
+        yield Ledger.open(out / "results.jsonl")
 
 
 def _check_new(path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from adaptycho import settings as tree
+from adaptycho.cli.advising import advise
 from adaptycho.cli.judging import evaluate, figures
 from adaptycho.cli.output import progress, tell, teller, to_json, use
 from adaptycho.cli.training import train
@@ -224,7 +225,7 @@ def bench(what: str, as_json: bool) -> None:
     tell(flat, [f"{name}.{key}: {value}" for name, part in found.items() for key, value in part.items()], as_json)
 
 
-for command in (evaluate, figures, train):
+for command in (advise, evaluate, figures, train):
     commands.add_command(command)
 
 

@@ -1,0 +1,216 @@
+"""Writes the table behind `adaptycho advise`, src/adaptycho/data/advice.json, from finished comparisons, and the answers in docs/advise.md.
+
+    python benchmarks/advice.py --saving FOLDER --harmless FOLDER
+
+The folders are those of `benchmarks/learned.py saving` and `harmless`, with any number of policies; the judge's table
+(docs/results/best.json.gz with further.json) and the recorded scans are published. Nothing is measured here.
+"""
+
+import argparse
+import contextlib
+import inspect
+import io
+import json
+import re
+import shlex
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from adaptycho import cli
+from adaptycho.advice.table import FORMAT
+from adaptycho.evaluate import archive, table
+from adaptycho.evaluate.judge import Cell, family
+from adaptycho.evaluate.strategies import CONVENTIONAL, DENSE, FOCUSED
+from adaptycho.metrics import statistics
+from adaptycho.settings import ADAPTIVE
+from adaptycho.specimen import families
+from adaptycho.store import whole
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "docs" / "results"
+TABLE = ROOT / "src" / "adaptycho" / "data" / "advice.json"
+PAGE = ROOT / "docs" / "advise.md"
+ASKED = re.compile(r"(?<=^```console\n)\$ adaptycho (advise .*)\n(?:.*\n)*?(?=```$)", re.MULTILINE)
+LEARNED = "adaptive"
+UNLEARNED = "process"  # gains most of those without learning, on islands and on particles (docs/results.md)
+ORACLE = "oracle-density"
+WEIGHTS = "structure"
+SPARSE = tuple(n for n in CONVENTIONAL if n not in DENSE)
+SOURCES = {
+    "saving": "benchmarks/learned.py saving",
+    "harmless": "benchmarks/learned.py harmless",
+    "best": "adaptycho evaluate --protocol best (docs/results/best.json.gz and further.json)",
+}
+
+
+def rows(cells: Sequence[Cell], curve: Sequence[Cell], source: str, *, focused: bool = False) -> Iterator[dict[str, Any]]:
+    """A row for each cell and adaptive scan; the conventional scans are those of `curve`, along all its numbers of positions."""
+    end = FOCUSED if focused else ""
+    for cell in cells:
+        learned = [n for n in cell.numbers if n.startswith(f"{LEARNED} ") and not focused]
+        for scan, names in ((LEARNED, learned), (UNLEARNED, [n for n in (UNLEARNED + end,) if n in cell.numbers])):
+            if not names:
+                continue
+            scan_settings, primary = cell.settings.scan, cell.protocol.primary
+            scores = table.columns(cell, primary)
+            each = torch.stack([scores[n] for n in names])
+            beside = sorted((c for c in curve if _alike(c, cell)), key=lambda c: c.settings.scan.positions)
+            counts = [c.settings.scan.positions for c in beside]
+            yield {
+                "family": family(cell.settings),
+                "filling": filling(cell),
+                "electrons": scan_settings.dose,
+                "positions": scan_settings.positions,
+                "scan": scan,
+                **({"focused": True} if focused else {}),
+                "defocus": sorted(cell.plans[n].defocus or 0.0 for n in names)[len(names) // 2],
+                "score": _round(float(each.mean())),
+                "specimens": each.shape[1],
+                **({"policies": len(learned)} if scan == LEARNED else {}),
+                "source": source,
+                "dense": _round(float(table.columns(beside[counts.index(scan_settings.positions)], primary)["dense" + end].mean())),
+                "against": {
+                    base: against(each, scores.get(ORACLE + end), scan_settings.positions, scan_settings.dose, beside, among, end)
+                    for base, among in (("all", CONVENTIONAL), ("sparse", SPARSE))
+                },
+            }
+
+
+def against(
+    each: torch.Tensor, oracle: torch.Tensor | None, positions: int, dose: float, beside: Sequence[Cell], among: Sequence[str], end: str
+) -> dict[str, Any]:
+    """The scores of one or several policies (policies, specimens) against the best conventional scans among some."""
+    best, known, defoci = [], [], []
+    for cell in beside:
+        scores = {n: v for n, v in table.columns(cell, cell.protocol.primary).items() if n in [a + end for a in among]}
+        name = max(scores, key=lambda n: float(scores[n].mean()))
+        best.append(name)
+        known.append(scores[name])
+        defoci.append(cell.plans[name].defocus)
+    counts = [cell.settings.scan.positions for cell in beside]
+    here = counts.index(positions)
+    at, curve = torch.tensor([dose * c for c in counts], dtype=torch.float64), torch.stack(known)
+
+    def saved(score: torch.Tensor) -> statistics.Estimate:
+        return statistics.dose_saving(dose * positions, score, at, curve, generator=_seeded())
+
+    def gained(score: torch.Tensor) -> statistics.Estimate:
+        return statistics.relative(score, known[here], generator=_seeded())
+
+    mean = each.mean(0)
+    saving = saved(mean)
+    return {
+        "scan": best[here].removesuffix(end),
+        "defocus": defoci[here] or 0.0,
+        "score": _round(float(known[here].mean())),
+        "gain": _listed(gained(mean)),
+        "saving": _listed(saving),
+        **({"bounded": saving.bounded} if saving.bounded else {}),
+        **({"gain_by_policy": [_round(gained(one).mean) for one in each]} if len(each) > 1 else {}),
+        **({"saving_by_policy": [_round(saved(one).mean) for one in each]} if len(each) > 1 else {}),
+        **({"oracle": _listed(gained(oracle))} if oracle is not None else {}),
+    }
+
+
+def filling(cell: Cell) -> list[float]:
+    """Fraction of the field with structure, from and to; 1 of families that fill it."""
+    made = getattr(families, family(cell.settings), None)
+    usual = inspect.signature(made).parameters.get("filling") if made else None
+    found = cell.settings.specimen.options.get("filling", usual.default if usual else 1.0)
+    return [float(v) for v in (found if isinstance(found, list | tuple) else (found, found))]
+
+
+def replayed(cell: Cell) -> dict[str, Any]:
+    """Scans of a recording, all that are best among others chosen on the other windows."""
+    ours = [n for n in cell.numbers if n.split(" ")[0] in ADAPTIVE]
+    blind = table.chosen_blindly(cell, CONVENTIONAL)
+    oracle = table.columns(cell, cell.protocol.primary)[ORACLE]
+    return {
+        "positions": cell.settings.scan.positions,
+        "scan": table.best_of(cell, ours),
+        "gain": table.blind_gain(cell, ours),
+        "oracle": _listed(statistics.relative(oracle, blind, generator=_seeded())),
+        "windows": len(oracle),
+    }
+
+
+def made(saving: Path, harmless: Path, best: Path, further: Path, recorded: Path) -> dict[str, Any]:
+    """The whole table."""
+    alone = archive.read(harmless / "cells.json.gz")
+    judged = archive.read(best)
+    beam, field = judged[0].settings.beam, judged[0].settings.geometry.field
+    learned = rows(archive.read(saving / "learned" / "cells.json.gz"), archive.read(saving / "conventional" / "cells.json.gz"), "saving")
+    return {
+        "format": FORMAT,
+        "beam": {
+            "energy": beam.energy,
+            "semiangle": beam.semiangle,
+            "field": list(field),
+            "structure": judged[0].settings.specimen.structure,
+            "dense": judged[0].settings.evaluate.dense,
+        },
+        "weights": WEIGHTS,
+        "sources": SOURCES,
+        "rows": [
+            *learned,
+            *rows(alone, alone, "harmless"),
+            *rows(judged, [*judged, *archive.read(further)], "best"),
+            *rows(judged, judged, "best", focused=True),
+        ],
+        "recorded": [replayed(cell) for cell in archive.read(recorded)],
+    }
+
+
+def answered(page: str) -> str:
+    """The page with what its commands print from the shipped table."""
+
+    def answer(command: re.Match[str]) -> str:
+        with contextlib.redirect_stdout(io.StringIO()) as said:
+            if cli.main(shlex.split(command[1])):
+                raise ValueError(f"{PAGE.name}: expected commands that work, found {command[1]!r}")
+        return f"$ adaptycho {command[1]}\n{said.getvalue()}"
+
+    return ASKED.sub(answer, page)
+
+
+def _alike(one: Cell, other: Cell) -> bool:
+    first, second = ((family(c.settings), c.settings.scan.dose, filling(c)) for c in (one, other))
+    return first == second
+
+
+def _seeded() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+def _listed(estimate: statistics.Estimate) -> list[float]:
+    return [_round(v) for v in (estimate.mean, estimate.low, estimate.high)]
+
+
+def _round(value: float) -> float:
+    return round(value, 4)
+
+
+def main() -> None:
+    asked = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    asked.add_argument("--saving", type=Path, required=True)
+    asked.add_argument("--harmless", type=Path, required=True)
+    asked.add_argument("--best", type=Path, default=RESULTS / "best.json.gz")
+    asked.add_argument("--further", type=Path, default=RESULTS / "further.json")
+    asked.add_argument("--recorded", type=Path, default=RESULTS / "recorded.json")
+    asked.add_argument("--out", type=Path, default=TABLE)
+    given = asked.parse_args()
+    found = made(given.saving, given.harmless, given.best, given.further, given.recorded)
+    lines = {name: ",\n".join(json.dumps(row, separators=(",", ":")) for row in found.pop(name)) for name in ("rows", "recorded")}
+    head = json.dumps(found, indent=1)[:-2]
+    with whole(given.out) as part:  # a row on a line: differences can be read
+        part.write_text(f'{head},\n "rows": [\n{lines["rows"]}\n],\n "recorded": [\n{lines["recorded"]}\n]\n}}\n', encoding="utf-8")
+    if given.out == TABLE:
+        PAGE.write_text(answered(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    print(json.dumps({"file": given.out.name, "bytes": given.out.stat().st_size, "rows": lines["rows"].count("\n") + 1}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,348 @@
+"""`adaptycho advise`: every answer follows from rows of the table, and the table from published numbers."""
+
+import dataclasses
+import importlib.util
+import itertools
+import json
+import math
+import shlex
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from adaptycho import cli
+from adaptycho.advice import Estimate, Question, Row, Table, advise, lines, load, read_off
+from adaptycho.advice.decide import decide
+from adaptycho.advice.place import place
+from adaptycho.advice.table import Against, Beam, Range, Replayed
+from adaptycho.evaluate import archive
+from adaptycho.options import collect
+
+ROOT = Path(__file__).parents[1]
+GRID = list(itertools.product((300.0, 1000.0, 3000.0), (64, 144)))
+HERE: dict[str, Any] = {"energy": 60e3, "semiangle": 33.0, "field": (20.0, 20.0)}
+
+
+def row(family: str, electrons: float, positions: int, gain: float, best: str = "raster", **changes: Any) -> Row:
+    """A cell with half a per cent to each side of its gain, and a dose saving in proportion; against the dense raster 0.03 less."""
+    width, saving = 0.005, 1 + 5 * gain
+    sparse = Against("raster", 90.0, 0.5, Estimate(gain, gain - width, gain + width), Estimate(saving, saving - 0.1, saving + 0.1))
+    less = Estimate(*(v - 0.03 for v in sparse.gain))
+    whole = dataclasses.replace(sparse, scan="dense", score=0.52, gain=less) if best == "dense" else sparse
+    filling = Range(0.15, 0.35) if family in ("island", "particles") else Range(1.0, 1.0)
+    usual = Row(
+        family, filling, electrons, positions, "adaptive", 60.0, 0.5 * (1 + gain), 25, "made up", {"all": whole, "sparse": sparse}, 0.5, 3
+    )
+    return dataclasses.replace(usual, **changes)
+
+
+def table(*more: Row) -> Table:
+    """Islands that gain more the more is sent, crystals that gain nothing, both measured at six places; crystals focused, too."""
+    rows = [row("island", e, p, 0.05 + 0.02 * math.log(e * p / 19200)) for e, p in GRID]
+    rows += [row("crystal", e, p, -0.01, "dense") for e, p in GRID]
+    rows += [row("crystal", e, p, -0.03, focused=True, scan="process", defocus=0.0, policies=0) for e, p in GRID]
+    recorded = Replayed(50, "greedy", Estimate(-0.006, -0.04, 0.01), Estimate(0.05, 0.04, 0.07), 4)
+    beam = Beam(60e3, 33.0, (20.0, 20.0), "MoS2", 1024)
+    return Table("adaptycho advice 1", beam, "structure", {"made up": "by hand"}, (*rows, *more), (recorded,))
+
+
+def ask(family: str, known: Table | None = None, **changes: Any) -> dict[str, Any]:
+    return advise(Question(family, **{**HERE, **changes}), known or table())
+
+
+def test_islands_are_scanned_adaptively() -> None:
+    found = ask("island", dose=1000.0, positions=64, filling=0.25)
+    cell = next(r for r in table().rows if (r.family, r.electrons, r.positions) == ("island", 1000.0, 64))
+    assert found["helps"] == "yes" and found["trust"] == "measured" and not found["warnings"]
+    assert found["recommended"] == {"name": "adaptive", "weights": "structure", "defocus": 60.0, "positions": 64, "electrons": 1000.0}
+    assert found["instead"]["name"] == "raster"
+    assert found["gain"] == pytest.approx(list(cell.against["sparse"].gain), abs=1e-5)  # as printed: five digits
+    assert found["dose_saving"] == pytest.approx(list(cell.against["sparse"].saving), abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("detector", "scan", "count"),
+    [
+        ({"counting": True}, "dense", 1024),
+        ({"counting": False}, "raster", 64),
+        ({}, "raster", 64),
+        ({"counting": True, "frame_time": 1e-3, "scan_time": 1.0}, "raster", 64),  # 1,024 positions take longer
+        ({"counting": True, "frame_time": 1e-3, "scan_time": 1.1}, "dense", 1024),
+    ],
+)
+def test_uniform_crystals_are_not(detector: dict[str, Any], scan: str, count: int) -> None:
+    found = ask("crystal", dose=300.0, positions=64, **detector)
+    assert found["helps"] == "no"
+    assert (found["recommended"]["name"], found["recommended"]["positions"]) == (scan, count)
+    assert found["recommended"]["electrons"] * count == pytest.approx(64 * 300, rel=1e-4)
+    assert any("Recorded" in reason for reason in found["reasons"])
+    assert any("--counting" in reason for reason in found["reasons"]) == (detector == {})
+
+
+def test_without_defocus_only_focused_scans_count() -> None:
+    found = ask("crystal", dose=1000.0, positions=64, defocus=False)
+    assert found["gain"][0] == pytest.approx(-0.03) and found["instead"]["name"] == "process" and found["instead"]["weights"] is None
+    with pytest.raises(ValueError, match="measured in focus, got 'island'"):
+        ask("island", dose=1000.0, positions=64, defocus=False)
+
+
+def test_outside_the_nearest_cell_counts_with_a_warning() -> None:
+    found = ask("island", dose=30.0, positions=64, filling=0.25)
+    cell = table().rows[0]
+    assert found["trust"] == "outside" and found["gain"] == pytest.approx(list(cell.against["sparse"].gain), abs=1e-5)
+    assert any("No measurement covers 30 electrons" in w and "nearest is 300" in w for w in found["warnings"])
+    assert found["next"].startswith("adaptycho evaluate")
+
+
+def test_an_edge_stands_in_for_an_island_and_says_so() -> None:
+    found = ask("edge", dose=1000.0, positions=64, filling=0.3)
+    assert found["ends"][0]["family"] == "island" and found["trust"] == "outside"
+    assert any("family edge" in w for w in found["warnings"])
+
+
+def test_unknown_filling_gives_both_ends() -> None:
+    found = ask("island", dose=1000.0, positions=64)
+    island, crystal = found["ends"]
+    assert (island["family"], crystal["family"]) == ("island", "crystal")
+    assert found["gain"] == [None, crystal["gain"][1], island["gain"][2]]
+    assert found["helps"] == "perhaps" and found["recommended"]["name"] == "adaptive"  # more to be won than lost
+    assert not found["warnings"]
+
+
+@given(filling=st.floats(0.36, 0.99))
+def test_between_fillings_the_interval_reaches_from_end_to_end(filling: float) -> None:
+    found = ask("island", dose=3000.0, positions=144, filling=filling)
+    low, high = found["dose_saving"][1:]
+    assert found["dose_saving"][0] is None and found["trust"] == "outside"
+    assert low <= found["ends"][1]["dose_saving"][1] and high <= min(found["ends"][0]["dose_saving"][2], 1 / filling) + 1e-4  # five digits
+
+
+def test_a_full_field_is_a_crystal() -> None:
+    assert ask("island", dose=1000.0, positions=64, filling=1.0)["gain"] == ask("crystal", dose=1000.0, positions=64)["gain"]
+
+
+@pytest.mark.parametrize("known", [table(), load()], ids=["made up", "shipped"])
+def test_at_the_cells_the_reading_is_the_row(known: Table) -> None:
+    for family, focused in itertools.product({r.family for r in known.rows}, (False, True)):
+        for group in known.groups(family, focused=focused):
+            for cell in group:
+                for base, against in cell.against.items():
+                    found = read_off(group, cell.electrons, cell.positions, base)
+                    assert found.nearest is cell and found.inside and found.bounded == against.bounded
+                    assert (found.gain.mean, found.saving.mean) == pytest.approx((against.gain.mean, against.saving.mean), rel=1e-12)
+                    assert found.gain.low == min(against.gain.low, *against.gain_by_policy, against.gain.mean)
+
+
+@given(st.floats(0.0, 1.0), st.floats(0.0, 1.0), st.floats(1.0, 1.5))
+def test_between_the_cells_it_rises_as_they_do(along: float, across: float, more: float) -> None:
+    group = table().groups("island", focused=False)[0]
+    electrons, positions = 300 * 10**along, 64 * 2.25**across
+    found, further = (read_off(group, electrons * f, positions, "sparse") for f in (1.0, more))
+    assert further.gain.mean >= found.gain.mean - 1e-9  # weights have nine digits
+    assert found.gain.low <= found.gain.mean <= found.gain.high
+    # These rows are linear in both logarithms, so that nothing is lost in between but the ninth digit of a weight.
+    assert found.gain.mean == pytest.approx(0.05 + 0.02 * math.log(electrons * positions / 19200), abs=1e-9)
+
+
+def test_between_the_cells_the_widest_intervals_count() -> None:
+    group = table().groups("island", focused=False)[0]
+    parts = [r.against["sparse"].gain for r in group if r.electrons in (300.0, 1000.0)]
+    found = read_off(group, 500.0, 100.0, "sparse")
+    assert (found.gain.low, found.gain.high) == (min(p.low for p in parts), max(p.high for p in parts))
+
+
+def test_every_policy_is_within_the_interval() -> None:
+    several = Against("raster", 0.0, 0.5, Estimate(0.1, 0.09, 0.11), Estimate(1.5, 1.4, 1.6), None, (0.05, 0.15), (1.2, 1.8))
+    group = [row("island", 1000.0, 64, 0.1, against={"all": several, "sparse": several})]
+    found = read_off(group, 1000.0, 64, "all")
+    assert found.gain == (0.1, 0.05, 0.15) and found.saving == (1.5, 1.2, 1.8)
+
+
+def test_lengths_scale_with_the_probe_and_electrons_with_the_phase() -> None:
+    """Kirkland's forms of wavelength and interaction constant, with CODATA's constants."""
+    rest, hc = 510.99895, 12.398419843  # keV, keV Å
+    lengths = {e: hc / math.sqrt(e * (2 * rest + e)) for e in (60, 300)}
+    phases = {e: (rest + e) / (2 * rest + e) / (lengths[e] * e) for e in (60, 300)}
+    width = lengths[300] / 20e-3
+    question = Question("crystal", 300e3, 20.0, (50.0, 40.0), dose=1000.0, positions=500)
+    found = place(question, table().beam, 500, 1000.0)
+    assert found.width == pytest.approx(width, rel=1e-8)
+    assert found.density == pytest.approx(500 * width**2 / 2000, rel=1e-8)
+    assert found.per_element == pytest.approx(1000 * found.density, rel=1e-12)
+    assert found.equivalent == pytest.approx(found.density * 400 / (lengths[60] / 33e-3) ** 2, rel=1e-8)
+    assert found.worth == pytest.approx(1000 * (phases[300] / phases[60]) ** 2, rel=1e-8)
+    assert found.defocus_unit == pytest.approx(lengths[300] / 20**2 / (lengths[60] / 33**2), rel=1e-8)
+
+
+@given(st.floats(0.5, 2.0))
+def test_a_similar_microscope_gets_the_same_answer(scale: float) -> None:
+    """All lengths stretched: the numbers stay, the defocus goes with the square, and the answer says that it is scaled."""
+    first = ask("island", dose=1000.0, positions=64, filling=0.25)
+    other = ask("island", dose=1000.0, positions=64, filling=0.25, semiangle=33.0 / scale, field=(20.0 * scale, 20.0 * scale))
+    assert other["gain"] == first["gain"] and other["helps"] == first["helps"]
+    assert other["recommended"]["defocus"] == pytest.approx(60 * scale**2, rel=1e-4)
+    assert other["trust"] == ("measured" if 1 / 1.02 <= scale <= 1.02 else "scaled")
+
+
+def test_a_far_microscope_is_outside() -> None:
+    found = ask("island", dose=1000.0, positions=64 * 36, filling=0.25, field=(120.0, 120.0))
+    assert found["trust"] == "outside" and found["gain"][0] == ask("island", dose=1000.0, positions=64, filling=0.25)["gain"][0]
+    assert any("81.4 x 81.4 probe widths" in w for w in found["warnings"])
+
+
+def test_the_dose_limit_alone_takes_the_best_measured_split() -> None:
+    found = decide(Question("island", **HERE, dose_limit=480.0, filling=0.25), table())  # 192,000 electrons: 64 x 3,000 or 144 x 1,333
+    rows = table().groups("island", focused=False)[0]
+    scores = {p: read_off(rows, 192_000 / p, p, "sparse").score for p in (64, 144)}
+    assert found.place.positions == max(scores, key=lambda p: scores[p])
+    assert found.place.positions * found.place.electrons == pytest.approx(192_000)
+    little = decide(Question("island", **HERE, dose_limit=5.0), table())
+    assert little.place.positions == 64  # nearest to what was measured: more electrons in each
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"family": "snow"}, "family: expected one of crystal"),
+        ({"family": "amorphous"}, "family: expected one that was measured, got 'amorphous'"),
+        ({"family": "crystal", "filling": 0.5}, "filling: expected 1 or none for crystal"),
+        ({"filling": 1.5}, "filling: expected a fraction"),
+        ({"dose": None}, "dose_limit: expected a limit"),
+        ({"dose_limit": 100.0}, "dose_limit: expected at least the 160 e/Å² of 64 positions of 1000 electrons, got 100"),
+        ({"energy": -1.0}, "energy: expected a positive number"),
+        ({"field": (0.0, 20.0)}, "field: expected two positive lengths"),
+        ({"frame_time": 1.0, "scan_time": 10.0}, "scan_time: expected time for 64 positions"),
+    ],
+)
+def test_mistakes_are_named(changes: dict[str, Any], text: str) -> None:
+    with pytest.raises(ValueError, match=text):
+        advise(Question(**{"family": "island", **HERE, "dose": 1000.0, "positions": 64, **changes}), table())
+
+
+def test_damaged_tables_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "advice.json"
+    with pytest.raises(ValueError, match=r"advice\.json: expected a table"):
+        load(path)
+    whole = json.loads((ROOT / "src" / "adaptycho" / "data" / "advice.json").read_text(encoding="utf-8"))
+    path.write_text(json.dumps(whole | {"rows": whole["rows"][1:]}), encoding="utf-8")
+    with pytest.raises(ValueError, match="rows: expected one for each electrons and positions"):
+        load(path)
+    whole["rows"][3]["score"] = "high"
+    path.write_text(json.dumps(whole), encoding="utf-8")
+    with pytest.raises(ValueError, match=r"rows\.3\.score"):
+        load(path)
+
+
+def script() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("advice_table", ROOT / "benchmarks" / "advice.py")
+    assert spec is not None and spec.loader is not None
+    found = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(found)
+    return found
+
+
+def test_the_shipped_table_is_complete_and_small() -> None:
+    shipped = load()
+    assert (ROOT / "src" / "adaptycho" / "data" / "advice.json").stat().st_size < 100_000
+    learned = {r.family for r in shipped.rows if r.policies}
+    assert learned >= {"island", "particles", "crystal", "amorphous"}
+    assert {r.family for r in shipped.rows if r.focused} >= learned | {"vacancies", "boundary"}
+    assert {r.source for r in shipped.rows} == set(shipped.sources)
+    # Of the weights that come along, `scan` takes these when the beam is defocused.
+    assert shipped.weights == "structure" and all(r.defocus > 0 for r in shipped.rows if r.policies)
+    for r in shipped.rows:
+        for a in r.against.values():
+            assert a.gain.low <= a.gain.mean <= a.gain.high and a.saving.low <= a.saving.mean <= a.saving.high
+            assert a.gain.mean == pytest.approx(r.score / a.score - 1, abs=5e-4)  # four digits of scores of 0.2 and more
+            assert len(a.gain_by_policy) == (r.policies if r.policies > 1 else 0)
+
+
+def test_a_row_is_what_the_published_numbers_give() -> None:
+    made = script()
+    best, further = (archive.read(ROOT / "docs" / "results" / name) for name in ("best.json.gz", "further.json"))
+    where = [c for c in best if (c.settings.specimen.family, c.settings.scan.positions, c.settings.scan.dose) == ("island", 64, 1000.0)]
+    (found,) = made.rows(where, [*best, *further], "best")
+    rows = json.loads((ROOT / "src" / "adaptycho" / "data" / "advice.json").read_text(encoding="utf-8"))["rows"]
+    key = {name: found[name] for name in ("family", "electrons", "positions", "scan", "source")}
+    (shipped,) = [r for r in rows if r.items() >= key.items() and "focused" not in r]
+    assert shipped == found
+    # docs/results.md says the same of the Gaussian process.
+    assert [round(v, 2) for v in found["against"]["all"]["saving"]] == [1.77, 1.63, 1.91]
+
+
+def test_the_page_shows_what_is_printed() -> None:
+    page = (ROOT / "docs" / "advise.md").read_text(encoding="utf-8")
+    assert page.count("Will an adaptive scan help? ") == 3
+    assert script().answered(page) == page
+
+
+def test_the_script_takes_any_number_of_policies() -> None:
+    made = script()
+    cells = [
+        c
+        for c in archive.read(ROOT / "docs" / "results" / "best.json.gz")
+        if c.settings.specimen.family == "island" and c.settings.scan.dose == 1000.0
+    ]
+    cell = next(c for c in cells if c.settings.scan.positions == 64)
+    renamed = {"adaptive 1": "process", "adaptive 2": "reduction"}
+    two = dataclasses.replace(
+        cell,
+        plans=dict(cell.plans) | {n: cell.plans[o] for n, o in renamed.items()},
+        numbers=dict(cell.numbers) | {n: cell.numbers[o] for n, o in renamed.items()},
+    )
+    learned, single = made.rows([two], cells, "best")
+    assert (learned["scan"], learned["policies"], single["scan"]) == ("adaptive", 2, "process")
+    first, second = learned["against"]["all"]["gain_by_policy"]
+    assert first == single["against"]["all"]["gain"][0]
+    assert learned["against"]["all"]["gain"][0] == pytest.approx((first + second) / 2, abs=1e-4)  # four digits
+
+
+def test_the_command_prints_one_object_or_one_screen(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = shlex.split("advise --family particles --energy 80keV --semiangle 28 --field 2.4x3nm --dose 800 --positions 90 --filling 0.3")
+    drawn = tmp_path / "advice.png"
+    assert cli.main([*words, "--json", "--picture", str(drawn)]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert set(found) == {
+        *("helps", "recommended", "instead", "dose_saving", "dose_saving_bounded", "gain", "ends", "place"),
+        *("trust", "warnings", "reasons", "next", "picture"),
+    }
+    assert found["place"]["dose"] == pytest.approx(90 * 800 / (24 * 30)) and drawn.stat().st_size > 10_000
+    assert cli.main(words) == 0
+    screen = capsys.readouterr().out.splitlines()
+    assert screen[0].startswith("Will an adaptive scan help? ") and len(screen) <= 24
+    assert screen == lines(found)
+    assert cli.main([*words, "--field", "20 furlongs"]) == 2
+    assert "--field" in capsys.readouterr().err
+
+
+def test_the_recommended_scan_can_be_typed() -> None:
+    question = Question("island", 80e3, 30.0, (24.0, 20.0), dose=1000.0, positions=90, filling=0.25)
+    found = advise(question, load())
+    program, name, *words = shlex.split(found["next"])
+    assert (program, name) == ("adaptycho", "scan")
+    with cli.commands.commands["scan"].make_context(name, words) as context:
+        chosen = collect(context.params, protocol=context.params["protocol"])
+    taken = found["recommended"]
+    assert (chosen.scan.policy, chosen.scan.positions, chosen.scan.dose) == (taken["name"], taken["positions"], taken["electrons"])
+    assert chosen.scan.defocus == pytest.approx(taken["defocus"], rel=5e-3)  # three digits
+    assert (chosen.beam.energy, chosen.beam.semiangle, chosen.geometry.field) == (80e3, 30.0, (24.0, 20.0))
+    assert (chosen.specimen.family, chosen.specimen.options) == ("island", {"filling": 0.25})
+
+
+def test_what_was_not_measured_is_measured_by_the_next_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As printed, but with two strategies, one specimen and no tuning."""
+    monkeypatch.chdir(tmp_path)
+    question = Question("island", 80e3, 30.0, (11.0, 10.0), dose=1000.0, positions=24, filling=0.6, counting=True)
+    program, *words = shlex.split(advise(question, load())["next"])
+    assert (program, words[0]) == ("adaptycho", "evaluate")
+    first = words.index("--strategies") + 1
+    last = next(i for i in range(first, len(words)) if words[i].startswith("--"))
+    assert set(words[first:last]) >= {"raster", "dense", "adaptive"}
+    words[first:last] = ["raster", "adaptive"]
+    assert cli.main([*words, *shlex.split("--specimens 1 --workers 1 --evaluate.tuning 1 --evaluate.defoci [0]")]) == 0
+    (cell,) = archive.read(tmp_path / "adaptycho-evaluation" / "cells.json")
+    assert set(cell.numbers) == {"raster", "adaptive"} and cell.settings.geometry.field == (11.0, 10.0)

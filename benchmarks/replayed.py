@@ -24,7 +24,7 @@ from adaptycho.metrics import statistics
 from adaptycho.microscope.recorded import Recorded, checkerboard, lines, local_energy, window
 
 TEST = 60  # first column of the recording that no policy was trained on
-TALL, WINDOWS = 63, (0, 21, 42, 64)  # rows of a test window, and where they begin: they overlap, so an interval over them is too short
+TALL, WINDOWS = 63, (0, 16, 32, 48, 64)  # rows of a test window, and where they begin: they overlap, so an interval over them is too short
 
 
 def compare(weights: Sequence[Path], file: Path) -> None:

@@ -8,8 +8,8 @@ and how much dose is spent and left. For every place it gives
   ones taken together. This moves positions across the field: islands, particles.
 - a displacement of each of those positions by a fraction of the resolution: between atoms or half-way to them.
 
-Where both are flat the scan is a hexagonal one, taken in an order in which each sub-sequence sees the whole field: the policy that has
-nothing to gain does no harm.
+Where both are flat the scan is the lattice or raster that the survey began, taken in an order in which each sub-sequence sees the whole
+field: the policy that has nothing to gain does no harm.
 """
 
 from dataclasses import dataclass
@@ -132,9 +132,9 @@ def outlook(survey: Float[Tensor, "K 2"], total: int, field: tuple[float, float]
         survey: positions of the first sub-sequence.
         total: number of positions of the scan (P).
         field: size (y, x) of the scan field in Å.
-        kind: what the survey is the beginning of; a hexagonal scan goes on as it began.
+        kind: what the survey is the beginning of; a hexagonal scan or a raster goes on as it began.
     """
-    if kind == "hexagonal":
+    if kind != "halton":
         return even(total, field, kind).to(survey)
     # A lattice is a better start than the rest of the Halton sequence, and knows nothing of the survey.
     rest = total - len(survey)

@@ -16,7 +16,7 @@ from torch import Tensor
 from adaptycho import patterns
 from adaptycho.policy import Action, Memory, Observation
 
-Survey = Literal["halton", "hexagonal"]
+Survey = Literal["halton", "hexagonal", "raster"]
 
 
 @runtime_checkable
@@ -67,9 +67,12 @@ def even(total: int, field: tuple[float, float], survey: Survey) -> Float[Tensor
     Args:
         total: number of positions P.
         field: size (y, x) of the scan field in Å.
-        survey: the Halton sequence, or a hexagonal lattice, its positions farthest apart first.
+        survey: the Halton sequence; or a hexagonal lattice or a raster, positions farthest apart first.
     """
-    return patterns.halton(total) if survey == "halton" else patterns.spread(patterns.hexagonal(total, field), field)
+    if survey == "halton":
+        return patterns.halton(total)
+    lattice = patterns.hexagonal if survey == "hexagonal" else patterns.raster
+    return patterns.spread(lattice(total, field), field)
 
 
 def draw(mean: Float[Tensor, "B K 2"], sigma: float, *, generator: torch.Generator) -> Float[Tensor, "B K 2"]:

@@ -184,7 +184,7 @@ class Network:
     """What is trained (`adaptycho.policy.field`, `adaptycho.policy.recurrent`)."""
 
     kind: Literal["field", "recurrent"] = Field(default="field", description="field (equivariant), or recurrent (the paper's)")
-    survey: Literal["halton", "hexagonal"] = Field(default="halton", description="scan that the first sub-sequence begins")
+    survey: Literal["halton", "hexagonal", "raster"] = Field(default="halton", description="scan that the first sub-sequence begins")
     widths: tuple[Annotated[int, Field(ge=8, multiple_of=8)], ...] = Field(
         min_length=1, max_length=5, default=(24, 48, 96, 128, 128), description="channels of the field policy, fine to coarse"
     )

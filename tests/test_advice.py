@@ -324,7 +324,8 @@ def test_the_recommended_scan_can_be_typed() -> None:
     found = advise(question, load())
     program, name, *words = shlex.split(found["next"])
     assert (program, name) == ("adaptycho", "scan")
-    with cli.commands.commands["scan"].make_context(name, words) as context:
+    parent = cli.commands.make_context("adaptycho", [name])  # where commands learn that -h is help, which they remember
+    with cli.commands.commands["scan"].make_context(name, words, parent=parent) as context:
         chosen = collect(context.params, protocol=context.params["protocol"])
     taken = found["recommended"]
     assert (chosen.scan.policy, chosen.scan.positions, chosen.scan.dose) == (taken["name"], taken["positions"], taken["electrons"])

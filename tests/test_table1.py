@@ -289,7 +289,8 @@ def test_every_command_of_the_page_parses() -> None:
         while isinstance(command, click.Group):
             assert rest[0] in command.commands, f"adaptycho {shlex.join(words)}"
             command, rest = command.commands[rest[0]], rest[1:]
-        given = command.make_context("adaptycho", [w.replace("paper/", f"{PAPER}/") for w in rest]).params
+        parent = commands.make_context("adaptycho", ["settings"])  # where commands learn that -h is help, which they remember
+        given = command.make_context("adaptycho", [w.replace("paper/", f"{PAPER}/") for w in rest], parent=parent).params
         if given.get("settings_file"):
             files.add(given["settings_file"].name)
             collect(given, recipe=given.get("recipe"))

@@ -226,7 +226,7 @@ def harmless(weights: Sequence[Path], out: Path) -> None:
                     "dose": cell.settings.scan.dose,
                     "positions": cell.settings.scan.positions,
                     **gains(cell, "adaptive", STRONG, [INSIDE])[INSIDE],
-                    "dense": round(float(both[1].mean()), 4),
+                    "adaptive_dense": round(float(both[1].mean()), 4),
                     "positions_or_dwell": freely,
                 }
             ),

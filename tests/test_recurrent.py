@@ -95,6 +95,28 @@ def test_a_policy_from_scratch_can_take_the_weights_of_one_that_was_not() -> Non
     assert torch.equal(unroll(scratch, RAGGED)[0], unroll(tiny(), RAGGED)[0])
 
 
+def test_the_latent_is_standardised(tmp_path: Path) -> None:
+    """Each of its numbers has zero mean and unit variance over what it was standardised with, and they are kept with the weights."""
+    policy, other = tiny(start="scratch"), tiny(start="scratch")
+    images = torch.randn(40, 20, 18, generator=torch.Generator().manual_seed(3))
+    latents = policy.latent(images)
+    policy.standardise(latents)
+    z = (latents - policy.centre) / policy.spread
+    assert torch.allclose(z.mean(0), torch.zeros_like(z[0]), atol=1e-4) and torch.allclose(z.std(0), torch.ones_like(z[0]), rtol=1e-4)
+    assert not torch.equal(unroll(policy, RAGGED)[0], unroll(other, RAGGED)[0])
+    save(tmp_path / "a", policy, {"kind": "recurrent"})
+    restore(other, load(tmp_path / "a"))
+    assert torch.equal(unroll(policy, RAGGED)[0], unroll(other, RAGGED)[0])
+
+
+def test_a_number_that_never_varies_is_not_blown_up() -> None:
+    policy = tiny(start="scratch")
+    latents = policy.latent(torch.randn(40, 20, 18, generator=torch.Generator().manual_seed(3)))
+    latents[:, 0] = latents[0, 0]
+    policy.standardise(latents)
+    assert float(policy.spread.min()) == pytest.approx(0.01 * float(latents.std()))
+
+
 def test_the_encoder_can_be_trained_too() -> None:
     policy = tiny(start="scratch")
     policy.encoder.requires_grad_()

@@ -47,7 +47,7 @@ def picture(found: Decision, table: Table) -> Figure:
         bar = figure.colorbar(images[0], ax=list(axes.flat), label="times less dose than the best conventional scan", aspect=25, pad=0.01)
         bar.set_ticks([1 / MOST, 0.5, 1, 2, MOST], labels=[f"{v:.2g}" for v in (1 / MOST, 0.5, 1, 2, MOST)])
         bar.minorticks_off()
-        figure.suptitle("dose saved by the adaptive scan: framed where measured, grey where not\nstar: your scan, filled where it counts")
+        figure.suptitle("dose saved by the adaptive scan: points were measured, grey was not\nstar: your scan, filled where it counts")
     return figure
 
 
@@ -70,8 +70,11 @@ def _panel(axis: Axes, family: str, rows: Sequence[Row], found: Decision) -> Qua
         against = row.against[found.base]
         sign = {"below": "≤ ", "above": "≥ ", None: ""}[against.bounded]
         box = {"boxstyle": "round,pad=0.25", "fc": COLOURS(LogNorm(1 / MOST, MOST)(against.saving.mean)), "ec": "black", "lw": 0.6}
+        node = (row.electrons, row.positions * density)
+        axis.plot(*node, marker="o", ms=3, color="black", clip_on=False)
+        # Above it, where no star hides it.
         axis.annotate(
-            f"{sign}{against.saving.mean:.2f}", (row.electrons, row.positions * density), ha="center", va="center", fontsize=7, bbox=box
+            f"{sign}{against.saving.mean:.2f}", node, (0, 14), textcoords="offset points", ha="center", va="center", fontsize=7, bbox=box
         )
     theirs = family in {end.nearest.family for end in found.ends}
     style: dict[str, Any] = {"marker": "*", "ms": 15, "mec": "black", "mew": 0.9, "ls": "", "zorder": 5, "clip_on": False}

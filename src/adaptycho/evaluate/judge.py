@@ -18,7 +18,7 @@ from adaptycho import settings as tree
 from adaptycho.evaluate import sample, search
 from adaptycho.evaluate.ledger import Ledger, Row, key
 from adaptycho.evaluate.search import best
-from adaptycho.evaluate.strategies import FOCUSED, LEARNED, SIMULATED, STRATEGIES, check
+from adaptycho.evaluate.strategies import CHOICES, FOCUSED, LEARNED, SIMULATED, STRATEGIES, check
 from adaptycho.evaluate.trial import Plan, Reference, scan, score
 from adaptycho.settings import Settings
 from adaptycho.spread import spread
@@ -152,7 +152,7 @@ def judge(
 
 def everything(protocol: Protocol, cell: Settings) -> list[str]:
     """Every strategy that makes sense, where the protocol tunes also focused; a recurrent policy knows one kind of scan only."""
-    some = [name for name in STRATEGIES if name != "recurrent"]
+    some = [name for name in STRATEGIES if name != "recurrent" and (protocol.tuned or name not in CHOICES)]
     if cell.scan.microscope == "recorded":
         untrained = () if cell.scan.weights else LEARNED
         return [name for name in some if name not in (*SIMULATED, *untrained)]

@@ -5,12 +5,13 @@ variant that stays there. Each descent is looked at after several numbers of ite
 what keeps noise out of a low-dose reconstruction (a penalty on the gradient of the phase did no better).
 """
 
+import itertools
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
 from adaptycho.evaluate.sample import Sample
-from adaptycho.evaluate.strategies import FOCUSED
+from adaptycho.evaluate.strategies import CHOICES, FOCUSED
 from adaptycho.evaluate.trial import Plan, descents, scan
 from adaptycho.settings import BEST, Settings
 
@@ -32,23 +33,30 @@ def stopped(plan: Plan, iterations: int) -> Plan:
 
 
 def first_round(strategies: Iterable[str], settings: Settings) -> list[Plan]:
-    """Every strategy at every defocus."""
-    return [Plan(name, defocus, _frozen(DESCENTS[0])) for name in strategies for defocus in settings.evaluate.defoci]
+    """Every strategy at every defocus, and all of those that a strategy may choose from."""
+    each = dict.fromkeys(itertools.chain.from_iterable(map(members, strategies)))
+    return [Plan(name, defocus, _frozen(DESCENTS[0])) for name in each for defocus in settings.evaluate.defoci]
 
 
 def second_round(strategies: Iterable[str], scores: Mapping[Plan, float]) -> list[Plan]:
     """The other reconstructions of each strategy, at the defocus that won and focused."""
     plans = []
-    for name in strategies:
+    for name in dict.fromkeys(itertools.chain.from_iterable(map(members, strategies))):
         winners = {best(scores, name).defocus, *(p.defocus for p in scores if p.strategy == name and p.defocus == 0)}
         plans += [Plan(name, d, _frozen(descent)) for d in sorted(winners, key=lambda d: d or 0.0) for descent in DESCENTS[1:]]
     return plans
 
 
+def members(name: str) -> tuple[str, ...]:
+    """The strategies that one may choose from; most are just themselves."""
+    return CHOICES.get(name, (name,))
+
+
 def best(scores: Mapping[Plan, float], strategy: str) -> Plan:
     """The plan with the best score of a strategy; with `:focused` at its name, of those without defocus."""
     name, focused = strategy.removesuffix(FOCUSED), strategy.endswith(FOCUSED)
-    return max((plan for plan in scores if plan.strategy == name and not (focused and plan.defocus)), key=lambda plan: scores[plan])
+    some = members(name)
+    return max((plan for plan in scores if plan.strategy in some and not (focused and plan.defocus)), key=lambda plan: scores[plan])
 
 
 def _frozen(changes: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:

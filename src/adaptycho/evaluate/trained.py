@@ -37,7 +37,7 @@ class Trained:
     """
 
     file: str | None = None
-    strategy: Literal["adaptive", "adaptive-dense", "recurrent"] = "adaptive"
+    strategy: Literal["adaptive", "adaptive-dense", "adaptive-dwell", "recurrent"] = "adaptive"
     lengths: tuple[int, ...] | None = None
 
     def fits(self, cell: Settings) -> bool:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from adaptycho import patterns
@@ -19,6 +19,7 @@ from adaptycho.policy import Observation
 
 LAYERS = 2  # stacked GRU layers, Table II
 SLOPE = 0.1  # of the leaky ReLU where it is negative
+LEAST = 0.01  # of the latent's spread as a whole: a number that varies less is not blown up
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,9 +38,12 @@ class Recollection:
 class Recurrent(nn.Module):
     """The recurrent policy; a `adaptycho.policy.learned.Network`.
 
-    Every step computes, with fully connected layers FC, L = FC(latest positions) (Eq. 4), C = FC(encoder(potential)) (Eq. 5) and
+    Every step computes, with fully connected layers FC, L = FC(latest positions) (Eq. 4), C = FC(z) of the encoder's latent z (Eq. 5) and
     X = FC(L, C); two GRU layers turn X and their hidden state into the next, H; the head of the sub-sequence proposes initial + FC(H)
     (Eq. 3). L, C and X pass a leaky ReLU. Proposals may lie outside the field: the microscope clips, and a bound would bend the Gaussian.
+
+    A latent differs little from one reconstruction to the next beside what all of them have in common, so z is standardised, once
+    `standardise` has been told how they spread.
 
     Args:
         lengths: positions of every sub-sequence, the survey's first. They may differ: FC of the positions is as wide as the longest
@@ -58,6 +62,8 @@ class Recurrent(nn.Module):
     """
 
     initial: Tensor
+    centre: Tensor
+    spread: Tensor
 
     def __init__(
         self,
@@ -80,6 +86,8 @@ class Recurrent(nn.Module):
         self.longest = max(self.lengths[:-1])  # of those that are ever looked at
         self.encoder = copy.deepcopy(encoder).requires_grad_(False)
         latent = torch.Size(encoder.latent).numel()
+        self.register_buffer("centre", torch.zeros(encoder.latent))
+        self.register_buffer("spread", torch.ones(encoder.latent))
         self.location = nn.Sequential(nn.Linear(2 * self.longest, location), nn.LeakyReLU(SLOPE))
         self.structure = nn.Sequential(nn.Flatten(), nn.Linear(latent, structure), nn.LeakyReLU(SLOPE))
         self.join = nn.Sequential(nn.Linear(location + structure, location + structure), nn.LeakyReLU(SLOPE))
@@ -99,18 +107,33 @@ class Recurrent(nn.Module):
         Raises:
             ValueError: the scan has other sub-sequences than the network was made for.
         """
+        self._check(seen, 1 if memory is None else memory.number)
+        return self.propose(self.latent(seen.potential), seen.positions, memory)
+
+    def latent(self, potential: Shaped[Tensor, "B h w"]) -> Float[Tensor, "B c m m"]:
+        """What the encoder makes of reconstructions."""
+        return self.encoder(prepare(potential.to(self.initial), self.encoder.size))
+
+    def standardise(self, latents: Float[Tensor, "B c m m"]) -> None:
+        """Takes mean and spread of every number of the latent from those of some reconstructions; they are saved with the weights."""
+        self.centre.copy_(latents.mean(0))
+        self.spread.copy_(latents.std(0).clamp(min=LEAST * latents.std()))
+
+    def propose(
+        self, latent: Float[Tensor, "B c m m"], positions: Float[Tensor, "B P 2"], memory: Recollection | None
+    ) -> tuple[Float[Tensor, "B K 2"], Recollection]:
+        """The next positions from the latent of the current reconstruction and the positions so far, of which only the latest count."""
         hidden, number = (None, 1) if memory is None else (memory.hidden, memory.number)
-        self._check(seen, number)
-        image = prepare(seen.potential.to(self.initial), self.encoder.size)
-        together = torch.cat([self._located(seen, number), self.structure(self.encoder(image))], 1)
+        z = (latent - self.centre) / self.spread
+        together = torch.cat([self._located(positions, number), self.structure(z)], 1)
         output, hidden = self.gru(self.join(together)[None], hidden)
         moved = self.heads[number - 1](output[0]).unflatten(1, (-1, 2))
         begin = sum(self.lengths[1:number])
-        return self.initial[begin : begin + seen.count] + moved, Recollection(hidden, number + 1)
+        return self.initial[begin : begin + self.lengths[number]] + moved, Recollection(hidden, number + 1)
 
-    def _located(self, seen: Observation, number: int) -> Float[Tensor, "B L"]:
+    def _located(self, positions: Float[Tensor, "B P 2"], number: int) -> Float[Tensor, "B L"]:
         """Location information of the sub-sequence before `number` (Eq. 4)."""
-        latest = seen.positions[:, -self.lengths[number - 1] :].to(self.initial)
+        latest = positions[:, -self.lengths[number - 1] :].to(self.initial)
         # Positions spread evenly over the field get zero mean and unit variance, as images have.
         flat = ((latest - 0.5) * 12**0.5).flatten(1)
         return self.location(nn.functional.pad(flat, (0, 2 * self.longest - flat.shape[1])))

@@ -214,6 +214,9 @@ class Train:
     imitate_steps: Annotated[int, Field(ge=0)] = Field(default=1000, description="steps of imitation")
     imitate_rate: Positive = Field(default=1e-3, description="its rate of learning at the start")
     imitate_batch: Count = Field(default=24, description="its batch: episodes a step")
+    imitate_bank: Annotated[int, Field(ge=0)] = Field(
+        default=0, description="recurrent: batches of scans led by the teacher that are made once and gone through again; 0: none"
+    )
     teacher: Literal["even", "half-way", "structure"] = Field(
         default="even", description="even (C1), half-way to the nearest atom column, or structure (where there is something)"
     )

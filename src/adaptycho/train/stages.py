@@ -23,6 +23,7 @@ from adaptycho.policy.field import Field, outlook
 from adaptycho.policy.learned import even
 from adaptycho.policy.recurrent import Recurrent
 from adaptycho.settings import Settings
+from adaptycho.train import lessons
 from adaptycho.train.course import Course, Name, follow
 from adaptycho.train.crew import Crew
 from adaptycho.train.imitate import imitate
@@ -33,6 +34,7 @@ from adaptycho.train.reinforce import reinforce
 ORDER: tuple[Name, ...] = ("autoencoder", "imitate", "reinforce")
 Progress = Callable[[Iterable[Facts], int, str], Iterable[Facts]]
 UNTUNED = 1000  # training specimens that are left to tuning
+ACQUAINTED = 192  # partial reconstructions that tell how latents spread
 VALIDATIONS = 4  # conditions that a validation looks at, where there are several
 
 
@@ -142,6 +144,7 @@ def _teach(
 ) -> None:
     """The courses of a policy."""
     t, (pool, exam) = settings.train, specimens
+    acquaint(settings, pupil, pool)
     rate = cosine(t.imitate_rate, t.imitate_steps) if name == "imitate" else constant(t.reinforce_rate)
     steps = t.imitate_steps if name == "imitate" else t.reinforce_steps
     learner = Learner(pupil, adam(pupil, t.imitate_rate), crew, t.shares)
@@ -166,11 +169,27 @@ def _go(course: Course, learner: Learner, progress: Progress) -> None:
             pass
 
 
+def acquaint(settings: Settings, pupil: nn.Module, pool: Specimens | Windows) -> None:
+    """Tells a new recurrent policy how the latents of reconstructions spread."""
+    if isinstance(pupil, Recurrent) and bool((pupil.spread == 1).all()):
+        with torch.no_grad():
+            images = [partial(settings, pool, -2 - i, 0, min(len(pool), ACQUAINTED // 16)) for i in range(16)]
+            pupil.standardise(torch.cat([pupil.encoder(i) for i in images]))
+
+
 def policy_loss(name: Name, settings: Settings, pupil: nn.Module, pool: Specimens | Windows) -> ShareLoss:
     """Loss of one share of a step of `imitate` or `reinforce`."""
     t, course = settings.train, ORDER.index(name)
 
+    @cache
+    def bank(number: int, part: int) -> lessons.Lessons:
+        assert isinstance(pupil, Recurrent)  # `terms.check` has seen to it
+        work = share(settings, number, part, t.imitate_batch // t.shares, pool, course=course)
+        return lessons.make(work, pupil, outlook=plan(work, pupil), pull=t.pull if t.teacher == "half-way" else 0.0)
+
     def imitation(step: int, part: int) -> tuple[Tensor, Mapping[str, float]]:
+        if t.imitate_bank and isinstance(pupil, Recurrent):
+            return lessons.loss(pupil, bank(step % t.imitate_bank, part))
         work = share(settings, step, part, t.imitate_batch // t.shares, pool, course=course)
         policy = library.scanner(pupil, defocus=work.defocus)
         # At first the pupil is led where the teacher goes, later it has to find its own way.

@@ -34,6 +34,7 @@ REGULAR = ("raster", "hexagonal", "halton", "poisson-disk")
 STRONG = ("raster", "hexagonal", "spiral", "dense")  # the best of these is within 0.8 % of the best of all in every cell of docs/results.md
 CURVE = (64, 144, 256, 400)  # positions of the conventional scans that doses are compared along
 FILLING = [0.15, 0.35]
+PLENTY = 3000.0  # electrons per position from which the learned scan has no choice of more positions at less dwell, which takes long
 BEST = judge.PROTOCOLS["best"]
 INSIDE = "correlation_inside"
 Case = tuple[float, torch.Tensor, torch.Tensor, torch.Tensor]  # dose, scores, and the doses and scores of a curve
@@ -148,7 +149,7 @@ def saving(weights: Sequence[Path], out: Path) -> None:
     ]
     ahead = [c for c in cells if c.scan.positions in (64, 144)]
     done = measure(cells, BEST, list(STRONG), [], "adaptive", out / "conventional")
-    mine = measure(ahead, BEST, ["oracle-density"], weights, "adaptive", out / "learned")
+    mine = scanned(ahead, ["oracle-density"], weights, out / "learned")
     cases: dict[float, list[Case]] = {}
     bounded: dict[float, int] = {}
     for cell in mine:
@@ -162,6 +163,20 @@ def saving(weights: Sequence[Path], out: Path) -> None:
     print(json.dumps({"comparison": "saving", "mean_by_dose": means, "bounded": bounded}))
 
 
+def strategy(cell: Settings) -> str:
+    """The learned strategy of a cell: where electrons are few it may also be the same electrons on more positions."""
+    return "adaptive" if cell.scan.dose >= PLENTY else "adaptive-dwell"
+
+
+def scanned(cells: Sequence[Settings], others: Sequence[str], weights: Sequence[Path], out: Path) -> list[judge.Cell]:
+    """Every cell by other strategies and by the learned one of its electrons."""
+    groups = {name: [i for i, cell in enumerate(cells) if strategy(cell) == name] for name in dict.fromkeys(map(strategy, cells))}
+    found = {}
+    for name, which in groups.items():
+        found |= dict(zip(which, measure([cells[i] for i in which], BEST, others, weights, name, out / name), strict=True))
+    return [found[i] for i in range(len(cells))]
+
+
 def _saved(cell: judge.Cell, curve: Sequence[judge.Cell]) -> tuple[Case, dict[str, Any]]:
     """One cell against the conventional scans of its family and dose along their numbers of positions."""
     scan = cell.settings.scan
@@ -173,7 +188,8 @@ def _saved(cell: judge.Cell, curve: Sequence[judge.Cell]) -> tuple[Case, dict[st
     def factor(score: torch.Tensor) -> statistics.Estimate:
         return statistics.dose_saving(scan.positions * scan.dose, score, at, known, generator=seeded())
 
-    score = ours(cell, INSIDE, "adaptive")
+    name = strategy(cell.settings)
+    score = ours(cell, INSIDE, name)
     saved = factor(score)
     line = {
         "comparison": "saving",
@@ -182,13 +198,13 @@ def _saved(cell: judge.Cell, curve: Sequence[judge.Cell]) -> tuple[Case, dict[st
         "positions": scan.positions,
         "saving": listed(saved),
         "bounded": saved.bounded,
-        "by_policy": [round(float(factor(column(cell, INSIDE, n)).mean), 3) for n in cell.numbers if n.startswith("adaptive ")],
+        "by_policy": [round(float(factor(column(cell, INSIDE, n)).mean), 3) for n in cell.numbers if n.startswith(f"{name} ")],
         "oracle": listed(factor(column(cell, INSIDE, "oracle-density"))),
         "score": round(float(score.mean()), 4),
         "conventional": names[same],
         "conventional_score": round(float(known[same].mean()), 4),
         "gain": listed(statistics.relative(score, known[same], generator=seeded())),
-        "defocus": [p.defocus for n, p in cell.plans.items() if n.startswith("adaptive")],
+        "plans": [(p.strategy, p.defocus) for n, p in cell.plans.items() if n.startswith(f"{name} ")],
     }
     return (scan.positions * scan.dose, score, at, known), line
 
@@ -209,29 +225,11 @@ def harmless(weights: Sequence[Path], out: Path) -> None:
         for dose in (300.0, 1000.0, 3000.0)
         for positions in (64, 144)
     ]
-    done = measure(cells, BEST, list(STRONG), weights, "adaptive", out)
-    dense = measure(cells, BEST, [], weights, "adaptive-dense", out / "dense")
-    for cell, other in zip(done, dense, strict=True):
-        base = max(STRONG, key=lambda n: float(column(cell, INSIDE, n).mean()))
-        # Positions or dwell: which of the two is better is told, for each specimen, by all others.
-        both = torch.stack([ours(cell, INSIDE, "adaptive"), ours(other, INSIDE, "adaptive-dense")])
-        rest = both.sum(1, keepdim=True) - both
-        chosen = both.gather(0, rest.argmax(0, keepdim=True))[0]
-        freely = listed(statistics.relative(chosen, column(cell, INSIDE, base), generator=seeded()))
-        print(
-            json.dumps(
-                {
-                    "comparison": "harmless",
-                    "family": cell.settings.specimen.family,
-                    "dose": cell.settings.scan.dose,
-                    "positions": cell.settings.scan.positions,
-                    **gains(cell, "adaptive", STRONG, [INSIDE])[INSIDE],
-                    "adaptive_dense": round(float(both[1].mean()), 4),
-                    "positions_or_dwell": freely,
-                }
-            ),
-            flush=True,
-        )
+    for cell in scanned(cells, list(STRONG), weights, out):
+        name, scan = strategy(cell.settings), cell.settings.scan
+        line = {"comparison": "harmless", "family": family(cell), "dose": scan.dose, "positions": scan.positions}
+        plans = [(p.strategy, p.defocus) for n, p in cell.plans.items() if n.startswith(f"{name} ")]
+        print(json.dumps({**line, **gains(cell, name, STRONG, [INSIDE])[INSIDE], "plans": plans}), flush=True)
 
 
 def main() -> None:

@@ -74,7 +74,8 @@ def encoding(chosen: Settings, repeats: int) -> list[float]:
 
 
 def step(repeats: int) -> dict[str, Any]:
-    lattice, recurrent = recipe("lattice", practice={"pool": 24}), recipe("recurrent", practice={"pool": 24})
+    lattice = recipe("lattice", practice={"pool": 24})
+    recurrent = recipe("recurrent", practice={"pool": 32}, train={"imitate_bank": 1})  # whose scans are made in the first update
     found = {f"lattice.{course}": spread(updates(lattice, course, repeats)) for course in ("imitate", "reinforce")}
     found |= {f"recurrent.{course}": spread(updates(recurrent, course, repeats)) for course in ("imitate", "reinforce")}
     found["recurrent.autoencoder"] = spread(encoding(recurrent, repeats))

@@ -87,5 +87,5 @@ def test_only_networks_of_the_package_are_described() -> None:
 
 
 def test_only_shipped_policies_have_names() -> None:
-    with pytest.raises(ValueError, match="policy: expected one of lattice, structure, recurrent, got 'clever'"):
+    with pytest.raises(ValueError, match="policy: expected one of lattice, structure, recorded, recurrent, got 'clever'"):
         library.shipped("clever")

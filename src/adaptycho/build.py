@@ -115,7 +115,8 @@ def scanner(settings: Settings, policy: str | None = None, defocus: float | None
 def learned(settings: Settings, name: str, defocus: float | None) -> nn.Module:
     """The network of a learned policy: the file of the settings, or the shipped one that knows such scans.
 
-    Focused scans are of crystals whose atoms are looked for, defocused ones of specimens that may fill a part of the field.
+    Focused scans are of crystals whose atoms are looked for, defocused ones of specimens that may fill a part of the field, and recordings
+    have a policy of their own.
 
     Raises:
         ValueError: no policy that comes along knows such scans, or the file's is of another kind.
@@ -128,7 +129,9 @@ def learned(settings: Settings, name: str, defocus: float | None) -> nn.Module:
             raise ValueError(f"scan.weights: expected those of a {kind} policy for {name}, found a {type(found).__name__.lower()} network")
         return found
     if settings.scan.microscope == "recorded":
-        raise ValueError(f"scan.weights: expected a policy trained on such recordings for {name} (`adaptycho train`), found none")
+        if name == "recurrent":
+            raise ValueError("scan.weights: expected a recurrent policy trained on such recordings (`adaptycho train`), found none")
+        return library.shipped("recorded")
     if name == "recurrent":
         return library.shipped("recurrent")
     return library.shipped("structure" if (settings.beam.defocus if defocus is None else defocus) else "lattice")

@@ -14,7 +14,7 @@ from adaptycho.policy.field import FLAT, Field
 from adaptycho.policy.learned import Learned
 from adaptycho.policy.recurrent import Recurrent
 
-SHIPPED = ("lattice", "structure", "recurrent")
+SHIPPED = ("lattice", "structure", "recorded", "recurrent")
 
 
 def described(network: nn.Module) -> dict[str, Any]:

@@ -49,11 +49,20 @@ def progress(items: Any, total: int, what: str) -> Any:
 
 
 def measure(
-    cells: Sequence[Settings], rules: judge.Protocol, strategies: Sequence[str], weights: Sequence[Path], learned: str, out: Path
+    cells: Sequence[Settings],
+    rules: judge.Protocol,
+    strategies: Sequence[str],
+    weights: Sequence[Path],
+    learned: str,
+    out: Path,
+    results: Path | None = None,
 ) -> list[judge.Cell]:
-    """Every cell by every strategy, the learned one once with each file of weights, as `NAME 1`, `NAME 2`, ..."""
+    """Every cell by every strategy, the learned one once with each file of weights, as `NAME 1`, `NAME 2`, ...
+
+    Finished comparisons are written to the folder `out`, single results to the folder `results`, which is the same if it is not given.
+    """
     out.mkdir(parents=True, exist_ok=True)
-    ledger = Ledger.open(out / "results.jsonl")
+    ledger = Ledger.open((results or out) / "results.jsonl")
     base = [tree.update(c, dict(rules.changes), "protocol") for c in cells]
     how: dict[str, Any] = {"progress": progress, "workers": WORKERS or cores()}
     done = judge.judge(base, rules, strategies, ledger, **how)
@@ -169,12 +178,12 @@ def strategy(cell: Settings) -> str:
 
 
 def scanned(cells: Sequence[Settings], others: Sequence[str], weights: Sequence[Path], out: Path) -> list[judge.Cell]:
-    """Every cell by other strategies and by the learned one of its electrons."""
-    groups = {name: [i for i, cell in enumerate(cells) if strategy(cell) == name] for name in dict.fromkeys(map(strategy, cells))}
-    found = {}
-    for name, which in groups.items():
-        found |= dict(zip(which, measure([cells[i] for i in which], BEST, others, weights, name, out / name), strict=True))
-    return [found[i] for i in range(len(cells))]
+    """Every cell by other strategies and by the learned scan; where electrons are few also by the one that may choose its dwell."""
+    found = measure(cells, BEST, others, weights, "adaptive", out)
+    few = [i for i, cell in enumerate(cells) if strategy(cell) != "adaptive"]
+    for i, cell in zip(few, measure([cells[i] for i in few], BEST, [], weights, "adaptive-dwell", out / "dwell", out), strict=True):
+        found[i] = trained.joined(found[i], cell)
+    return found
 
 
 def _saved(cell: judge.Cell, curve: Sequence[judge.Cell]) -> tuple[Case, dict[str, Any]]:

@@ -9,71 +9,24 @@ import argparse
 from pathlib import Path
 
 import numpy as np
-import py4DSTEM
+from theirs import descend, engine, program
 
 
-def engine(scan: dict[str, np.ndarray]) -> tuple["py4DSTEM.process.phase.SingleslicePtychography", np.ndarray]:
-    """Their reconstruction, ready to descend, and where the field's corner is in their pixels."""
-    count, n, _ = scan["patterns"].shape
-    cube = py4DSTEM.DataCube(scan["patterns"][:, None].astype(np.float32))
-    cube.calibration.set_R_pixel_size(1.0)
-    cube.calibration.set_R_pixel_units("A")
-    cube.calibration.set_Q_pixel_size(1 / (n * float(scan["pixel"])))
-    cube.calibration.set_Q_pixel_units("A^-1")
-    # Their transform is not orthonormal, and their probe has its centre in the corner.
-    probe = np.fft.ifftshift(scan["probe"]) / n * np.sqrt(scan["patterns"].sum((1, 2)).mean())
-    found = py4DSTEM.process.phase.SingleslicePtychography(
-        energy=float(scan["energy"]),
-        datacube=cube,
-        semiangle_cutoff=float(scan["semiangle"]),
-        initial_probe_guess=probe.astype(np.complex64),
-        initial_scan_positions=scan["positions"].copy(),
-        object_type="potential",
-        object_padding_px=(n // 2 + 4, n // 2 + 4),
-        device="cpu",
-        verbose=False,
-    )
-    middle = np.full((count, 1), n / 2)
-    found.preprocess(
-        force_com_rotation=0,
-        force_com_transpose=False,
-        force_com_shifts=(middle, middle),
-        plot_center_of_mass=False,
-        plot_rotation=False,
-        plot_probe_overlaps=False,
-    )
-    return found, (found._positions_px_initial - scan["positions"] / float(scan["pixel"])).mean(0)
-
-
-def descend(source: Path, steps: list[float], floors: list[float], stops: list[int]) -> None:
+def reconstruct(source: Path, steps: list[float], floors: list[float], stops: list[int]) -> None:
     target = source.with_suffix(".theirs.npz")
     wanted = {f"{step:g} {floor:g} {stop}" for step in steps for floor in floors for stop in stops}
     known = dict(np.load(target)) if target.exists() else {}
     if wanted <= set(known):
         return
-    ready, origin = engine(dict(np.load(source)))
+    ready, origin = engine(np.load(source))
     for step in steps:
         for floor in floors:
             done = 0
             for stop in sorted(stops):
-                ready.reconstruct(
-                    num_iter=stop - done,
-                    reconstruction_method="gradient-descent",
-                    step_size=step,
-                    normalization_min=floor,
-                    fix_probe=True,
-                    object_positivity=False,
-                    fix_potential_baseline=False,
-                    gaussian_filter=False,
-                    butterworth_filter=False,
-                    tv_denoise=False,
-                    reset=done == 0,
-                    progress_bar=False,
-                )
+                known[f"{step:g} {floor:g} {stop}"] = descend(ready, stop - done, step=step, floor=floor, reset=done == 0)
                 done = stop
-                known[f"{step:g} {floor:g} {stop}"] = np.asarray(ready._object, dtype=np.float32)
     part = source.with_suffix(".part.npz")
-    np.savez_compressed(part, **known | {"origin": origin, "program": f"py4DSTEM {py4DSTEM.__version__}"})
+    np.savez_compressed(part, **known | {"origin": origin, "program": program()})
     part.rename(target)
 
 
@@ -85,4 +38,4 @@ if __name__ == "__main__":
     asked.add_argument("scans", type=Path, nargs="+")
     given = asked.parse_args()
     for scan in given.scans:
-        descend(scan, given.steps, given.floors, given.stops)
+        reconstruct(scan, given.steps, given.floors, given.stops)

@@ -11,8 +11,8 @@ The paper's protocol on MoS2: 250 positions, 5 sub-sequences. Every line has the
 - `even`: what a policy that displaces nothing would do, the survey and a lattice.
 - `pattern`: after the same survey 200 positions that are the same for all specimens, learned by the reward of the policies in as many
   episodes.
-- `exchanged`: positions that the policy chose for another test specimen. As far from even as they should be, but not because of what is
-  there. This and the next need field policies.
+- `exchanged`: positions that the policy chose for another test specimen. They are as far from even as its own would be, and have nothing to
+  do with what is there. This and the next need field policies.
 - `forgetful`: the policy sees the patterns of the latest sub-sequence only. It was not trained again for that.
 - `--extra NAME=FILE FILE ...`: other weights, such as those trained with the shared or the Voronoi credit.
 """
@@ -236,20 +236,21 @@ def ablate(given: argparse.Namespace) -> None:
         }
         print(json.dumps(line), flush=True)
 
-    def files(paths: Sequence[Path], subsequences: int = 5) -> Tensor:
+    def files(what: str, paths: Sequence[Path], subsequences: int = 5) -> Tensor:
         rules = replace(PAPER, changes={**PAPER.changes, "scan": {"subsequences": subsequences}})
-        found = measure([cell], rules, [], paths, "adaptive", out / "variants")[0]
+        found = measure([cell], rules, [], paths, "adaptive", out / what, out)[0]
         return torch.stack([column(found, "ssim", n) for n in found.numbers])
 
     say("full", torch.stack([column(done, "ssim", n) for n in done.numbers if n.startswith("adaptive ")]))
     for name in ("random", "heuristic", "lattice"):
         say(name, column(done, "ssim", name)[None])
     if given.before:
-        say("imitation", files(given.before))
+        say("imitation", files("imitation", given.before))
     for subsequences in (2, 3, 4):
-        say(f"{subsequences} subsequences", files(given.weights, subsequences))
+        what = f"{subsequences} subsequences"
+        say(what, files(what, given.weights, subsequences))
     for name, paths in given.extra:
-        say(name, files(paths))
+        say(name, files(name, paths))
     settings, ledger = tree.update(cell, dict(PAPER.changes), "paper"), Ledger.open(out / "scans.jsonl")
     for what in ("exchanged", "forgetful"):
         say(what, scan_all(what, settings, given.weights, ledger))

@@ -135,7 +135,7 @@ def kept(
         which = torch.randint(len(scores), (statistics.SAMPLES, len(scores)), generator=generator)
         drawn.append(measure(scores[which].mean(1)))
     count = min(len(t) for t in tables)
-    level = statistics._expanded(count)
+    level = statistics.expanded(count)
     ends = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)
     if not (math.isfinite(part) and float(torch.quantile(drawn[1], ends)[0]) > 0):
         return None
@@ -153,8 +153,8 @@ def line(name: str, cell: judge.Cell, trained: judge.Cell) -> dict[str, Any]:
         found[metric]["of_oracle"] = listed(reached) if math.isfinite(reached.mean) else None
         for key, function in (("kept", gain), ("kept_of_oracle", share)):
             estimate = kept(function, here, there, generator=seeded())
-            known = estimate is not None and (key == "kept" or math.isfinite(reached.mean))
-            found[metric][key] = listed(estimate) if known and estimate else None
+            known = key == "kept" or math.isfinite(reached.mean)
+            found[metric][key] = listed(estimate) if known and estimate is not None else None
     return {"comparison": "generalise", "case": name, "specimens": len(cell.numbers["random"]), **found}
 
 

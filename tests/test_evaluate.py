@@ -210,6 +210,40 @@ def test_unknown_strategies_are_refused_before_any_work() -> None:
     assert not list(ledger)
 
 
+def test_a_policy_is_not_judged_on_what_it_practised_on(tmp_path: Path) -> None:
+    """What comes along has practised on the recording that does; on another, or with other weights, it may be used."""
+    cell = settings.update(Settings(), {"scan": {"microscope": "recorded"}}, "test")
+    with pytest.raises(ValueError, match=r"scan.weights: expected some for 'adaptive': .*, found none"):
+        strategies.check("adaptive", cell, tuned=False)
+    for changes in ({"file": "another.h5"}, {"weights": "mine.safetensors"}):
+        strategies.check("adaptive", settings.update(cell, {"scan": changes}, "test"), tuned=False)
+    strategies.check("heuristic", cell, tuned=False)
+
+
+def test_a_choice_of_dwell_is_made_on_training_specimens() -> None:
+    """It takes whichever of its two members has the better training score, and is not offered where nothing is tuned."""
+    scores = {Plan("adaptive", 0.0): 0.5, Plan("adaptive", 60.0): 0.7, Plan("adaptive-dense", 60.0): 0.6, Plan("raster", 0.0): 0.9}
+    assert search.best(scores, "adaptive-dwell") == Plan("adaptive", 60.0)
+    scores[Plan("adaptive-dense", 60.0)] = 0.8
+    assert search.best(scores, "adaptive-dwell") == Plan("adaptive-dense", 60.0)
+    assert search.best(scores, "adaptive-dwell:focused") == Plan("adaptive", 0.0)
+    cell = small()
+    tried = {(plan.strategy, plan.defocus) for plan in search.first_round(["adaptive-dwell", "adaptive"], cell)}
+    assert tried == {(name, defocus) for name in ("adaptive", "adaptive-dense") for defocus in (0.0, 60.0)}
+    assert {plan.strategy for plan in search.second_round(["adaptive-dwell"], scores)} == {"adaptive", "adaptive-dense"}
+    with pytest.raises(ValueError, match="expected one of adaptive, adaptive-dense, since nothing is chosen here, found 'adaptive-dwell'"):
+        judged(small("paper"), ["adaptive-dwell"], protocol="paper")
+    assert "adaptive-dwell" not in judge.everything(judge.PROTOCOLS["paper"], cell)
+    assert "adaptive-dwell" in judge.everything(judge.PROTOCOLS["best"], cell)
+
+
+def test_the_chosen_dwell_is_what_is_scanned_with() -> None:
+    found = judged(small(evaluate={"specimens": 1, "defoci": (60.0,)}), ["adaptive-dwell", "adaptive", "adaptive-dense"])
+    plan = found.plans["adaptive-dwell"]
+    assert plan == found.plans[plan.strategy]
+    assert found.numbers["adaptive-dwell"] == found.numbers[plan.strategy]
+
+
 def test_dose_saving_compares_along_positions() -> None:
     """A strategy whose score is the conventional one's at twice the positions saves a factor of two."""
     cells = []

@@ -154,8 +154,9 @@ def everything(protocol: Protocol, cell: Settings) -> list[str]:
     """Every strategy that makes sense, where the protocol tunes also focused; a recurrent policy knows one kind of scan only."""
     some = [name for name in STRATEGIES if name != "recurrent" and (protocol.tuned or name not in CHOICES)]
     if cell.scan.microscope == "recorded":
-        untrained = () if cell.scan.weights else LEARNED
-        return [name for name in some if name not in (*SIMULATED, *untrained)]
+        # The policy that comes along has practised on the recording that does.
+        left_out = () if cell.scan.weights else LEARNED
+        return [name for name in some if name not in (*SIMULATED, *left_out)]
     return [*some, *(name + FOCUSED for name in some)] if protocol.tuned else some
 
 

@@ -61,6 +61,7 @@ class Sample:
         truth: true phase in rad inside the field, if there is one.
         sites: atom columns of the structure, if there are any.
         counts_per_electron: detector counts that one electron makes.
+        energy: local variance of the reference, from which a recording's structure is told.
     """
 
     number: int
@@ -71,16 +72,12 @@ class Sample:
     truth: Float[Tensor, "1 h w"] | None = None
     sites: Sites | None = None
     counts_per_electron: float = 1.0
+    energy: Float[Tensor, "h w"] | None = None
 
     @property
     def setup(self) -> Setup:
         """Geometry and beam."""
         return self.microscope.setup
-
-    @property
-    def energy(self) -> Float[Tensor, "h w"]:
-        """Local variance of the reference, from which a recording's structure is told."""
-        return local_energy(self.setup, self.full_scan[0], (SIDE, SIDE))
 
     @cached_property
     def full_scan(self) -> Float[Tensor, "1 h w"]:
@@ -116,7 +113,7 @@ def recorded(settings: Settings, number: int) -> Sample:
     reference = build.reference(settings, Recorded(setup, other, counts))
     energy = local_energy(setup, reference[0], (SIDE, SIDE))
     inside = energy > energy.median()
-    return Sample(number, Recorded(setup, mine, counts), inside, other, lambda: reference, None, None, counts)
+    return Sample(number, Recorded(setup, mine, counts), inside, other, lambda: reference, None, None, counts, energy)
 
 
 @lru_cache(maxsize=4)

@@ -56,7 +56,10 @@ def check(name: str, settings: Settings, *, tuned: bool) -> None:
         raise ValueError(f"strategies: expected {plain!r}, since defocus is not chosen here, found {name!r}")
     if focused and 0.0 not in settings.evaluate.defoci:
         raise ValueError(f"evaluate.defoci: expected 0 among them for {name!r}, found {list(settings.evaluate.defoci)}")
-    if settings.scan.microscope == "recorded" and plain in SIMULATED:
+    scan = settings.scan
+    if scan.microscope == "recorded" and plain in LEARNED and scan.file is None and scan.weights is None:
+        raise ValueError(f"scan.weights: expected some for {name!r}: what comes along has practised on the recording that does, found none")
+    if scan.microscope == "recorded" and plain in SIMULATED:
         raise ValueError(
             f"strategies: expected none of {', '.join(SIMULATED)} for a recording, which has no other dwell or truth, found {name!r}"
         )
@@ -88,4 +91,5 @@ def _density(sample: Sample) -> torch.Tensor:
     pixels = SMOOTH / sample.setup.object.pixel
     if sample.truth is not None:
         return torch.from_numpy(gaussian_filter(sample.inside.double().numpy(), pixels))[None]
+    assert sample.energy is not None  # there is a truth or a recording
     return sample.energy.sqrt()[None]

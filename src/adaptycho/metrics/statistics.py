@@ -87,7 +87,7 @@ def filled(scores: Sequence[Float[Tensor, "..."]], *, better: Better = "more") -
 def interval(values: Float[Tensor, " B"], *, generator: torch.Generator, better: Better = "more") -> Estimate:
     """Mean over specimens; what has diverged counts as the worst of them, the highest if less is better."""
     (scores,) = _comparable(values, better=better)
-    low, high = bootstrap_interval(scores, generator=generator, level=_expanded(len(scores)), samples=SAMPLES)
+    low, high = bootstrap_interval(scores, generator=generator, level=expanded(len(scores)), samples=SAMPLES)
     return Estimate(float(scores.mean()), low, high, len(scores))
 
 
@@ -260,12 +260,12 @@ def _of_means(statistic: Callable[[Tensor], Tensor], scores: Sequence[Tensor], g
     weights = torch.zeros(SAMPLES, count, dtype=torch.float64).scatter_add_(1, drawn, torch.full((SAMPLES, count), 1 / count).double())
     values = statistic(weights @ table)
     # No interpolation: an infinite value may be among them.
-    level = _expanded(count)
+    level = expanded(count)
     ends = torch.quantile(values, values.new_tensor([(1 - level) / 2, (1 + level) / 2]), interpolation="nearest")
     return Estimate(mean, float(ends[0]), float(ends[1]), count)
 
 
-def _expanded(count: int) -> float:
+def expanded(count: int) -> float:
     """Level at which the percentile interval of the mean of normal values is as wide as Student's at `LEVEL`."""
     if count < 2:
         return LEVEL

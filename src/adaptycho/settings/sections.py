@@ -210,7 +210,9 @@ class Train:
     encode_steps: Annotated[int, Field(ge=0)] = Field(default=100_000, description="steps of the autoencoder")
     encode_rate: Positive = Field(default=1e-5, description="its rate of learning")
     encode_batch: Count = Field(default=24, description="its batch")
-    encode_batches: Count = Field(default=100, description="batches of partial reconstructions that are made once and gone through again")
+    encode_batches: Count = Field(
+        default=100, description="batches of partial reconstructions that are made once, kept in memory and gone through again"
+    )
     imitate_steps: Annotated[int, Field(ge=0)] = Field(default=1000, description="steps of imitation")
     imitate_rate: Positive = Field(default=1e-3, description="its rate of learning at the start")
     imitate_batch: Count = Field(default=24, description="its batch: episodes a step")

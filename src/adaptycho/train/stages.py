@@ -61,7 +61,7 @@ def train(crew: Crew, folder: Path, courses: Sequence[Name], start: Path | None,
         if name == "autoencoder":
             _encode(crew, folder, settings, pool, exam, shown)
         else:
-            pupil = pupil or _network(settings, folder, start)
+            pupil = pupil or _network(settings, folder, start, pool)
             _teach(name, crew, folder, settings, pupil, (pool, exam), shown)
 
 
@@ -123,14 +123,16 @@ def _specimens(settings: Settings, part: Part, count: int, *, full: bool) -> Spe
     return prepare(settings, list(range(first + offset, first + offset + count)), full=full)
 
 
-def _network(settings: Settings, folder: Path, start: Path | None) -> nn.Module:
+def _network(settings: Settings, folder: Path, start: Path | None, pool: Specimens | Windows) -> nn.Module:
     """A policy with the given weights, or a new one; what an autoencoder has learnt goes into a new recurrent one."""
     trained = folder / "autoencoder.safetensors"
     path = start or (trained if settings.network.kind == "recurrent" and trained.exists() else None)
-    if path is None:
-        return network(settings)
-    found = library.load(path, train=True)
-    return network(settings, found.encoder) if isinstance(found, Autoencoder) else found
+    found = library.load(path, train=True) if path else None
+    if found is not None and not isinstance(found, Autoencoder):
+        return found
+    made = network(settings, None if found is None else found.encoder)
+    acquaint(settings, made, pool)
+    return made
 
 
 def _teach(
@@ -144,7 +146,6 @@ def _teach(
 ) -> None:
     """The courses of a policy."""
     t, (pool, exam) = settings.train, specimens
-    acquaint(settings, pupil, pool)
     rate = cosine(t.imitate_rate, t.imitate_steps) if name == "imitate" else constant(t.reinforce_rate)
     steps = t.imitate_steps if name == "imitate" else t.reinforce_steps
     learner = Learner(pupil, adam(pupil, t.imitate_rate), crew, t.shares)
@@ -170,8 +171,8 @@ def _go(course: Course, learner: Learner, progress: Progress) -> None:
 
 
 def acquaint(settings: Settings, pupil: nn.Module, pool: Specimens | Windows) -> None:
-    """Tells a new recurrent policy how the latents of reconstructions spread."""
-    if isinstance(pupil, Recurrent) and bool((pupil.spread == 1).all()):
+    """Tells a new recurrent policy how the latents of reconstructions spread; there is nothing to tell a field policy."""
+    if isinstance(pupil, Recurrent):
         with torch.no_grad():
             images = [partial(settings, pool, -2 - i, 0, min(len(pool), ACQUAINTED // 16)) for i in range(16)]
             pupil.standardise(torch.cat([pupil.encoder(i) for i in images]))
@@ -183,7 +184,7 @@ def policy_loss(name: Name, settings: Settings, pupil: nn.Module, pool: Specimen
 
     @cache
     def bank(number: int, part: int) -> lessons.Lessons:
-        assert isinstance(pupil, Recurrent)  # `terms.check` has seen to it
+        assert isinstance(pupil, Recurrent)  # seen to below
         work = share(settings, number, part, t.imitate_batch // t.shares, pool, course=course)
         return lessons.make(work, pupil, outlook=plan(work, pupil), pull=t.pull if t.teacher == "half-way" else 0.0)
 

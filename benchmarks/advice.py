@@ -2,17 +2,20 @@
 
     python benchmarks/advice.py --saving FOLDER --harmless FOLDER
 
-The folders are those of `benchmarks/learned.py saving` and `harmless`, with any number of policies; the judge's table
-(docs/results/best.json.gz with further.json) and the recorded scans are published. Nothing is measured here.
+The folders are those of `benchmarks/learned.py saving` and `harmless`, with any number of policies, and with or without the learned scan
+that chooses its dwell; the judge's table (docs/results/best.json.gz with further.json) and the recorded scans are published. Nothing is
+measured here.
 """
 
 import argparse
 import contextlib
+import dataclasses
 import inspect
 import io
 import json
 import re
 import shlex
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,10 +23,11 @@ from typing import Any
 import torch
 
 from adaptycho import cli
-from adaptycho.advice.table import FORMAT
-from adaptycho.evaluate import archive, table
+from adaptycho.advice.table import FORMAT, KINDS, UNLEARNED, Kind
+from adaptycho.evaluate import archive, table, trained
 from adaptycho.evaluate.judge import Cell, family
-from adaptycho.evaluate.strategies import CONVENTIONAL, DENSE, FOCUSED
+from adaptycho.evaluate.strategies import CONVENTIONAL, DENSE, FOCUSED, ORACLES
+from adaptycho.evaluate.trial import Plan
 from adaptycho.metrics import statistics
 from adaptycho.settings import ADAPTIVE
 from adaptycho.specimen import families
@@ -34,9 +38,6 @@ RESULTS = ROOT / "docs" / "results"
 TABLE = ROOT / "src" / "adaptycho" / "data" / "advice.json"
 PAGE = ROOT / "docs" / "advise.md"
 ASKED = re.compile(r"(?<=^```console\n)\$ adaptycho (advise .*)\n(?:.*\n)*?(?=```$)", re.MULTILINE)
-LEARNED = "adaptive"
-UNLEARNED = "process"  # gains most of those without learning, on islands and on particles (docs/results.md)
-ORACLE = "oracle-density"
 WEIGHTS = "structure"
 SPARSE = tuple(n for n in CONVENTIONAL if n not in DENSE)
 SOURCES = {
@@ -47,36 +48,51 @@ SOURCES = {
 
 
 def rows(cells: Sequence[Cell], curve: Sequence[Cell], source: str, *, focused: bool = False) -> Iterator[dict[str, Any]]:
-    """A row for each cell and adaptive scan; the conventional scans are those of `curve`, along all its numbers of positions."""
+    """A row for each cell and kind of scan; the conventional scans are those of `curve`, along all its numbers of positions."""
     end = FOCUSED if focused else ""
     for cell in cells:
-        learned = [n for n in cell.numbers if n.startswith(f"{LEARNED} ") and not focused]
-        for scan, names in ((LEARNED, learned), (UNLEARNED, [n for n in (UNLEARNED + end,) if n in cell.numbers])):
-            if not names:
+        scan, scores = cell.settings.scan, table.columns(cell, cell.protocol.primary)
+        oracle = max((scores[n + end] for n in ORACLES if n + end in scores), key=lambda values: float(values.mean()), default=None)
+        beside = sorted((c for c in curve if _alike(c, cell)), key=lambda c: c.settings.scan.positions)
+        same = next(c for c in beside if c.settings.scan.positions == scan.positions)
+        for kind in KINDS:
+            if (found := results(cell, kind, end)) is None:
                 continue
-            scan_settings, primary = cell.settings.scan, cell.protocol.primary
-            scores = table.columns(cell, primary)
-            each = torch.stack([scores[n] for n in names])
-            beside = sorted((c for c in curve if _alike(c, cell)), key=lambda c: c.settings.scan.positions)
-            counts = [c.settings.scan.positions for c in beside]
+            each, plans = found
+            strategy = Counter(plan.strategy for plan in plans).most_common(1)[0][0]
+            defoci = sorted(plan.defocus or 0.0 for plan in plans if plan.strategy == strategy)
             yield {
                 "family": family(cell.settings),
                 "filling": filling(cell),
-                "electrons": scan_settings.dose,
-                "positions": scan_settings.positions,
-                "scan": scan,
+                "electrons": scan.dose,
+                "positions": scan.positions,
+                "scan": kind,
+                "strategy": strategy,
                 **({"focused": True} if focused else {}),
-                "defocus": sorted(cell.plans[n].defocus or 0.0 for n in names)[len(names) // 2],
+                "defocus": defoci[len(defoci) // 2],
                 "score": _round(float(each.mean())),
                 "specimens": each.shape[1],
-                **({"policies": len(learned)} if scan == LEARNED else {}),
+                **({"policies": len(plans)} if kind != "unlearned" else {}),
                 "source": source,
-                "dense": _round(float(table.columns(beside[counts.index(scan_settings.positions)], primary)["dense" + end].mean())),
+                "dense": _round(float(table.columns(same, cell.protocol.primary)["dense" + end].mean())),
                 "against": {
-                    base: against(each, scores.get(ORACLE + end), scan_settings.positions, scan_settings.dose, beside, among, end)
+                    base: against(each, oracle, scan.positions, scan.dose, beside, among, end)
                     for base, among in (("all", CONVENTIONAL), ("sparse", SPARSE))
                 },
             }
+
+
+def results(cell: Cell, kind: Kind, end: str) -> tuple[torch.Tensor, list[Plan]] | None:
+    """Scores of a kind of scan (policies, specimens), and the plan of each policy; None if it was not measured."""
+    unlearned = [name + end for name in UNLEARNED]
+    names = [n for n in cell.numbers if (n in unlearned if kind == "unlearned" else n.startswith(f"{kind} ") and n.endswith(end))]
+    if not names:
+        return None
+    scores = table.columns(cell, cell.protocol.primary)
+    if kind != "unlearned":
+        return torch.stack([scores[n] for n in names]), [cell.plans[n] for n in names]
+    some = dataclasses.replace(cell, numbers={n: cell.numbers[n] for n in names})
+    return table.chosen_blindly(some, UNLEARNED)[None], [cell.plans[max(names, key=lambda n: float(scores[n].mean()))]]
 
 
 def against(
@@ -127,7 +143,7 @@ def replayed(cell: Cell) -> dict[str, Any]:
     """Scans of a recording, all that are best among others chosen on the other windows."""
     ours = [n for n in cell.numbers if n.split(" ")[0] in ADAPTIVE]
     blind = table.chosen_blindly(cell, CONVENTIONAL)
-    oracle = table.columns(cell, cell.protocol.primary)[ORACLE]
+    oracle = table.chosen_blindly(cell, ORACLES)
     return {
         "positions": cell.settings.scan.positions,
         "scan": table.best_of(cell, ours),
@@ -137,12 +153,24 @@ def replayed(cell: Cell) -> dict[str, Any]:
     }
 
 
+def learned(saving: Path, harmless: Path) -> Iterator[dict[str, Any]]:
+    """Rows of the learned scans, from the folders of `benchmarks/learned.py`."""
+    yield from rows(scanned(saving / "learned"), archive.read(saving / "conventional" / "cells.json.gz"), "saving")
+    cells = scanned(harmless)
+    yield from rows(cells, cells, "harmless")
+
+
+def scanned(folder: Path) -> list[Cell]:
+    """Comparisons with a learned scan; with the one that chooses its dwell, which is in a folder of its own, where it was measured."""
+    cells, dwell = archive.read(folder / "cells.json.gz"), folder / "dwell" / "cells.json.gz"
+    chosen = archive.read(dwell) if dwell.exists() else []
+    return [next((trained.joined(cell, c) for c in chosen if c.settings == cell.settings), cell) for cell in cells]
+
+
 def made(saving: Path, harmless: Path, best: Path, further: Path, recorded: Path) -> dict[str, Any]:
     """The whole table."""
-    alone = archive.read(harmless / "cells.json.gz")
     judged = archive.read(best)
     beam, field = judged[0].settings.beam, judged[0].settings.geometry.field
-    learned = rows(archive.read(saving / "learned" / "cells.json.gz"), archive.read(saving / "conventional" / "cells.json.gz"), "saving")
     return {
         "format": FORMAT,
         "beam": {
@@ -155,8 +183,7 @@ def made(saving: Path, harmless: Path, best: Path, further: Path, recorded: Path
         "weights": WEIGHTS,
         "sources": SOURCES,
         "rows": [
-            *learned,
-            *rows(alone, alone, "harmless"),
+            *learned(saving, harmless),
             *rows(judged, [*judged, *archive.read(further)], "best"),
             *rows(judged, judged, "best", focused=True),
         ],

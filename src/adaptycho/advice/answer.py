@@ -8,6 +8,7 @@ from adaptycho.advice.decide import Decision, Scan, decide
 from adaptycho.advice.place import Question
 from adaptycho.advice.table import Estimate, Reading, Table
 
+SHOWN = ("family", "electrons", "positions", "scan", "strategy", "specimens", "policies", "source")  # of the nearest row
 TITLE = {"yes": "YES", "perhaps": "PERHAPS", "no": "NO"}
 TRUST = {
     "measured": "high: measured with this microscope and field",
@@ -16,24 +17,25 @@ TRUST = {
 }
 
 
-def advise(question: Question, table: Table) -> dict[str, Any]:
-    """Whether an adaptive scan helps, as an object ready for JSON.
+def advise(question: Question, table: Table) -> tuple[Decision, dict[str, Any]]:
+    """Whether an adaptive scan helps: what was decided, and the same as an object ready for JSON.
 
-    Keys: `helps` (yes, perhaps, no); `recommended` and `instead`, the scan to take and the best of the other kind (`name`, `weights`,
-    `defocus` in Å, `positions`, `electrons`); `dose_saving` and `gain` of the adaptive scan over the best conventional one as mean and 95 %
-    interval, with no mean between two ends; `dose_saving_bounded`; `ends`, what the table says, one for each filling that counts
-    (`dense_score` is that of the nearest cell); `place`, the scan in its own units; `trust` (measured, scaled, outside), `warnings`,
-    `reasons`; and `next`, a command.
+    Keys of the object: `helps` (yes, perhaps, no; never yes outside of what was measured); `recommended` and `instead`, the scan to take
+    and the best of the other kind (`name`, `weights`, `defocus` in Å, `positions`, `electrons`); `dose_saving` and `gain` of the adaptive
+    scan over the best conventional one as mean and 95 % interval, with no mean between two ends; `dose_saving_bounded`; `ends`, what the
+    table says, one for each filling that counts (`dense_score` is that of the nearest cell); `place`, the scan in its own units; `trust`
+    (measured, scaled, outside), `warnings`, `reasons`; and `next`, a command.
 
     Raises:
-        ValueError: the table does not know the family, or no scan fits the time.
+        ValueError: the table does not know the family, or no scan fits the time or the dose limit.
     """
     found = decide(question, table)
     warnings = words.gaps(found, table)
     scans = [_scan(found.ours), _scan(found.conventional)]
     recommended, instead = scans if found.adaptive else scans[::-1]
-    return {
-        "helps": ("yes" if found.gain.low > 0 else "perhaps") if found.adaptive else "no",
+    sure = found.gain.low > 0 and not warnings
+    return found, {
+        "helps": ("yes" if sure else "perhaps") if found.adaptive else "no",
         "recommended": recommended,
         "instead": instead,
         "dose_saving": _listed(found, found.saving),
@@ -68,12 +70,13 @@ def lines(answer: dict[str, Any]) -> list[str]:
             f"{end['best_conventional_score']:.2f}, dose saved {_times(end['dose_saving'], end['dose_saving_bounded'])}"
         )
         text.append(
-            f"              nearest cell {near['electrons']:g} electrons, {near['positions']} positions; {near['specimens']} specimens"
+            f"              nearest cell {words.count(near['electrons'], 'electron')}, {words.count(near['positions'], 'position')}; "
+            f"{words.count(near['specimens'], 'specimen')}"
             f"{', policies: ' + str(near['policies']) if near['policies'] else ''}"
         )
     text += [
         f"  your scan   {words.number(place['dose'])} e/Å², probe {place['width']:.3g} Å wide; for each squared probe width "
-        f"{place['density']:.2g} positions, {words.number(place['per_element'])} electrons",
+        f"{place['density']:.2g} positions, {words.count(place['per_element'], 'electron')}",
         f"  trust       {TRUST[answer['trust']]}",
         *(f"            ! {warning}" for warning in answer["warnings"]),
         "",
@@ -112,7 +115,7 @@ def _end(found: Decision, end: Reading) -> dict[str, Any]:
         "dense_score": near.dense,
         "best_conventional": near.against[found.base].scan,
         "inside": end.inside,
-        "nearest": {name: getattr(near, name) for name in ("family", "electrons", "positions", "scan", "specimens", "policies", "source")},
+        "nearest": {name: getattr(near, name) for name in SHOWN},
     }
 
 

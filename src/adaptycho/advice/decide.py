@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from adaptycho.advice.place import UNIFORM, Place, Question, dense_positions, places
 from adaptycho.advice.table import Base, Bound, Estimate, Range, Reading, Row, Table, bound, read_off
+from adaptycho.evaluate.strategies import DENSE, DWELL
 
 WORTH = 0.02  # a gain in score that cannot be above this is not worth a scan that decides while it runs
 STANDS_FOR = {"edge": "island"}  # where a family was not measured
@@ -29,7 +30,6 @@ class Decision:
         question: the settings.
         place: where the scan lies.
         ends: what the table says: one reading, or two, structured and uniform, if the filling is unknown or between what was measured.
-        known: fillings at which the family was measured.
         gain: relative gain in score of the adaptive scan over the best conventional one. Of two ends, the interval reaches over both, and
             the mean is that of the first.
         saving: factor of dose saved, likewise.
@@ -43,7 +43,6 @@ class Decision:
     question: Question
     place: Place
     ends: tuple[Reading, ...]
-    known: Range
     gain: Estimate
     saving: Estimate
     bounded: Bound | None
@@ -52,16 +51,21 @@ class Decision:
     ours: Scan
     conventional: Scan
 
+    @property
+    def known(self) -> Range:
+        """Fillings at which the rows that were read were measured."""
+        return self.ends[0].nearest.filling
+
 
 def decide(question: Question, table: Table) -> Decision:
     """Answers from the table.
 
     Raises:
-        ValueError: the table has no rows for the family, or no scan fits the time.
+        ValueError: the table has no rows for the family, or no scan fits the time or the dose limit.
     """
     groups = table.groups(stand_in(question.family, table), focused=not question.defocus)
     if not groups:
-        raise ValueError(f"family: expected one that was measured{'' if question.defocus else ' in focus'}, got {question.family!r}")
+        raise ValueError(f"family: expected one that was measured{'' if question.defocus else ' in focus'}, found {question.family!r}")
     measured = sorted({row.positions for group in groups for row in group})
     found = [_decided(question, table, groups, where) for where in places(question, table.beam, measured)]
     # Of several ways to spend the same dose: the nearest to what was measured, then the best score.
@@ -84,8 +88,7 @@ def dense_fits(question: Question, table: Table, positions: int) -> bool:
 
 def _decided(question: Question, table: Table, groups: Sequence[tuple[Row, ...]], where: Place) -> Decision:
     base: Base = "all" if dense_fits(question, table, where.positions) else "sparse"
-    known = table.fillings(stand_in(question.family, table))
-    ends = _ends(question, table, groups, where, base, known)
+    ends = _ends(question, table, groups, where, base)
     gain, saving = _hull([end.gain for end in ends]), _hull([end.saving for end in ends])
     if question.filling is not None and len(ends) > 1:
         # All electrons on the structure is the most that placing them can do.
@@ -93,47 +96,42 @@ def _decided(question: Question, table: Table, groups: Sequence[tuple[Row, ...]]
         saving = Estimate(min(saving.mean, most), min(saving.low, most), min(saving.high, most))
     nearest = ends[0].nearest
     against = nearest.against[base]
-    total = where.positions * where.electrons
-    count = dense_positions(question, table.beam, where.positions) if against.scan == "dense" else where.positions
+
+    def scan(name: str, weights: str | None, defocus: float) -> Scan:
+        count = dense_positions(question, table.beam, where.positions) if name in DENSE else where.positions
+        return Scan(name, weights, defocus * where.defocus_unit, count, where.positions * where.electrons / count)
+
     return Decision(
         question=question,
         place=where,
         ends=ends,
-        known=known,
         gain=gain,
         saving=saving,
         bounded=bound([end.bounded for end in ends]),
         base=base,
         adaptive=gain.low + gain.high > 0 and gain.high > WORTH,
-        ours=Scan(
-            nearest.scan,
-            table.weights if nearest.policies else None,
-            nearest.defocus * where.defocus_unit,
-            where.positions,
-            where.electrons,
-        ),
-        conventional=Scan(against.scan, None, against.defocus * where.defocus_unit, count, total / count),
+        ours=scan(nearest.strategy, table.weights if nearest.policies else None, nearest.defocus),
+        conventional=scan(against.scan, None, against.defocus),
     )
 
 
-def _ends(
-    question: Question, table: Table, groups: Sequence[tuple[Row, ...]], where: Place, base: Base, known: Range
-) -> tuple[Reading, ...]:
+def _ends(question: Question, table: Table, groups: Sequence[tuple[Row, ...]], where: Place, base: Base) -> tuple[Reading, ...]:
     """The family as it was measured; a uniform crystal as well, or instead, if structure fills more of the field or may do so."""
     fills, ends = question.filling, []
     uniform = [] if question.family in UNIFORM else table.groups("crystal", focused=not question.defocus)
     if fills is None or fills < 1 or not uniform:
         ends.append(_read(groups, where, base))
-    if uniform and (fills is None or fills > known.high):
+    if uniform and (not ends or fills is None or fills > ends[0].nearest.filling.high):
         same = [g for g in uniform if ends and g[0].scan == ends[0].nearest.scan]
         ends.append(_read(same or uniform, where, base))
     return tuple(ends)
 
 
 def _read(groups: Sequence[tuple[Row, ...]], where: Place, base: Base) -> Reading:
-    """From the first group that was measured there; if none was, from the first."""
-    found = [read_off(group, where.worth, where.equivalent, base) for group in groups]
-    return next((reading for reading in found if reading.inside), found[0])
+    """From the first group that was measured there; if none was, from the nearest."""
+    # Where there is no full raster at reduced dwell, there is no adaptive scan at reduced dwell either.
+    found = [read_off(group, where.worth, where.equivalent, base) for group in groups if base == "all" or group[0].scan != DWELL]
+    return next((reading for reading in found if reading.inside), min(found, key=lambda reading: reading.beyond))
 
 
 def _hull(parts: Sequence[Estimate]) -> Estimate:

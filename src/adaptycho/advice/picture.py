@@ -52,7 +52,7 @@ def picture(found: Decision, table: Table) -> Figure:
 
 
 def _rows(table: Table, family: str, own: Row) -> tuple[Row, ...]:
-    """The grid that the answer is from; of other families, that of the same scan."""
+    """The grid that the answer is from; of other families, that of the same kind of scan."""
     groups = table.groups(family, focused=own.focused)
     same = [g for g in groups if g[0].scan == own.scan and (family != own.family or g[0].source == own.source)]
     return (same or [*groups, ()])[0]

@@ -16,6 +16,8 @@ from adaptycho.optics import interaction_constant, wavelength
 from adaptycho.specimen import Family
 
 UNIFORM = ("crystal", "vacancies", "boundary", "amorphous")  # alike everywhere: structure fills the field
+SUBSEQUENCES = 4  # that an adaptive scan takes, and so the fewest positions
+MOST_ENERGY = 1e6  # eV; no microscope has more
 FAR = 2.0  # a probe width, field in probe widths or phase further from the measured one than this factor is outside of what was measured
 
 
@@ -53,24 +55,30 @@ class Question:
 
     def __post_init__(self) -> None:
         if self.family not in get_args(Family):
-            raise ValueError(f"family: expected one of {', '.join(get_args(Family))}, got {self.family!r}")
+            raise ValueError(f"family: expected one of {', '.join(get_args(Family))}, found {self.family!r}")
         for name in ("energy", "semiangle", "dose", "dose_limit", "positions", "frame_time", "scan_time"):
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
-                raise ValueError(f"{name}: expected a positive number, got {value}")
+                raise ValueError(f"{name}: expected a positive number, found {value}")
+        if self.energy > MOST_ENERGY:
+            raise ValueError(f"energy: expected at most 1 MeV, found {self.energy / 1e6:g} MeV (--energy is in keV unless it says eV)")
+        if self.positions is not None and self.positions < SUBSEQUENCES:
+            raise ValueError(
+                f"positions: expected at least {SUBSEQUENCES}, one for each sub-sequence of an adaptive scan, found {self.positions}"
+            )
         if not all(0 < side < math.inf for side in self.field):
-            raise ValueError(f"field: expected two positive lengths in Å, got {self.field}")
+            raise ValueError(f"field: expected two positive lengths in Å, found {self.field}")
         if self.filling is not None and not 0 < self.filling <= 1:
-            raise ValueError(f"filling: expected a fraction above 0 and at most 1, got {self.filling}")
+            raise ValueError(f"filling: expected a fraction above 0 and at most 1, found {self.filling}")
         if self.family in UNIFORM and self.filling not in (None, 1.0):
-            raise ValueError(f"filling: expected 1 or none for {self.family}, which fills the field, got {self.filling}")
+            raise ValueError(f"filling: expected 1 or none for {self.family}, which fills the field, found {self.filling}")
         if self.dose_limit is None and (self.dose is None or self.positions is None):
-            raise ValueError("dose_limit: expected a limit in e/Å², or electrons per position and a number of positions, got neither")
+            raise ValueError("dose_limit: expected a limit in e/Å², or electrons per position and a number of positions, found neither")
         if self.dose is not None and self.positions is not None and self.dose_limit is not None:
             sent = self.dose * self.positions / self.area
             if sent > self.dose_limit * ROUNDED:
                 scan = f"{self.positions} positions of {self.dose:g} electrons"
-                raise ValueError(f"dose_limit: expected at least the {sent:.4g} e/Å² of {scan}, got {self.dose_limit:g}")
+                raise ValueError(f"dose_limit: expected at least the {sent:.4g} e/Å² of {scan}, found {self.dose_limit:g}")
 
     @property
     def area(self) -> float:
@@ -167,7 +175,7 @@ def places(question: Question, beam: Beam, measured: list[int]) -> Iterator[Plac
         measured: numbers of positions of the measurements.
 
     Raises:
-        ValueError: no scan fits the time.
+        ValueError: no scan fits the time or the dose limit.
     """
     most = math.inf
     if question.frame_time is not None and question.scan_time is not None:
@@ -176,13 +184,17 @@ def places(question: Question, beam: Beam, measured: list[int]) -> Iterator[Plac
     if question.positions is not None:
         counts = [question.positions]
     elif question.dose is not None:
-        counts = [max(1, math.floor(budget / question.dose * (1 + 1e-9)))]
+        counts = [math.floor(budget / question.dose * (1 + 1e-9))]
+        if counts[0] < SUBSEQUENCES:
+            least = math.ceil(100 * SUBSEQUENCES * question.dose / question.area) / 100  # rounded up: what is said must do
+            scan = f"{SUBSEQUENCES} positions of {question.dose:g} electrons"
+            raise ValueError(f"dose_limit: expected at least {least:.10g} e/Å² for {scan}, found {question.dose_limit:g}")
     else:
-        counts = sorted({max(1, round(n * _field_ratio(question, beam))) for n in measured})
-        counts = [n for n in counts if n <= most] or [min(counts[0], max(1, int(most)))]
-    if counts[0] > most or most < 1:
+        counts = sorted({max(SUBSEQUENCES, round(n * _field_ratio(question, beam))) for n in measured})
+        counts = [n for n in counts if n <= most] or [max(SUBSEQUENCES, min(counts[0], int(most)))]
+    if counts[0] > most:
         raise ValueError(
-            f"scan_time: expected time for {counts[0]} positions of {question.frame_time:g} s, got {question.scan_time:g} s for {most:g}"
+            f"scan_time: expected time for {counts[0]} positions of {question.frame_time:g} s, found {question.scan_time:g} s for {most:g}"
         )
     for count in counts:
         yield place(question, beam, count, question.dose if question.dose is not None else budget / count)

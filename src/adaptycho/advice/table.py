@@ -1,7 +1,7 @@
 """What was measured about adaptive scans, as a small table, and what it says between its cells.
 
 The table (data/advice.json, made by benchmarks/advice.py) holds a row for each family, electrons per position, number of positions and
-scan. Rows of one family, scan and source are a grid. Inside it, means are interpolated linearly in the logarithms of electrons and
+kind of scan. Rows of one family, kind and source are a grid. Inside it, means are interpolated linearly in the logarithms of electrons and
 positions, and an interval reaches over those of all the cells that take part. Outside, the nearest cell counts: nothing is extrapolated.
 """
 
@@ -11,15 +11,22 @@ import math
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
-FORMAT = "adaptycho advice 1"
+from adaptycho.evaluate.strategies import LEARNED
+from adaptycho.settings import ADAPTIVE
+
+FORMAT = "adaptycho advice 2"
 ROUNDED = 1.02  # positions and electrons this much outside of the measured range are inside: people give round numbers
 Bound = Literal["below", "above"]
 Base = Literal["all", "sparse"]  # conventional scans to compare with: with the full raster at reduced dwell among them, or without
+# Learned, with the choice between the positions asked for and the same electrons on many more; learned; the best without learning.
+Kind = Literal["adaptive-dwell", "adaptive", "unlearned"]
+KINDS: tuple[Kind, ...] = get_args(Kind)  # in the order in which they are asked
+UNLEARNED = tuple(name for name in ADAPTIVE if name not in LEARNED)
 
 _strict = ConfigDict(extra="forbid")
 
@@ -52,7 +59,7 @@ class Against:
         bounded: "below" or "above" if the factor is only known to be at most, or at least, this.
         gain_by_policy: gains of policies trained from different seeds; `gain` is that of their mean score. Empty if there are not several.
         saving_by_policy: their factors.
-        oracle: gain of an oracle that spreads its positions where structure is; None if it was not measured.
+        oracle: gain of the best of the oracles, scans that know the specimen; None if none was measured.
     """
 
     scan: str
@@ -68,16 +75,17 @@ class Against:
 
 @dataclass(frozen=True, config=_strict)
 class Row:
-    """One adaptive scan on one family, at one number of positions and electrons.
+    """One kind of adaptive scan on one family, at one number of positions and electrons.
 
     Attributes:
         family: of specimens.
         filling: fraction of the field with structure, from and to over the specimens.
         electrons: per position.
         positions: number of them.
-        scan: adaptive (learned) or a scan without learning.
+        scan: its kind.
+        strategy: the scan itself: of a kind with a choice, what most policies chose, or what is best on average over the specimens.
         defocus: underfocus of the scan in Å, found on training specimens.
-        score: mean correlation with the true phase inside the structure.
+        score: mean correlation with the true phase inside the structure; without learning, of the scan that is best on all other specimens.
         specimens: number of test specimens.
         source: which comparison it is from.
         against: the best conventional scan.
@@ -90,7 +98,8 @@ class Row:
     filling: Range
     electrons: float
     positions: int
-    scan: str
+    scan: Kind
+    strategy: str
     defocus: float
     score: float
     specimens: int
@@ -109,7 +118,7 @@ class Replayed:
         positions: number of them.
         scan: the best adaptive scan, chosen for each window on the others.
         gain: relative gain over the best conventional scan, chosen in the same way.
-        oracle: that of the density oracle.
+        oracle: that of the best oracle, chosen in the same way.
         windows: number of windows of the recording.
     """
 
@@ -135,25 +144,20 @@ class Beam:
 class Table:
     """Everything that is known; `sources` says which command measured the rows of a source."""
 
-    format: Literal["adaptycho advice 1"]
+    format: Literal["adaptycho advice 2"]
     beam: Beam
     weights: str
     sources: Mapping[str, str]
     rows: tuple[Row, ...]
     recorded: tuple[Replayed, ...]
 
-    def fillings(self, family: str) -> Range:
-        """Fillings at which a family was measured, from and to."""
-        own = [row.filling for row in self.rows if row.family == family]
-        return Range(min(f.low for f in own), max(f.high for f in own))
-
     def groups(self, family: str, *, focused: bool) -> list[tuple[Row, ...]]:
-        """Rows of a family by scan and source, each group a grid; learned scans come first."""
-        found: dict[tuple[str, str], list[Row]] = {}
+        """Rows of a family by kind of scan and source, each group a grid; learned scans come first."""
+        found: dict[tuple[Kind, str], list[Row]] = {}
         for row in self.rows:
             if row.family == family and row.focused == focused:
                 found.setdefault((row.scan, row.source), []).append(row)
-        return [tuple(rows) for _, rows in sorted(found.items(), key=lambda item: item[1][0].policies == 0)]
+        return [tuple(rows) for _, rows in sorted(found.items(), key=lambda item: KINDS.index(item[0][0]))]
 
 
 @dataclass(frozen=True)
@@ -213,7 +217,7 @@ def read_off(rows: Sequence[Row], electrons: float, positions: float, base: Base
     """What a grid of rows says about a scan, by bilinear interpolation in log electrons and log positions.
 
     Args:
-        rows: of one family, scan and source, one for each combination of electrons and positions.
+        rows: of one family, kind and source, one for each combination of electrons and positions.
         electrons: per position.
         positions: as many as there would be in the measured field.
         base: conventional scans to compare with.
@@ -222,9 +226,9 @@ def read_off(rows: Sequence[Row], electrons: float, positions: float, base: Base
         ValueError: there are no rows, or electrons or positions are not positive.
     """
     if not rows:
-        raise ValueError("rows: expected at least one, got none")
+        raise ValueError("rows: expected at least one, found none")
     if not (0 < electrons < math.inf and 0 < positions < math.inf):
-        raise ValueError(f"electrons, positions: expected positive numbers, got {electrons} and {positions}")
+        raise ValueError(f"electrons, positions: expected positive numbers, found {electrons} and {positions}")
     by_electrons = _weights(sorted({row.electrons for row in rows}), electrons)
     by_positions = _weights(sorted({float(row.positions) for row in rows}), positions)
     parts = [(row, w) for row in rows if (w := by_electrons.get(row.electrons, 0.0) * by_positions.get(float(row.positions), 0.0)) > 0]

@@ -4,17 +4,19 @@ import json
 import shlex
 
 from adaptycho.advice.decide import Decision, Scan, dense_fits, stand_in
-from adaptycho.advice.place import UNIFORM, dense_positions
-from adaptycho.advice.table import Estimate, Table
+from adaptycho.advice.place import SUBSEQUENCES, UNIFORM, dense_positions
+from adaptycho.advice.table import UNLEARNED, Estimate, Table
 
 FULL = 0.8  # a specimen with structure in more of the field than this is much like the recorded one, which has it everywhere
 STRATEGIES = ("raster", "hexagonal", "spiral", "dense")  # that a learned scan was compared with
 
-NAMES = {
+NAMES: dict[str, str] = {
     "dense": "full raster at reduced dwell",
     "adaptive": "learned adaptive scan",
-    "process": "adaptive scan `process`, nothing learned",
+    "adaptive-dense": "learned adaptive scan at reduced dwell",
+    **{name: f"adaptive scan `{name}`, nothing learned" for name in UNLEARNED},
 }
+POLICIES = {"dense": "raster", "adaptive-dense": "adaptive"}  # of scans that are another one on more positions
 
 
 def gaps(found: Decision, table: Table) -> list[str]:
@@ -33,7 +35,7 @@ def gaps(found: Decision, table: Table) -> list[str]:
         worth = f" (worth {number(where.worth)} of {table.beam.energy / 1e3:g} keV)" if where.scaled else ""
         there = where.density * nearest.positions / where.equivalent
         said.append(
-            f"No measurement covers {number(where.electrons)} electrons per position{worth} at {where.density:.2g} positions per squared "
+            f"No measurement covers {count(where.electrons, 'electron')} per position{worth} at {where.density:.2g} positions per squared "
             f"probe width: nearest is {number(nearest.electrons)} at {there:.2g}, and its numbers stand here."
         )
     if where.far:
@@ -51,21 +53,21 @@ def reasons(found: Decision, table: Table) -> list[str]:
     """Why, in two or three sentences."""
     said = [_main_reason(found, table)]
     if found.base == "sparse" and found.question.counting:
-        count = dense_positions(found.question, table.beam, found.place.positions)
-        said.append(f"The full raster at reduced dwell, {count:,} positions, takes longer than the scan may.")
+        dense = dense_positions(found.question, table.beam, found.place.positions)
+        said.append(f"The full raster at reduced dwell, {count(dense, 'position')}, takes longer than the scan may.")
     elif found.question.counting is None and (against := found.ends[0].nearest.against["all"]).scan == "dense":
-        count = dense_positions(found.question, table.beam, found.place.positions)
-        each = found.place.positions * found.place.electrons / count
+        dense = dense_positions(found.question, table.beam, found.place.positions)
+        each = found.place.positions * found.place.electrons / dense
         said.append(
-            f"If the detector counts single electrons, a full raster of {count:,} positions of {number(each)} electrons is the best "
-            f"conventional scan ({against.score:.2f} in the nearest measurement): ask again with --counting."
+            f"If the detector counts single electrons, a full raster of {count(dense, 'position')} of {count(each, 'electron')} is the "
+            f"best conventional scan ({against.score:.2f} in the nearest measurement): ask again with --counting."
         )
     uniform = found.question.family in UNIFORM or (found.question.filling or 0) >= FULL
     if uniform and table.recorded:
         low, high = (f(r.gain.mean for r in table.recorded) for f in (min, max))
         said.append(
-            f"Recorded particles in ice with structure from edge to edge say the same: {percent(low)} to {percent(high)} for the best "
-            f"adaptive scan ({table.recorded[0].windows} windows)."
+            f"Recorded particles in ice with structure from edge to edge: {percent(low)} to {percent(high)} in score by the best adaptive "
+            f"scan ({count(table.recorded[0].windows, 'window')})."
         )
     return said
 
@@ -73,11 +75,12 @@ def reasons(found: Decision, table: Table) -> list[str]:
 def _main_reason(found: Decision, table: Table) -> str:
     end = found.ends[0]
     if found.question.family in UNIFORM or end.nearest.family in UNIFORM:
-        text = "The specimen is alike everywhere, so no place is better than another"
+        text = "The specimen is alike everywhere"
         groups = table.groups(end.nearest.family, focused=not found.question.defocus)
-        rows = [row for group in groups for row in group if row.against[found.base].oracle]
-        known = max((o.mean for row in rows if (o := row.against[found.base].oracle)), default=None)
-        return f"{text}." if known is None else f"{text}: even an oracle that knows the specimen gains at most {percent(known)}."
+        oracles = [oracle.mean for group in groups for row in group if (oracle := row.against[found.base].oracle)]
+        if not oracles:
+            return f"{text}."
+        return f"{text}: oracles, which know it beforehand, gain at most {percent(max(oracles))} in score wherever they were measured."
     if len(found.ends) > 1:
         other = found.ends[1]
         text = f"The more of the field is empty, the more is to be won: {interval(end.gain)} in score at {_fillings(found)}"
@@ -98,16 +101,17 @@ def command(found: Decision, table: Table, outside: bool) -> str:
         words += ["evaluate", "--protocol", "best", "--family", question.family]
         words += ["--positions", str(found.place.positions), "--dose", f"{found.place.electrons:.4g}"]
         words += ["--strategies", *_strategies(found), *_options(found)]
-        count = dense_positions(question, table.beam, found.place.positions)
-        words += ["--evaluate.dense", str(count)] if dense_fits(question, table, found.place.positions) else []
+        dense = dense_positions(question, table.beam, found.place.positions)
+        words += ["--evaluate.dense", str(dense)] if dense_fits(question, table, found.place.positions) else []
         if not question.defocus:
             words += ["--evaluate.defoci", "[0]"]
         elif found.place.scaled:
             words += ["--evaluate.defoci", json.dumps([round(d * found.place.defocus_unit, 1) for d in (0, 30, 60, 90, 120)])]
     else:
         # In sub-sequences only if something is decided between them.
-        words += ["scan", "advised", "--protocol", "best", "--policy", "raster" if scan.name == "dense" else scan.name]
-        words += ["--positions", str(scan.positions), "--dose", f"{scan.electrons:.4g}", "--subsequences", "4" if found.adaptive else "1"]
+        parts = SUBSEQUENCES if found.adaptive else 1
+        words += ["scan", "advised", "--protocol", "best", "--policy", POLICIES.get(scan.name, scan.name)]
+        words += ["--positions", str(scan.positions), "--dose", f"{scan.electrons:.4g}", "--subsequences", str(parts)]
         words += ["--specimen.family", question.family, *_options(found)]
         words += ["--scan.defocus", f"{scan.defocus:.3g}"] if scan.defocus else []
     if found.place.scaled:
@@ -121,12 +125,18 @@ def scan_text(scan: Scan) -> str:
     """A scan as one phrase."""
     what = NAMES.get(scan.name, f"{scan.name} scan") + (f" (weights `{scan.weights}`)" if scan.weights else "")
     where = f"about {number(float(f'{scan.defocus:.2g}'))} Å underfocus" if scan.defocus else "in focus"
-    return f"{what}, {scan.positions:,} positions of {number(scan.electrons)} electrons, {where}"
+    return f"{what}, {count(scan.positions, 'position')} of {count(scan.electrons, 'electron')}, {where}"
 
 
 def number(value: float) -> str:
     """Three digits, thousands apart: 1,020 and 0.35."""
     return f"{float(f'{value:.3g}'):,.10g}"
+
+
+def count(value: float, noun: str) -> str:
+    """So many things: 1 position, 1,024 positions; all digits of a whole number, three of another."""
+    said = f"{value:,}" if isinstance(value, int) else number(value)
+    return f"{said} {noun}{'' if said == '1' else 's'}"
 
 
 def percent(value: float) -> str:
@@ -140,7 +150,9 @@ def interval(gain: Estimate) -> str:
 
 
 def _strategies(found: Decision) -> list[str]:
-    names = [*(n for n in STRATEGIES if n != "dense" or found.base == "all"), found.ours.name]
+    nearest = found.ends[0].nearest
+    own = nearest.scan if nearest.policies else nearest.strategy
+    names = [*(n for n in STRATEGIES if n != "dense" or found.base == "all"), own]
     return names if found.question.defocus else [f"{n}:focused" for n in names]
 
 

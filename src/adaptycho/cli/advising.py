@@ -10,6 +10,8 @@ from adaptycho.cli.output import tell
 from adaptycho.options import as_json
 from adaptycho.specimen import Family
 
+PICTURES = (".png", ".pdf", ".svg")
+
 
 class Quantity(click.ParamType):
     """A number with an optional unit, or, for a field, two of them: `60`, `60 keV`, `2nm`, `20x30`. The unit of the first name is 1."""
@@ -26,7 +28,7 @@ class Quantity(click.ParamType):
         usual = next(iter(self.units))
         if found is None or (found[2] and self.sides == 1) or (found[3] or usual) not in self.units:
             shape = "a number, or two with x between," if self.sides > 1 else "a number"
-            self.fail(f"expected {shape} in {' or '.join(self.units)}, got {value!r}", param, ctx)
+            self.fail(f"expected {shape} in {' or '.join(self.units)}, found {value!r}", param, ctx)
         factor = self.units[found[3] or usual]
         first, second = float(found[1]) * factor, float(found[2] or found[1]) * factor
         return first if self.sides == 1 else (first, second)
@@ -55,16 +57,17 @@ def advise(drawing: Path | None, as_json: bool, **options: Any) -> None:
     """
     from adaptycho import advice
 
+    if drawing is not None and drawing.suffix not in PICTURES:
+        raise ValueError(f"--picture: expected a name that ends in {', '.join(PICTURES)}, found {drawing.name}")
+    if drawing is not None and not drawing.parent.is_dir():
+        raise ValueError(f"--picture: expected a folder that exists, found {drawing.parent}")
     question, table = advice.Question(**options), advice.load()
-    answer = advice.advise(question, table)
+    found, answer = advice.advise(question, table)
     said = advice.lines(answer)
     if drawing is not None:
-        from adaptycho.advice.decide import decide
         from adaptycho.advice.picture import picture
 
-        if drawing.suffix not in (".png", ".pdf", ".svg"):
-            raise ValueError(f"--picture: expected a name that ends in .png, .pdf or .svg, got {drawing.name}")
-        picture(decide(question, table), table).savefig(drawing, dpi=200)
+        picture(found, table).savefig(drawing, dpi=200)
         answer["picture"] = str(drawing)
         said.append(f"Picture: {drawing}")
     tell(answer, said, as_json)

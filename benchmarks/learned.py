@@ -205,7 +205,9 @@ def _saved(cell: judge.Cell, curve: Sequence[judge.Cell]) -> tuple[Case, dict[st
         "family": family(cell),
         "dose": scan.dose,
         "positions": scan.positions,
+        "strategy": name,
         "saving": listed(saved),
+        "saving_as_asked": listed(factor(ours(cell, INSIDE, "adaptive"))),
         "bounded": saved.bounded,
         "by_policy": [round(float(factor(column(cell, INSIDE, n)).mean), 3) for n in cell.numbers if n.startswith(f"{name} ")],
         "oracle": listed(factor(column(cell, INSIDE, "oracle-density"))),
@@ -238,7 +240,9 @@ def harmless(weights: Sequence[Path], out: Path) -> None:
         name, scan = strategy(cell.settings), cell.settings.scan
         line = {"comparison": "harmless", "family": family(cell), "dose": scan.dose, "positions": scan.positions}
         plans = [(p.strategy, p.defocus) for n, p in cell.plans.items() if n.startswith(f"{name} ")]
-        print(json.dumps({**line, **gains(cell, name, STRONG, [INSIDE])[INSIDE], "plans": plans}), flush=True)
+        asked = gains(cell, "adaptive", STRONG, [INSIDE])[INSIDE]["over_best"]
+        found = gains(cell, name, STRONG, [INSIDE])[INSIDE] | {"over_best_as_asked": asked}
+        print(json.dumps({**line, "strategy": name, **found, "plans": plans}), flush=True)
 
 
 def main() -> None:

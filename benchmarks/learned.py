@@ -159,17 +159,18 @@ def saving(weights: Sequence[Path], out: Path) -> None:
     ahead = [c for c in cells if c.scan.positions in (64, 144)]
     done = measure(cells, BEST, list(STRONG), [], "adaptive", out / "conventional")
     mine = scanned(ahead, ["oracle-density"], weights, out / "learned")
-    cases: dict[float, list[Case]] = {}
-    bounded: dict[float, int] = {}
+    cases: dict[str, list[Case]] = {}
+    bounded: dict[str, int] = {}
     for cell in mine:
-        dose = cell.settings.scan.dose
+        dose, positions = cell.settings.scan.dose, cell.settings.scan.positions
         case, line = _saved(cell, [c for c in done if family(c) == family(cell) and c.settings.scan.dose == dose])
-        cases.setdefault(dose, []).append(case)
-        bounded[dose] = bounded.get(dose, 0) + (line["bounded"] is not None)
+        for of in (f"{dose:g}", f"{positions} x {dose:g}"):
+            cases.setdefault(of, []).append(case)
+            bounded[of] = bounded.get(of, 0) + (line["bounded"] is not None)
         print(json.dumps(line), flush=True)
-    # Specimens are drawn alike in all cells of a dose; those beyond the curve's end count with the end.
-    means = {dose: listed(statistics.mean_dose_saving(found, generator=seeded())) for dose, found in cases.items()}
-    print(json.dumps({"comparison": "saving", "mean_by_dose": means, "bounded": bounded}))
+    # Specimens are drawn alike in all cells of a mean; those beyond the curve's end count with the end.
+    means = {of: listed(statistics.mean_dose_saving(found, generator=seeded())) for of, found in cases.items()}
+    print(json.dumps({"comparison": "saving", "means": means, "bounded": bounded}))
 
 
 def strategy(cell: Settings) -> str:

@@ -89,3 +89,12 @@ def test_only_networks_of_the_package_are_described() -> None:
 def test_only_shipped_policies_have_names() -> None:
     with pytest.raises(ValueError, match="policy: expected one of lattice, structure, recorded, recurrent, got 'clever'"):
         library.shipped("clever")
+
+
+@pytest.mark.parametrize("name", library.SHIPPED)
+def test_every_policy_with_a_name_comes_along(name: str) -> None:
+    """With a card of its training, and fixed."""
+    network = library.shipped(name)
+    assert isinstance(network, Recurrent if name == "recurrent" else Field)
+    assert not network.training and not any(p.requires_grad for p in network.parameters())
+    assert (Path(__file__).parents[1] / "docs" / "models" / f"{name}.md").exists()

@@ -280,7 +280,8 @@ def test_damaged_tables_are_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"advice\.json: expected a table"):
         load(path)
     whole = json.loads((ROOT / "src" / "adaptycho" / "data" / "advice.json").read_text(encoding="utf-8"))
-    path.write_text(json.dumps(whole | {"rows": whole["rows"][1:]}), encoding="utf-8")
+    first = next(i for i, row in enumerate(whole["rows"]) if row["scan"] == "adaptive")  # one of a grid of several doses
+    path.write_text(json.dumps(whole | {"rows": whole["rows"][:first] + whole["rows"][first + 1 :]}), encoding="utf-8")
     with pytest.raises(ValueError, match="rows: expected one for each electrons and positions"):
         load(path)
     whole["rows"][3]["score"] = "high"
@@ -404,6 +405,7 @@ def test_what_the_learned_comparisons_write_is_read(tmp_path: Path, monkeypatch:
         numbers = range(1, len(policies) + 1)
         return [functools.reduce(trained.joined, [synthetic(c, rules, policies[0].strategy, n) for n in numbers]) for c in cells]
 
+    monkeypatch.setattr(learned, "PLENTY", 3000.0)
     monkeypatch.setattr("adaptycho.evaluate.judge.judge", judge)
     monkeypatch.setattr("adaptycho.evaluate.trained.judged", judged)
     monkeypatch.setattr("adaptycho.evaluate.trained.read", lambda weights: tuple(map(Trained, weights)))

@@ -42,8 +42,8 @@ class Recurrent(nn.Module):
     X = FC(L, C); two GRU layers turn X and their hidden state into the next, H; the head of the sub-sequence proposes initial + FC(H)
     (Eq. 3). L, C and X pass a leaky ReLU. Proposals may lie outside the field: the microscope clips, and a bound would bend the Gaussian.
 
-    A latent differs little from one reconstruction to the next beside what all of them have in common, so z is standardised, once
-    `standardise` has been told how they spread.
+    The latent of an encoder that has learnt little differs little from one reconstruction to the next, so z is standardised, once
+    `standardise` has been told how latents spread.
 
     Args:
         lengths: positions of every sub-sequence, the survey's first. They may differ: FC of the positions is as wide as the longest

@@ -1,8 +1,8 @@
 """Lessons that are made once and learnt from many times, for a recurrent policy: what it would see in scans that a teacher leads.
 
-A scan costs a hundred times what a step of the recurrent network does, since its encoder is fixed. Scans that a teacher leads do not depend
-on what the pupil can do, so a bank of them serves a whole course. They go anywhere between an even scan and the teacher's positions, a
-little off, as a pupil's do that has learnt a part.
+A scan takes 25 times as long as what the network learns from it in a step, since its encoder is fixed (light). Scans that a teacher leads
+do not depend on what the pupil can do, so a bank of them serves a whole course. They go anywhere between an even scan and the teacher's
+positions, a little off, as a pupil's do that has learnt a part.
 """
 
 from dataclasses import dataclass

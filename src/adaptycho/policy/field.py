@@ -21,7 +21,7 @@ from torch.nn import functional
 
 from adaptycho.policy import Memory, Observation
 from adaptycho.policy.learned import Survey, even
-from adaptycho.policy.place import place
+from adaptycho.policy.place import Lattice, place
 
 FINE = 4.4  # map pixels in one resolution (wavelength over semi-angle)
 WIDE = 8  # or in one probe radius, if that is larger
@@ -55,14 +55,23 @@ class Field(nn.Module):
         widths: channels at each level of the network, from fine to coarse.
         floor: density of a place without structure, in units of one with.
         flat: relative spread of the density below which it counts as even.
+        power: exponent of the density; below 1 places in doubt get more.
+        lattice: that is bent where positions follow the density.
         survey: the scan that the first sub-sequence was the beginning of.
     """
 
     def __init__(
-        self, widths: tuple[int, ...] = (24, 48, 96, 128, 128), *, floor: float = 0.1, flat: float = FLAT, survey: Survey = "halton"
+        self,
+        widths: tuple[int, ...] = (24, 48, 96, 128, 128),
+        *,
+        floor: float = 0.1,
+        flat: float = FLAT,
+        power: float = 1.0,
+        survey: Survey = "halton",
+        lattice: Lattice = "hexagonal",
     ) -> None:
         super().__init__()
-        self.widths, self.floor, self.flat, self.survey = tuple(widths), floor, flat, survey
+        self.widths, self.floor, self.flat, self.power, self.survey, self.lattice = tuple(widths), floor, flat, power, survey, lattice
         self.down = nn.ModuleList(_Block(a, b) for a, b in zip((CHANNELS, *widths[:-1]), widths, strict=True))
         self.up = nn.ModuleList(_Block(a + b, b) for a, b in zip(widths[:0:-1], widths[-2::-1], strict=True))
         self.out = nn.Conv2d(widths[0], 3, 1)
@@ -80,7 +89,7 @@ class Field(nn.Module):
 
     def read(self, maps: Float[Tensor, "B C h2 w2"], seen: Observation) -> tuple[Float[Tensor, "B h w"], Float[Tensor, "B 2 h w"]]:
         """Logarithm of the odds that there is structure, and the displacement (y, x) in fractions of the field."""
-        h, w = _shape(seen)
+        h, w = shape(seen)
         found = self.network(maps)[..., :h, :w]
         reach = found.new_tensor([REACH * seen.resolution / f for f in seen.field])
         return found[:, 0], found[:, 1:] * reach[:, None, None]
@@ -99,7 +108,7 @@ class Field(nn.Module):
 
     def spread(self, odds: Float[Tensor, "B h w"], seen: Observation, plan: Plan) -> Float[Tensor, "B K 2"]:
         """Where the next positions go before they are displaced."""
-        density = self.floor + (1 - self.floor) * odds.sigmoid()
+        density = (self.floor + (1 - self.floor) * odds.sigmoid()) ** self.power
         taken = plan.base.shape[1]
         followed = plan.even[taken : taken + seen.count].to(odds)
         bases = []
@@ -107,7 +116,8 @@ class Field(nn.Module):
             if float(wanted.std() / wanted.mean()) < self.flat:
                 bases.append(followed)
             else:
-                bases.append(place(wanted, seen.count, fixed=seen.positions[b], field=seen.field).to(odds))
+                placed = place(wanted, seen.count, fixed=seen.positions[b], field=seen.field, lattice=self.lattice)
+                bases.append(placed.to(odds))
         return torch.stack(bases)
 
 
@@ -148,7 +158,7 @@ def look(seen: Observation, coming: Float[Tensor, "K 2"]) -> Float[Tensor, "B C 
         seen: the scan so far.
         coming: where the next positions would go if there were nothing to adapt to.
     """
-    h, w = _shape(seen)
+    h, w = shape(seen)
     batch = seen.potential.shape[0]
     spacing = (seen.field[0] * seen.field[1] / seen.total) ** 0.5
     beam = max(seen.probe / PROBE, 1.5 * seen.resolution / FINE)
@@ -213,7 +223,7 @@ def sample(image: Float[Tensor, "B C h w"], positions: Float[Tensor, "B K 2"]) -
     )
 
 
-def _shape(seen: Observation) -> tuple[int, int]:
+def shape(seen: Observation) -> tuple[int, int]:
     """Pixels of the maps: equal in units of the resolution, or of a beam that is much wider, whatever those of the reconstruction are."""
     pixel = max(seen.resolution / FINE, seen.probe / WIDE)
     return tuple(max(STRIDE, round(f / pixel)) for f in seen.field)  # type: ignore[return-value]

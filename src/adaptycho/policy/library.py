@@ -21,7 +21,8 @@ def described(network: nn.Module) -> dict[str, Any]:
     """What has to be known to build a network again."""
     match network:
         case Field():
-            return {"kind": "field", "widths": list(network.widths), "floor": network.floor, "flat": network.flat, "survey": network.survey}
+            shape = {"kind": "field", "widths": list(network.widths), "survey": network.survey, "lattice": network.lattice}
+            return shape | {"floor": network.floor, "flat": network.flat, "power": network.power}
         case Recurrent():
             encoder = {"channels": list(network.encoder.channels), "size": network.encoder.size}
             return {"kind": "recurrent", "lengths": list(network.lengths), "survey": "halton", "encoder": encoder} | network.widths
@@ -40,7 +41,8 @@ def build(card: Mapping[str, Any], source: str) -> nn.Module:
     try:
         match card.get("kind"):
             case "field":
-                return Field(tuple(card["widths"]), floor=card["floor"], flat=card.get("flat", FLAT), survey=card["survey"])
+                density = {"floor": card["floor"], "flat": card.get("flat", FLAT), "power": card.get("power", 1.0)}
+                return Field(tuple(card["widths"]), survey=card["survey"], lattice=card.get("lattice", "hexagonal"), **density)
             case "recurrent":
                 encoder = Encoder(tuple(card["encoder"]["channels"]), card["encoder"]["size"])
                 widths = {name: card[name] for name in ("hidden", "location", "structure")}

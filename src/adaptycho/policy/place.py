@@ -7,6 +7,7 @@ one of those, and then holds its cell without moving.
 """
 
 import math
+from typing import Literal
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ from adaptycho import patterns
 from adaptycho.policy.heuristic import warp
 
 Array = NDArray[np.float64]
+Lattice = Literal["hexagonal", "raster"]
 SAMPLES = 24  # weights per point; fewer and the points feel their lattice
 ITERATIONS = 20
 STRIDE = 1.6  # over-relaxation: a little further than the centre of mass, which halves the number of iterations
@@ -32,6 +34,7 @@ def place(
     *,
     fixed: Float[Tensor, "m 2"] | None = None,
     field: tuple[float, float] | None = None,
+    lattice: Lattice = "hexagonal",
     generator: torch.Generator | None = None,
 ) -> Float[Tensor, "K 2"]:
     """Evenly spread points that follow a density, all of them, new and fixed, taken together.
@@ -41,6 +44,7 @@ def place(
         count: number of new points K.
         fixed: points that are there already, fractions (y, x) of the field.
         field: size (y, x) of the field in Å, which decides what even means; None takes the density's pixels as square.
+        lattice: that is bent to follow the density; an even one leaves it nearly as it is.
         generator: shifts the pattern that is started from, so that each call gives other points; None gives the same points each time.
 
     Returns:
@@ -57,7 +61,7 @@ def place(
     held = np.zeros((0, 2)) if fixed is None else fixed.detach().cpu().double().numpy()
     size = np.array(density.shape if field is None else field, dtype=np.float64)
     weights = _resample(weights / weights.max(), size, SAMPLES * (count + len(held)))
-    points = _start(weights, count, held, size, generator)
+    points = _start(weights, count, held, size, lattice, generator)
     return torch.from_numpy(_lloyd(points, held, weights, size))
 
 
@@ -86,9 +90,10 @@ def _resample(density: Array, size: Array, samples: int) -> Array:
     return np.asarray(resampled if resampled.max() > 0 else np.ones_like(resampled))
 
 
-def _start(weights: Array, count: int, held: Array, size: Array, generator: torch.Generator | None) -> Array:
+def _start(weights: Array, count: int, held: Array, size: Array, lattice: Lattice, generator: torch.Generator | None) -> Array:
     """Points that follow the density at large, without those whose place a fixed point has taken."""
-    sequence = patterns.hexagonal(max(1, count + len(held)), (float(size[0]), float(size[1]))).numpy()[: count + len(held)]
+    pattern = patterns.hexagonal if lattice == "hexagonal" else patterns.raster
+    sequence = pattern(max(1, count + len(held)), (float(size[0]), float(size[1]))).double().numpy()[: count + len(held)]
     if generator is not None:
         sequence = (sequence + torch.rand(2, generator=generator, dtype=torch.float64).numpy()) % 1
     # Warping needs rows that are not empty.

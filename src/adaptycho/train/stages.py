@@ -23,12 +23,12 @@ from adaptycho.policy.field import Field, outlook
 from adaptycho.policy.learned import even
 from adaptycho.policy.recurrent import Recurrent
 from adaptycho.settings import Settings
-from adaptycho.train import lessons
+from adaptycho.train import lessons, views
 from adaptycho.train.course import Course, Name, follow
 from adaptycho.train.crew import Crew
 from adaptycho.train.imitate import imitate
 from adaptycho.train.learner import Facts, Learner, ShareLoss, adam, constant, cosine
-from adaptycho.train.practice import Part, Share, Specimens, Windows, prepare, recorded, share
+from adaptycho.train.practice import PARTS, Part, Share, Specimens, Windows, prepare, recorded, share
 from adaptycho.train.reinforce import reinforce
 
 ORDER: tuple[Name, ...] = ("autoencoder", "imitate", "reinforce")
@@ -76,7 +76,7 @@ def network(settings: Settings, encoder: Encoder | None = None) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.train.seed)
         if n.kind == "field":
-            return Field(n.widths, floor=n.floor, survey=n.survey)
+            return Field(n.widths, floor=n.floor, flat=n.flat, power=n.power, survey=n.survey, lattice=n.lattice)
         lengths = split_evenly(settings.practice.positions[0], settings.scan.subsequences)
         widths = {"hidden": n.hidden, "location": n.location, "structure": n.structure}
         return Recurrent(lengths, encoder or Encoder(size=n.image), **widths, start=n.start)
@@ -182,16 +182,27 @@ def policy_loss(name: Name, settings: Settings, pupil: nn.Module, pool: Specimen
     """Loss of one share of a step of `imitate` or `reinforce`."""
     t, course = settings.train, ORDER.index(name)
 
+    def practised(number: int, part: int) -> Share:
+        return share(settings, number, part, t.imitate_batch // t.shares, pool, course=course)
+
     @cache
-    def bank(number: int, part: int) -> lessons.Lessons:
+    def lesson(number: int, part: int) -> lessons.Lessons:
         assert isinstance(pupil, Recurrent)  # seen to below
-        work = share(settings, number, part, t.imitate_batch // t.shares, pool, course=course)
+        work = practised(number, part)
         return lessons.make(work, pupil, outlook=plan(work, pupil), pull=t.pull if t.teacher == "half-way" else 0.0)
+
+    @cache
+    def view(number: int, part: int) -> views.Views:
+        assert isinstance(pupil, Field)
+        return views.make(practised(number, part), pupil)
 
     def imitation(step: int, part: int) -> tuple[Tensor, Mapping[str, float]]:
         if t.imitate_bank and isinstance(pupil, Recurrent):
-            return lessons.loss(pupil, bank(step % t.imitate_bank, part))
-        work = share(settings, step, part, t.imitate_batch // t.shares, pool, course=course)
+            return lessons.loss(pupil, lesson(step % t.imitate_bank, part))
+        if t.imitate_bank and isinstance(pupil, Field):
+            symmetry = int(torch.randint(4, (1,), generator=stream(step * PARTS + part, t.seed))) if settings.practice.turn else 0
+            return views.loss(pupil, view(step % t.imitate_bank, part), symmetry=symmetry)
+        work = practised(step, part)
         policy = library.scanner(pupil, defocus=work.defocus)
         # At first the pupil is led where the teacher goes, later it has to find its own way.
         lead = 0.7 * max(0.0, 1 - step / (0.4 * t.imitate_steps))

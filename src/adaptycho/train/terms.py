@@ -87,8 +87,9 @@ def _check_scan(settings: Settings, courses: Sequence[Name]) -> None:
         raise ValueError(f"scan.subsequences: expected a survey and at least one more, found {n}")
     if min(p.positions) < n:
         raise ValueError(f"practice.positions: expected at least one for each of {n} sub-sequences, found {min(p.positions)}")
-    if settings.network.kind == "field" and settings.train.imitate_bank and "imitate" in courses:
-        raise ValueError(f"train.imitate_bank: expected 0 for a field network, found {settings.train.imitate_bank}")
+    t = settings.train
+    if settings.network.kind == "field" and t.imitate_bank and t.teacher != "structure" and "imitate" in courses:
+        raise ValueError(f"train.imitate_bank: expected 0 for a field network whose teacher is {t.teacher}, found {t.imitate_bank}")
     if settings.network.kind == "recurrent":
         if len(set(p.positions)) > 1:
             raise ValueError(f"practice.positions: expected one number for a recurrent network, found {list(p.positions)}")

@@ -225,6 +225,28 @@ def test_a_lower_floor_sends_more_positions_to_the_structure() -> None:
     assert inside[0] > inside[1] > inside[2] > 60 / 9 - 4
 
 
+def test_a_power_below_one_is_kinder_to_places_in_doubt() -> None:
+    observation = seen(60, 1, 61, batch=1)
+    odds = torch.full((1, 60, 60), -2.0)
+    odds[:, 20:40, 20:40] = 2.0
+    plan = Plan(even(61, (20.0, 20.0), "hexagonal").float(), observation.positions)
+    inside = []
+    for power in (1.0, 0.5, 0.2):
+        placed = Field((8, 8), floor=0.0, power=power, flat=0.0).spread(odds, observation, plan)[0]
+        inside.append(int(((placed - 0.5).abs() < 1 / 6).all(-1).sum()))
+    assert inside[0] > inside[1] > inside[2] > 60 / 9 - 4
+
+
+def test_with_a_raster_an_even_density_is_the_raster() -> None:
+    """Though nothing counts as even any more."""
+    raster = even(60, (20.0, 32.0), "raster").float()
+    observation = Observation(**{**vars(seen(48, 12, 60, (20.0, 32.0), batch=1)), "positions": raster[None, :12]})
+    network = Field((8, 8), flat=0.0, survey="raster", lattice="raster")
+    placed = network.spread(torch.zeros(1, 60, 96), observation, Plan(raster, raster[None, :12]))[0]
+    away = torch.cdist(placed * torch.tensor([20.0, 32.0]), raster[12:] * torch.tensor([20.0, 32.0])).min(1).values
+    assert float(away.max()) < 0.1 * (20 * 32 / 60) ** 0.5
+
+
 # --- it does not know where it is
 
 

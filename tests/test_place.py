@@ -32,6 +32,15 @@ def test_a_constant_density_gives_a_nearly_hexagonal_spread(count: int, shape: t
     assert spacing(points, shape).mean() > 0.8
 
 
+def test_a_constant_density_leaves_a_raster_as_it_is() -> None:
+    """Also when some of it has been scanned: the others are those that are missing."""
+    field = (20.0, 32.0)
+    raster = patterns.spread(patterns.raster(60, field).double(), field)
+    points = place(torch.ones(50, 80), 48, fixed=raster[:12], field=field, lattice="raster")
+    away = cKDTree(raster[12:].numpy() * field).query(points.numpy() * field)[0]
+    assert away.max() < 0.1 * math.sqrt(20 * 32 / 60)  # of the pitch
+
+
 def test_even_means_even_on_the_specimen() -> None:
     # Pixels of 1 x 2 Å: even in pixels would be far from even in Å.
     points = place(torch.ones(40, 40), 100, field=(20.0, 40.0))

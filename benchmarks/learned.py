@@ -6,8 +6,8 @@
     python benchmarks/learned.py harmless  --weights ... --out FOLDER
     python benchmarks/learned.py cells     --weights ... --out FOLDER
 
-`cells` scans every comparison of docs/results/best.json.gz, against the scans that are in it, and writes the learned ones to
-FOLDER/learned.json.gz.
+`cells` scans every comparison of docs/results/best.json.gz, against the scans that are in it, and writes the mean over policies beside some
+of those to FOLDER/learned.json.gz, to draw from.
 
 Several weights are policies trained from different seeds: every test specimen is scanned by all of them, and the mean over policies is what
 an interval over specimens is given for; `by_policy` has the figure of each.
@@ -30,12 +30,14 @@ from adaptycho import settings as tree
 from adaptycho.evaluate import archive, judge, table, trained
 from adaptycho.evaluate.ledger import Ledger
 from adaptycho.evaluate.strategies import CONVENTIONAL
+from adaptycho.evaluate.trial import Plan
 from adaptycho.metrics import statistics
 from adaptycho.settings import Settings
 from adaptycho.spread import cores
 
 REGULAR = ("raster", "hexagonal", "halton", "poisson-disk")
 STRONG = ("raster", "hexagonal", "spiral", "dense")  # the best of these is within 0.8 % of the best of all in every cell of docs/results.md
+DRAWN = ("raster", "raster:focused", "dense", "random", "process", "oracle-density")
 CURVE = (64, 144, 256, 400)  # positions of the conventional scans that doses are compared along
 FILLING = [0.15, 0.35]
 PLENTY = 1000.0  # electrons per position from which on the learned scan is not offered more positions at less dwell: they take long to scan
@@ -259,12 +261,22 @@ def harmless(weights: Sequence[Path], out: Path) -> None:
 def cells(weights: Sequence[Path], out: Path) -> None:
     """Every cell of the table on the page of results, against its conventional scans and oracles."""
     known, longer = archive.read(RESULTS / "best.json.gz"), archive.read(RESULTS / "further.json")
-    done = scanned([cell.settings for cell in known], [], weights, out)
-    archive.write(out / "learned.json.gz", done)
-    for mine, others in zip(done, known, strict=True):
+    found = []
+    for mine, others in zip(scanned([cell.settings for cell in known], [], weights, out), known, strict=True):
+        cell = trained.joined(others, mine)
         curve = [c for c in (*known, *longer) if family(c) == family(others) and c.settings.scan.dose == others.settings.scan.dose]
-        _, line = _saved(trained.joined(others, mine), curve)
-        print(json.dumps({**line, "comparison": "cells"}), flush=True)
+        print(json.dumps({**_saved(cell, curve)[1], "comparison": "cells"}), flush=True)
+        found.append(_averaged(cell))
+    archive.write(out / "learned.json.gz", found)
+
+
+def _averaged(cell: judge.Cell) -> judge.Cell:
+    """A cell to draw: some scans, and as `adaptive` what the policies measure on average."""
+    name = strategy(cell.settings)
+    rows = zip(*(cell.numbers[n] for n in cell.numbers if n.startswith(f"{name} ")), strict=True)
+    means = tuple({metric: sum(r[metric] for r in row) / len(row) for metric in row[0]} for row in rows)
+    plans, numbers = ({n: of[n] for n in DRAWN} for of in (cell.plans, cell.numbers))
+    return replace(cell, plans={**plans, "adaptive": Plan("adaptive")}, numbers={**numbers, "adaptive": means})
 
 
 def main() -> None:

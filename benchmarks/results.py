@@ -1,15 +1,17 @@
-"""Writes the tables of docs/results.md from the raw numbers in docs/results/, between its `<!-- name -->` marks.
+"""Writes the tables of the pages in docs/ from the raw numbers in docs/results/, between their `<!-- table NAME -->` marks.
 
-`python benchmarks/results.py` rewrites the page in place (two minutes); `--check` only says whether it is up to date; `--only` takes some
-of the tables.
+`python benchmarks/results.py` rewrites the pages in place (two minutes); `--check` only says whether they are up to date; `--only` takes
+some of the tables.
 """
 
 import argparse
+import json
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from adaptycho.evaluate import archive, table
 from adaptycho.evaluate.judge import Cell, family
@@ -190,6 +192,108 @@ def savings(cells: list[Cell]) -> Lines:
         yield row([what, f"{dose:g}", positions, *values])
 
 
+def table1(found: Mapping[str, Any]) -> Lines:
+    """Table I of the paper, its figures beside ours; what falls short of them is in italics."""
+    yield from head(["positions", "sub-sequences", "N_k/N_u", "paper", "e/Å²", "paper", "Q_SSIM / %", "paper", "Q_res / %", "paper"])
+    for r in found["rows"]:
+        if r["q_ssim"] is None:
+            continue
+        values: list[object] = [r["positions"], r["subsequences"], f"{r['nk_nu']:.2f}", f"{r['paper_nk_nu']:.2f}"]
+        values += [f"{r['dose']:.3g}", f"{r['paper_dose']:.3g}"]
+        for key in ("q_ssim", "q_res"):
+            low, high = r[f"{key}_ci"]
+            shown = f"{r[key]:.1f} [{low:.1f}, {high:.1f}]"
+            values += [f"*{shown}*" if key in r["below_paper"] else shown, f"{r[f'paper_{key}']:.2f}"]
+        yield row(values)
+
+
+def learned(lines: Sequence[Mapping[str, Any]]) -> Lines:
+    """The learned policies in every cell: gain over the best conventional scan, and dose saved."""
+    yield from head(
+        [
+            "family",
+            "electrons",
+            "positions",
+            "best conventional",
+            "its score",
+            "learned",
+            "gain / %",
+            "dose saved",
+            "by policy",
+            "the oracle's",
+        ]
+    )
+    for r in lines:
+        bound = {"above": "≥ ", "below": "≤ ", None: ""}[r["bounded"]]
+        yield row(
+            [
+                r["family"],
+                f"{r['dose']:g}",
+                r["positions"],
+                r["conventional"],
+                f"{r['conventional_score']:.3f}",
+                f"{r['score']:.3f}",
+                percent(r["gain"]),
+                bound + times(r["saving"]),
+                ", ".join(f"{v:.2f}" for v in r["by_policy"]),
+                f"{r['oracle'][0]:.2f}",
+            ]
+        )
+
+
+def generalised(lines: Sequence[Mapping[str, Any]]) -> Lines:
+    """What policies that were trained on one material gain on others and under other conditions."""
+    yield from head(
+        ["specimens", "random", "learned", "over random / %", "over the best conventional / %", "oracle over random / %", "kept / %"]
+    )
+    for r in lines:
+        f = r["ssim"]
+        yield row(
+            [
+                r["case"],
+                f"{f['random']:.3f}",
+                f"{f['learned']:.3f}",
+                percent(f["over_random"]),
+                f"{percent(f['over_best'])} ({f['best_other']})",
+                percent(f["oracle_over_random"]),
+                "" if f["kept"] is None else hundredths(f["kept"]),
+            ]
+        )
+
+
+def parts(lines: Sequence[Mapping[str, Any]]) -> Lines:
+    """What each part of a learned scan is worth."""
+    yield from head(["scan", "SSIM", "by training", "over random / %", "difference from the whole"])
+    for r in lines:
+        trainings = ", ".join(f"{v:.3f}" for v in r["by_policy"]) if len(r["by_policy"]) > 1 else ""
+        difference = "" if r["what"] == "full" else table.between(r["difference"])
+        yield row([r["what"], table.between(r["ssim"]), trainings, percent(r["over_random"]), difference])
+
+
+def engines(lines: Sequence[Mapping[str, Any]]) -> Lines:
+    """The same patterns reconstructed by two programs."""
+    yield from head(["specimens", "reconstruction", "score", "learned", "random", "raster", "Halton", "over random / %", "over raster / %"])
+    for r in lines:
+        for metric in ("ssim", "ssim_aligned", "correlation", "correlation_inside"):
+            if f := r.get(metric):
+                scores = [f"{f[name]:.3f}" for name in ("learned", "random", "raster", "halton")]
+                yield row([r["case"], r["engine"], metric, *scores, percent(f["over_random"]), percent(f["over_raster"])])
+
+
+def times(values: Sequence[float]) -> str:
+    return table.between(values, 2)
+
+
+def hundredths(values: Sequence[float]) -> str:
+    return table.between([100 * v for v in values], 0)
+
+
+@cache
+def lines(name: str) -> list[dict[str, Any]]:
+    """JSON lines that a benchmark printed."""
+    return [json.loads(line) for line in (DOCS / "results" / name).read_text(encoding="utf-8").splitlines()]
+
+
 @cache
 def read(name: str) -> list[Cell]:
     return archive.read(DOCS / "results" / name)
@@ -210,6 +314,13 @@ TABLES: dict[str, Callable[[], Lines]] = {
     "conventional": lambda: conventional(best()),
     "adaptive": lambda: adaptive(best()),
     "savings": lambda: savings([*best(), *read("further.json")]),
+    "table1": lambda: table1(lines("table1.json")[0]),
+    "table1-recurrent": lambda: table1(lines("table1-recurrent.json")[0]),
+    "table1-size": lambda: table1(lines("table1-size.json")[0]),
+    "learned": lambda: learned(lines("learned.jsonl")),
+    "generalise": lambda: generalised(lines("generalise.jsonl")),
+    "ablate": lambda: parts(lines("ablate.jsonl")),
+    "engine": lambda: engines(lines("engine.jsonl")),
 }
 
 
@@ -218,14 +329,17 @@ def main() -> int:
     parser.add_argument("--check", action="store_true")
     parser.add_argument("--only", nargs="*", choices=list(TABLES), default=list(TABLES), metavar="TABLE")
     chosen = parser.parse_args()
-    page = DOCS / "results.md"
-    old = page.read_text(encoding="utf-8")
-    new = MARK.sub(lambda m: m[1] + "\n".join(TABLES[m[2]]()) + "\n" + m[3] if m[2] in chosen.only else m[0], old)
+    stale = []
+    for page in sorted(DOCS.glob("*.md")):
+        old = page.read_text(encoding="utf-8")
+        new = MARK.sub(lambda m: m[1] + "\n".join(TABLES[m[2]]()) + "\n" + m[3] if m[2] in chosen.only else m[0], old)
+        if new != old:
+            stale.append(page.name)
+            if not chosen.check:
+                page.write_text(new, encoding="utf-8")
     if chosen.check:
-        print("up to date" if new == old else f"{page.name}: tables differ from the numbers in docs/results/")
-        return int(new != old)
-    page.write_text(new, encoding="utf-8")
-    return 0
+        print(f"{', '.join(stale)}: tables differ from the numbers in docs/results/" if stale else "up to date")
+    return int(chosen.check and bool(stale))
 
 
 if __name__ == "__main__":

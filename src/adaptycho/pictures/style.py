@@ -17,6 +17,7 @@ from torch import Tensor
 from adaptycho.pictures.scan import Scan
 
 PANEL = 1.85  # inches
+ABOVE = 10  # everything else in a frame: order of drawing
 # Okabe and Ito's colours, told apart by every kind of colour vision; markers tell them apart in black and white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", "#7F7F7F")
 MARKERS = "osD^vP*X"
@@ -86,9 +87,9 @@ def round_bar(axis: Axes, longest: float, text: Callable[[float], str]) -> None:
     (left, right), (bottom, top) = axis.get_xlim(), axis.get_ylim()
     x, y = left + 0.05 * (right - left), bottom + 0.06 * (top - bottom)
     outline = [withStroke(linewidth=4, foreground="black")]
-    axis.plot([x, x + length], [y, y], color="white", lw=2.5, solid_capstyle="butt", path_effects=outline)
+    axis.plot([x, x + length], [y, y], color="white", lw=2.5, solid_capstyle="butt", path_effects=outline, zorder=ABOVE)
     where, outline = (x + length / 2, y), [withStroke(linewidth=2, foreground="black")]
-    style: dict[str, Any] = {"color": "white", "ha": "center", "fontweight": "bold", "path_effects": outline}
+    style: dict[str, Any] = {"color": "white", "ha": "center", "fontweight": "bold", "path_effects": outline, "zorder": ABOVE}
     axis.annotate(text(length), where, (0, 3), textcoords="offset points", **style)
 
 

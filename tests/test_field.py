@@ -225,6 +225,21 @@ def test_a_lower_floor_sends_more_positions_to_the_structure() -> None:
     assert inside[0] > inside[1] > inside[2] > 60 / 9 - 4
 
 
+def test_with_fewer_electrons_more_is_taken_for_even() -> None:
+    """Spread of 0.4: uneven with many electrons, no more than noise with a few."""
+    odds = torch.full((1, 60, 60), -0.7)
+    odds[:, :, :30] = 0.7
+    placed = []
+    for dose in (1e3, 100.0, 20.0):
+        observation = Observation(**{**vars(seen(60, 1, 61, batch=1)), "dose": torch.full((1, 1), dose)})
+        plan = Plan(even(61, (20.0, 20.0), "hexagonal").float(), observation.positions)
+        network = Field((8, 8), floor=0.0)
+        spread = (odds.sigmoid().std() / odds.sigmoid().mean()).item()
+        assert network.flat < spread < network.flat * (100 / 20) ** 0.5
+        placed.append(bool(torch.equal(network.spread(odds, observation, plan)[0], plan.even[1:])))
+    assert placed == [False, False, True]
+
+
 def test_a_power_below_one_is_kinder_to_places_in_doubt() -> None:
     observation = seen(60, 1, 61, batch=1)
     odds = torch.full((1, 60, 60), -2.0)

@@ -12,6 +12,7 @@ Where both are flat the scan is the lattice or raster that the survey began, tak
 field: the policy that has nothing to gain does no harm.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -29,6 +30,7 @@ CHANNELS = 12
 STRIDE = 16  # maps are padded to a multiple: two pixels at each of four levels
 REACH = 0.5  # resolutions that an output of 1 displaces a position by
 FLAT = 0.25  # relative spread of a density that is as good as even
+FEW = 100.0  # electrons per position; with fewer, noise alone makes a density uneven, and the spread has to be larger to count
 LARGEST = 1e4  # rad; a reconstruction beyond it has diverged
 PROBE = 1.18  # radius that holds half of a Gaussian beam, over its standard deviation
 
@@ -54,7 +56,7 @@ class Field(nn.Module):
     Attributes:
         widths: channels at each level of the network, from fine to coarse.
         floor: density of a place without structure, in units of one with.
-        flat: relative spread of the density below which it counts as even.
+        flat: relative spread of the density below which it counts as even, from `FEW` electrons per position on.
         power: exponent of the density; below 1 places in doubt get more.
         lattice: that is bent where positions follow the density.
         survey: the scan that the first sub-sequence was the beginning of.
@@ -113,7 +115,8 @@ class Field(nn.Module):
         followed = plan.even[taken : taken + seen.count].to(odds)
         bases = []
         for b, wanted in enumerate(density):
-            if float(wanted.std() / wanted.mean()) < self.flat:
+            spent = float(seen.dose[b].mean())
+            if float(wanted.std() / wanted.mean()) < self.flat * math.sqrt(max(1.0, FEW / max(spent, 1e-9))):
                 bases.append(followed)
             else:
                 placed = place(wanted, seen.count, fixed=seen.positions[b], field=seen.field, lattice=self.lattice)

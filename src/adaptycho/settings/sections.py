@@ -176,6 +176,9 @@ class Practice:
     pool: Count = Field(default=800, description="specimens that are prepared once and drawn from; recorded: windows")
     scored: Count = Field(default=64, description="of those for reinforcement, which take a full scan each")
     window: tuple[Count, Count] = Field(default=(40, 40), description="rows and columns of recorded positions in a window (recorded)")
+    held_out: Annotated[float, Field(ge=0, le=0.5)] = Field(
+        default=0.25, description="part of a recording's columns to validate on; 0 practises on all of them"
+    )
     validation: Count = Field(default=12, description="specimens of evaluate.validation to stop and choose by")
 
 

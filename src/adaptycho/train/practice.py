@@ -159,7 +159,8 @@ def prepare(settings: Settings, numbers: list[int], *, full: bool = False) -> Sp
 def raster(settings: Settings, part: Part) -> tuple[Recording, tuple[list[float], list[float]]]:
     """The recording inside the rows and columns of `settings.scan`, and the rows and columns of its raster that windows may lie in.
 
-    The last quarter of the columns is for validation and the rest for training, so that they share no pattern.
+    The last `practice.held_out` of the columns is for validation and the rest for training, so that they share no pattern. If it is 0, all
+    of them are for both, and a validation only says how well what was practised is done.
 
     Raises:
         ValueError: the recording is too small for a window.
@@ -168,12 +169,11 @@ def raster(settings: Settings, part: Part) -> tuple[Recording, tuple[list[float]
     down, across = lines(whole.measurement)
     if len(down) < rows:
         raise ValueError(f"practice.window: expected at most the {len(down)} rows of {whole.path}, found {rows}")
-    width = len(across)
-    if width // 4 < columns:
-        needed = f"at least {4 * columns} columns in {whole.path}, a quarter of them to validate with"
-        raise ValueError(f"practice.window: expected {needed}, for windows of {columns}, found {width}")
-    border = width - width // 4
-    return whole, (down, across[:border] if part == "train" else across[border:])
+    width, held = len(across), int(settings.practice.held_out * len(across))
+    if min(held or width, width - held) < columns:
+        needed = f"at least {columns} columns of {whole.path} to train on and {columns if held else 'none'} to validate with"
+        raise ValueError(f"practice.window: expected {needed} (practice.held_out), found {width - held} and {held}")
+    return whole, (down, across[: width - held] if held == 0 or part == "train" else across[width - held :])
 
 
 def recorded(settings: Settings, part: Part, count: int, number: int) -> Windows:

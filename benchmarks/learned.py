@@ -42,7 +42,7 @@ CURVE = (64, 144, 256, 400)  # positions of the conventional scans that doses ar
 FILLING = [0.15, 0.35]
 PLENTY = 1000.0  # electrons per position from which on the learned scan is not offered more positions at less dwell: they take long to scan
 # There noise makes 1 % of two rasters on 25 specimens, and 3 % of their tuning on 4: specimens and training specimens of every scan.
-SPECIMENS, TUNING = 75, 12
+SPECIMENS, TUNING = 50, 12
 BEST = judge.PROTOCOLS["best"]
 INSIDE = "correlation_inside"
 Case = tuple[float, torch.Tensor, torch.Tensor, torch.Tensor]  # dose, scores, and the doses and scores of a curve

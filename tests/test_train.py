@@ -395,11 +395,16 @@ def test_windows_that_are_too_wide_to_validate_with_are_refused() -> None:
         return tiny(scan={"microscope": "recorded"}, practice={"window": [rows, columns]})
 
     for part in ("train", "validation"):
-        with pytest.raises(ValueError, match=r"practice\.window: expected at least 68 columns in .*, for windows of 17, found 64"):
+        with pytest.raises(
+            ValueError, match=r"practice\.window: expected at least 17 columns .* and 17 to validate on .*, found 48 and 16"
+        ):
             practice.raster(settings(17), part)
         with pytest.raises(ValueError, match=r"practice\.window: expected at most the 64 rows of .*, found 65"):
             practice.raster(settings(16, 65), part)
     assert [len(practice.raster(settings(16), part)[1][1]) for part in ("train", "validation")] == [48, 16]
+    # With none held out they are the same columns, all of them.
+    whole = update(settings(64), {"practice": {"held_out": 0.0}}, "test")
+    assert [len(practice.raster(whole, part)[1][1]) for part in ("train", "validation")] == [64, 64]
 
 
 def test_conditions_stay_inside_their_ranges(pool: Specimens) -> None:

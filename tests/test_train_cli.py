@@ -380,7 +380,7 @@ MISTAKES = {
     "nobody's columns": (["--scan.microscope", "recorded"], "train.teacher: expected even or structure on a recording"),
     "wide windows": (
         ["--scan.microscope", "recorded", "--train.teacher", "even", "--practice.window", "[8, 17]"],
-        "practice.window: expected at least 68 columns",
+        "practice.window: expected at least 17 columns",
     ),
     "pool": (["--practice.pool", "1"], "practice.pool: expected at least 2 specimens"),
     "survey only": (["--scan.subsequences", "1"], "scan.subsequences: expected a survey and at least one more, found 1"),

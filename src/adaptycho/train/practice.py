@@ -171,8 +171,8 @@ def raster(settings: Settings, part: Part) -> tuple[Recording, tuple[list[float]
         raise ValueError(f"practice.window: expected at most the {len(down)} rows of {whole.path}, found {rows}")
     width, held = len(across), int(settings.practice.held_out * len(across))
     if min(held or width, width - held) < columns:
-        needed = f"at least {columns} columns of {whole.path} to train on and {columns if held else 'none'} to validate with"
-        raise ValueError(f"practice.window: expected {needed} (practice.held_out), found {width - held} and {held}")
+        wanted = f"at least {columns} columns of {whole.path} to train on and {columns if held else 0} to validate on"
+        raise ValueError(f"practice.window: expected {wanted} (practice.held_out), found {width - held} and {held}")
     return whole, (down, across[: width - held] if held == 0 or part == "train" else across[width - held :])
 
 

@@ -180,7 +180,7 @@ def theirs(work: Work, numbers: Sequence[int], settings: Sequence[tuple[float, f
                 take(work, specimen, scan)
         files = {scan: work.file(number, scan) for scan in missing}
         steps, floors, stops = ([f"{v:g}" for v in sorted(set(values))] for values in zip(*settings, strict=True))
-        command = [work.theirs, PROGRAM, "--steps", *steps, "--floors", *floors, "--stops", *stops, *files.values()]
+        command = [work.theirs, PROGRAM, *files.values(), "--steps", *steps, "--floors", *floors, "--stops", *stops]
         subprocess.run([str(word) for word in command], check=True, stdout=subprocess.DEVNULL)
         for scan, file in files.items():
             with np.load(file.with_suffix(".theirs.npz")) as found:

@@ -1,6 +1,6 @@
 """py4DSTEM's gradient descent on the scans of `benchmarks/engine.py`; nothing of adaptycho is imported here.
 
-`python run_scans.py --steps 0.5 1 --floors 0.05 1 --stops 5 10 20 SCAN.npz ...` writes `SCAN.theirs.npz` beside each scan: a potential for
+`python run_scans.py SCAN.npz ... --steps 0.5 1 --floors 0.05 1 --stops 5 10 20` writes `SCAN.theirs.npz` beside each scan: a potential for
 every step size, floor and number of iterations. `floor` is their `normalization_min`, the fraction of the largest illumination below
 which a step is no longer scaled by it; 1 leaves the step alone. Files that hold all of it already are left as they are.
 """
@@ -32,10 +32,10 @@ def reconstruct(source: Path, steps: list[float], floors: list[float], stops: li
 
 if __name__ == "__main__":
     asked = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    asked.add_argument("scans", type=Path, nargs="+")
     asked.add_argument("--steps", type=float, nargs="+", required=True)
     asked.add_argument("--floors", type=float, nargs="+", required=True)
     asked.add_argument("--stops", type=int, nargs="+", required=True)
-    asked.add_argument("scans", type=Path, nargs="+")
     given = asked.parse_args()
     for scan in given.scans:
         reconstruct(scan, given.steps, given.floors, given.stops)

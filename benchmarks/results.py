@@ -199,7 +199,7 @@ def table1(found: Mapping[str, Any]) -> Lines:
         if r["q_ssim"] is None:
             continue
         values: list[object] = [r["positions"], r["subsequences"], f"{r['nk_nu']:.2f}", f"{r['paper_nk_nu']:.2f}"]
-        values += [f"{r['dose']:.3g}", f"{r['paper_dose']:.3g}"]
+        values += [f"{r[key] / 1e5:.2f}e5" for key in ("dose", "paper_dose")]
         for key in ("q_ssim", "q_res"):
             low, high = r[f"{key}_ci"]
             shown = f"{r[key]:.1f} [{low:.1f}, {high:.1f}]"

@@ -34,10 +34,12 @@ from adaptycho.evaluate.trial import Plan
 from adaptycho.metrics import statistics
 from adaptycho.settings import Settings
 from adaptycho.spread import cores
+from adaptycho.train.practice import FILLED
 
 REGULAR = ("raster", "hexagonal", "halton", "poisson-disk")
 STRONG = ("raster", "hexagonal", "spiral", "dense")  # the best of these is within 0.8 % of the best of all in every cell of docs/results.md
-DRAWN = ("raster", "raster:focused", "dense", "random", "process", "oracle-density")
+ONE = ("raster", "hexagonal", "spiral", "dense", "halton", "poisson-disk", "jittered")  # conventional scans, each by itself
+DRAWN = (*CONVENTIONAL, "raster:focused", "process", "oracle-density")
 CURVE = (64, 144, 256, 400)  # positions of the conventional scans that doses are compared along
 FILLING = [0.15, 0.35]
 PLENTY = 1000.0  # electrons per position from which on the learned scan is not offered more positions at less dwell: they take long to scan
@@ -261,12 +263,21 @@ def harmless(weights: Sequence[Path], out: Path) -> None:
 def cells(weights: Sequence[Path], out: Path) -> None:
     """Every cell of the table on the page of results, against its conventional scans and oracles."""
     known, longer = archive.read(RESULTS / "best.json.gz"), archive.read(RESULTS / "further.json")
-    found = []
+    found, alike = [], dict[str, list[tuple[float, float]]]()
     for mine, others in zip(scanned([cell.settings for cell in known], [], weights, out), known, strict=True):
         cell = trained.joined(others, mine)
         curve = [c for c in (*known, *longer) if family(c) == family(others) and c.settings.scan.dose == others.settings.scan.dose]
-        print(json.dumps({**_saved(cell, curve)[1], "comparison": "cells"}), flush=True)
+        (spent, score, at, scores), line = _saved(cell, curve)
+        print(json.dumps({**line, "comparison": "cells"}), flush=True)
         found.append(_averaged(cell))
+        if family(cell) not in FILLED:
+            best = line["conventional_score"]
+            for name, values in {"learned": score, **{n: column(cell, INSIDE, n) for n in ONE}}.items():
+                factor = statistics.dose_saving(spent, values, at, scores, generator=seeded())
+                alike.setdefault(name, []).append((float(factor.mean), float(values.mean()) / best - 1))
+    # The best conventional scan of a cell is chosen on its test specimens: no one of them is the best everywhere either.
+    means = {name: [round(sum(v) / len(v), 4) for v in zip(*pairs, strict=True)] for name, pairs in alike.items()}
+    print(json.dumps({"comparison": "cells", "where": "specimens alike everywhere", "mean_saving_and_gain": means}))
     archive.write(out / "learned.json.gz", found)
 
 

@@ -317,6 +317,7 @@ TABLES: dict[str, Callable[[], Lines]] = {
     "table1": lambda: table1(lines("table1.json")[0]),
     "table1-recurrent": lambda: table1(lines("table1-recurrent.json")[0]),
     "table1-size": lambda: table1(lines("table1-size.json")[0]),
+    "table1-recurrent-size": lambda: table1(lines("table1-recurrent-size.json")[0]),
     "learned": lambda: learned(lines("learned.jsonl")),
     "generalise": lambda: generalised(lines("generalise.jsonl")),
     "ablate": lambda: parts(lines("ablate.jsonl")),

@@ -38,8 +38,8 @@ from adaptycho.train.practice import FILLED
 
 REGULAR = ("raster", "hexagonal", "halton", "poisson-disk")
 STRONG = ("raster", "hexagonal", "spiral", "dense")  # the best of these is within 0.8 % of the best of all in every cell of docs/results.md
-ONE = ("raster", "hexagonal", "spiral", "dense", "halton", "poisson-disk", "jittered")  # conventional scans, each by itself
-DRAWN = (*CONVENTIONAL, "raster:focused", "process", "oracle-density")
+ONE = ("raster", "hexagonal", "spiral", "dense", "halton", "poisson-disk", "jittered", "random")  # conventional scans, each by itself
+DRAWN = (*CONVENTIONAL, "raster:focused", "oracle-density")
 CURVE = (64, 144, 256, 400)  # positions of the conventional scans that doses are compared along
 FILLING = [0.15, 0.35]
 PLENTY = 1000.0  # electrons per position from which on the learned scan is not offered more positions at less dwell: they take long to scan

@@ -240,6 +240,15 @@ def test_with_fewer_electrons_more_is_taken_for_even() -> None:
     assert placed == [False, False, True]
 
 
+def test_a_strong_island_counts_with_however_few_electrons() -> None:
+    odds = torch.full((1, 60, 60), -4.0)
+    odds[:, 20:40, 20:40] = 4.0
+    observation = Observation(**{**vars(seen(60, 1, 61, batch=1)), "dose": torch.full((1, 1), 2.0)})
+    plan = Plan(even(61, (20.0, 20.0), "hexagonal").float(), observation.positions)
+    placed = Field((8, 8)).spread(odds, observation, plan)[0]
+    assert int(((placed - 0.5).abs() < 1 / 6).all(-1).sum()) > 3 * 60 / 9
+
+
 def test_a_power_below_one_is_kinder_to_places_in_doubt() -> None:
     observation = seen(60, 1, 61, batch=1)
     odds = torch.full((1, 60, 60), -2.0)

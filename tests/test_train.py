@@ -402,6 +402,8 @@ def test_windows_that_are_too_wide_to_validate_with_are_refused() -> None:
         with pytest.raises(ValueError, match=r"practice\.window: expected at most the 64 rows of .*, found 65"):
             practice.raster(settings(16, 65), part)
     assert [len(practice.raster(settings(16), part)[1][1]) for part in ("train", "validation")] == [48, 16]
+    with pytest.raises(ValueError, match=r"practice\.held_out: expected 0, or enough of the 64 columns of .* for one, found 0\.01"):
+        practice.raster(update(settings(8), {"practice": {"held_out": 0.01}}, "test"), "train")
     # With none held out they are the same columns, all of them.
     whole = update(settings(64), {"practice": {"held_out": 0.0}}, "test")
     assert [len(practice.raster(whole, part)[1][1]) for part in ("train", "validation")] == [64, 64]

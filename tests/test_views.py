@@ -42,7 +42,7 @@ def test_a_view_is_what_the_policy_reads_in_such_a_scan(work: Share) -> None:
     assert isinstance(network, Field)
     made = views.make(work, network)
     assert len(made.maps) == len(made.wanted) == 12  # two looks at each of six
-    led, seen = views.Led(network, work.inside), []
+    led, seen = views.Led(network, work.inside, None), []
 
     def watch(observation: object, memory: object, *, generator: torch.Generator) -> tuple[Action, object]:
         seen.append(observation)
@@ -52,6 +52,16 @@ def test_a_view_is_what_the_policy_reads_in_such_a_scan(work: Share) -> None:
     plan = outlook(seen[1].positions[0], 30, (12.0, 9.0), "raster")
     assert torch.equal(made.maps[:6], look(seen[1], plan[10:20]))
     assert torch.equal(made.maps[6:], look(seen[2], plan[20:30]))
+
+
+def test_views_are_taken_at_the_defocus_of_their_share(pool: Specimens) -> None:
+    settings = tiny(practice={**TINY["practice"], "defocus": [120.0]})
+    network, work = stages.network(settings), share(settings, 3, 0, 6, pool, course=1)
+    assert isinstance(network, Field) and work.defocus == 120.0
+    led = views.Led(network, work.inside, work.defocus)
+    states = list(run(work.microscope, led, work.reconstructor, work.lengths, seed=work.seed))
+    assert all(s.action.defocus == 120.0 for s in states)
+    assert torch.equal(torch.cat(led.maps), views.make(work, network).maps)
 
 
 def test_what_is_wanted_lies_where_the_network_would_say_so(work: Share) -> None:

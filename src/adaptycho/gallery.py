@@ -84,11 +84,11 @@ def _points(cell: Cell, found: table.Table, strategies: Sequence[str]) -> Iterat
 
 
 def _gain(cell: Cell, found: table.Table, ours: Sequence[str]) -> Gain | None:
-    """What the best of a group gains over the best conventional scan of its cell, both chosen without looking."""
+    """What the best of a group gains over the best conventional scan of its cell (`table.cautious_gain`)."""
     name = table.best_of(cell, ours)
     if name is None or "best_conventional" not in found:
         return None
-    values = [float("nan") if v is None else v for v in table.blind_gain(cell, ours)]
+    values = [float("nan") if v is None else v for v in table.cautious_gain(cell, ours)]
     # Cells are small, and which group it is the figure says.
     return Gain(found["family"], name.removeprefix("oracle-"), found["positions"], found["dose"], *values)
 

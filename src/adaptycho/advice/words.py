@@ -67,7 +67,7 @@ def reasons(found: Decision, table: Table) -> list[str]:
         low, high = (f(r.gain.mean for r in table.recorded) for f in (min, max))
         said.append(
             f"Recorded particles in ice with structure from edge to edge: {percent(low)} to {percent(high)} in score by the best adaptive "
-            f"scan ({count(table.recorded[0].windows, 'window')})."
+            f"scan without learning ({count(table.recorded[0].windows, 'window')})."
         )
     return said
 

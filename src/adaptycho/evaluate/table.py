@@ -92,6 +92,18 @@ def blind_gain(cell: Cell, names: Sequence[str], base: Sequence[str] = CONVENTIO
     return _listed(statistics.relative(chosen_blindly(cell, names), chosen_blindly(cell, base), generator=_generator()))
 
 
+def cautious_gain(cell: Cell, names: Sequence[str]) -> list[float | None]:
+    """Relative gain of the best among `names`, chosen without looking, over the conventional scan that is best on these very specimens.
+
+    A best that is chosen without looking is worse than most where many are alike, and would make a gain of nothing.
+    """
+    base = best_of(cell, CONVENTIONAL)
+    if base is None:
+        return [None, None, None]
+    known = columns(cell, cell.protocol.primary)[base]
+    return _listed(statistics.relative(chosen_blindly(cell, names), known, generator=_generator()))
+
+
 def _gains(cell: Cell) -> Table:
     found: Table = {}
     primary = columns(cell, cell.protocol.primary)

@@ -31,6 +31,7 @@ STRIDE = 16  # maps are padded to a multiple: two pixels at each of four levels
 REACH = 0.5  # resolutions that an output of 1 displaces a position by
 FLAT = 0.25  # relative spread of a density that is as good as even
 FEW = 100.0  # electrons per position; with fewer, noise alone makes a density uneven, and the spread has to be larger to count
+FLATTEST = 0.6  # spread that always counts: that of islands is 0.9 and more
 LARGEST = 1e4  # rad; a reconstruction beyond it has diverged
 PROBE = 1.18  # radius that holds half of a Gaussian beam, over its standard deviation
 
@@ -115,8 +116,8 @@ class Field(nn.Module):
         followed = plan.even[taken : taken + seen.count].to(odds)
         bases = []
         for b, wanted in enumerate(density):
-            spent = float(seen.dose[b].mean())
-            if float(wanted.std() / wanted.mean()) < self.flat * math.sqrt(max(1.0, FEW / max(spent, 1e-9))):
+            noisier = math.sqrt(max(1.0, FEW / max(float(seen.dose[b].mean()), 1e-9)))
+            if float(wanted.std() / wanted.mean()) < min(self.flat * noisier, max(self.flat, FLATTEST)):
                 bases.append(followed)
             else:
                 placed = place(wanted, seen.count, fixed=seen.positions[b], field=seen.field, lattice=self.lattice)

@@ -168,7 +168,7 @@ class Practice:
 
     families: tuple[Family, ...] = Field(min_length=1, default=("crystal",), description="families of specimens, drawn at random")
     filling: tuple[Fraction, Fraction] = Field(default=(0.1, 0.5), description="filling of those that do not fill the field, from and to")
-    turn: bool = Field(default=True, description="turn and mirror specimens, mirror what is seen of recordings; off keeps specimen.options")
+    turn: bool = Field(default=True, description="turn and mirror specimens; with train.imitate_bank mirror what was seen, recordings too")
     positions: tuple[Count, ...] = Field(min_length=1, default=(250,), description="numbers of positions to choose from")
     dose: tuple[Positive, Positive] = Field(default=(2.14e5, 2.14e5), description="electrons per position, from and to")
     defocus: tuple[Real, ...] = Field(min_length=1, default=(0.0,), description="defoci in Å to choose from")
@@ -192,7 +192,10 @@ class Network:
         min_length=1, max_length=5, default=(24, 48, 96, 128, 128), description="channels of the field policy, fine to coarse"
     )
     floor: Fraction = Field(default=0.1, description="density of a place without structure, over one with (field)")
-    flat: Fraction = Field(default=0.25, description="relative spread of the density below which positions stay even (field)")
+    flat: Fraction = Field(
+        default=0.25,
+        description="relative spread of the density below which positions stay even; more with under 100 electrons each (field)",
+    )
     power: Positive = Field(default=1.0, description="exponent of the density; below 1 places in doubt get more (field)")
     lattice: Literal["hexagonal", "raster"] = Field(default="hexagonal", description="what is bent to follow the density (field)")
     hidden: Count = Field(default=2048, description="width of the recurrent state")

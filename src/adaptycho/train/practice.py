@@ -170,6 +170,10 @@ def raster(settings: Settings, part: Part) -> tuple[Recording, tuple[list[float]
     if len(down) < rows:
         raise ValueError(f"practice.window: expected at most the {len(down)} rows of {whole.path}, found {rows}")
     width, held = len(across), int(settings.practice.held_out * len(across))
+    if settings.practice.held_out and not held:
+        raise ValueError(
+            f"practice.held_out: expected 0, or enough of the {width} columns of {whole.path} for one, found {settings.practice.held_out:g}"
+        )
     if min(held or width, width - held) < columns:
         wanted = f"at least {columns} columns of {whole.path} to train on and {columns if held else 0} to validate on"
         raise ValueError(f"practice.window: expected {wanted} (practice.held_out), found {width - held} and {held}")

@@ -128,6 +128,9 @@ def _network(settings: Settings, folder: Path, start: Path | None, pool: Specime
     trained = folder / "autoencoder.safetensors"
     path = start or (trained if settings.network.kind == "recurrent" and trained.exists() else None)
     found = library.load(path, train=True) if path else None
+    if isinstance(found, Field):  # how it places positions is not learnt
+        n = settings.network
+        found.floor, found.flat, found.power, found.lattice = n.floor, n.flat, n.power, n.lattice
     if found is not None and not isinstance(found, Autoencoder):
         return found
     made = network(settings, None if found is None else found.encoder)

@@ -44,18 +44,19 @@ class Led:
     Attributes:
         network: that places positions by the density.
         inside: 1 where there is structure, else 0.
+        defocus: underfocus in Å; None keeps the nominal one.
         maps: that were seen.
         shape: of them without their padding.
     """
 
-    def __init__(self, network: Field, inside: Float[Tensor, "B h w"]) -> None:
-        self.network, self.inside, self.maps, self.shape = network, inside, list[Tensor](), (0, 0)
+    def __init__(self, network: Field, inside: Float[Tensor, "B h w"], defocus: float | None) -> None:
+        self.network, self.inside, self.defocus, self.maps, self.shape = network, inside, defocus, list[Tensor](), (0, 0)
 
     def __call__(self, seen: Observation, memory: Memory, *, generator: torch.Generator) -> tuple[Action, Memory]:
         """The next positions."""
         if not seen.positions.shape[1]:
             survey = even(seen.total, seen.field, self.network.survey)[: seen.count].to(seen.potential)
-            return Action(survey.expand(len(seen.potential), -1, -1)), None
+            return Action(survey.expand(len(seen.potential), -1, -1), defocus=self.defocus), None
         plan, odds = memory or (Plan(outlook(seen.positions[0], seen.total, seen.field, self.network.survey), seen.positions), None)
         taken = plan.base.shape[1]
         self.shape = shape(seen)
@@ -63,7 +64,7 @@ class Led:
         if odds is None:
             odds = torch.stack([followed(i, generator=generator) for i in self.inside])
         points = self.network.spread(odds, seen, plan)
-        return Action(points.clamp(0, 1)), (Plan(plan.even, torch.cat([plan.base, points], 1)), odds)
+        return Action(points.clamp(0, 1), defocus=self.defocus), (Plan(plan.even, torch.cat([plan.base, points], 1)), odds)
 
 
 def followed(inside: Float[Tensor, "h w"], *, generator: torch.Generator) -> Float[Tensor, "h w"]:
@@ -71,13 +72,13 @@ def followed(inside: Float[Tensor, "h w"], *, generator: torch.Generator) -> Flo
     part, kind = torch.rand(2, generator=generator).tolist()
     noise = torch.randn(inside.shape, generator=generator)
     patches = torch.from_numpy(gaussian_filter(noise.numpy(), max(inside.shape) * PATCH))
-    chance = CHANCE * patches / patches.std()
+    chance = (CHANCE * patches / patches.std()).to(inside)
     return torch.zeros_like(inside) if kind < EVEN else part * SURE * (2 * inside - 1) + (1 - part) * chance
 
 
 def make(share: Share, network: Field) -> Views:
     """Views from the specimens or windows of a share."""
-    led = Led(network, share.inside)
+    led = Led(network, share.inside, share.defocus)
     for _ in run(share.microscope, led, share.reconstructor, share.lengths, seed=share.seed):
         pass
     h, w = led.shape

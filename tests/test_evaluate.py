@@ -221,24 +221,26 @@ def test_a_policy_is_not_judged_on_what_it_practised_on(tmp_path: Path) -> None:
 
 
 def test_a_choice_of_dwell_is_made_on_training_specimens() -> None:
-    """It takes whichever of its two members has the better training score, and is not offered where nothing is tuned."""
+    """It takes whichever of its three members has the better training score, and is not offered where nothing is tuned."""
     scores = {Plan("adaptive", 0.0): 0.5, Plan("adaptive", 60.0): 0.7, Plan("adaptive-dense", 60.0): 0.6, Plan("raster", 0.0): 0.9}
     assert search.best(scores, "adaptive-dwell") == Plan("adaptive", 60.0)
     scores[Plan("adaptive-dense", 60.0)] = 0.8
     assert search.best(scores, "adaptive-dwell") == Plan("adaptive-dense", 60.0)
     assert search.best(scores, "adaptive-dwell:focused") == Plan("adaptive", 0.0)
+    scores[Plan("dense", 60.0)] = 0.85  # not to adapt is one of them
+    assert search.best(scores, "adaptive-dwell") == Plan("dense", 60.0)
     cell = small()
     tried = {(plan.strategy, plan.defocus) for plan in search.first_round(["adaptive-dwell", "adaptive"], cell)}
-    assert tried == {(name, defocus) for name in ("adaptive", "adaptive-dense") for defocus in (0.0, 60.0)}
-    assert {plan.strategy for plan in search.second_round(["adaptive-dwell"], scores)} == {"adaptive", "adaptive-dense"}
-    with pytest.raises(ValueError, match="expected one of adaptive, adaptive-dense, since nothing is chosen here, found 'adaptive-dwell'"):
+    assert tried == {(name, defocus) for name in ("adaptive", "adaptive-dense", "dense") for defocus in (0.0, 60.0)}
+    assert {plan.strategy for plan in search.second_round(["adaptive-dwell"], scores)} == {"adaptive", "adaptive-dense", "dense"}
+    with pytest.raises(ValueError, match="expected one of adaptive, adaptive-dense, dense, since nothing is chosen here, found 'adaptive-dwell'"):
         judged(small("paper"), ["adaptive-dwell"], protocol="paper")
     assert "adaptive-dwell" not in judge.everything(judge.PROTOCOLS["paper"], cell)
     assert "adaptive-dwell" in judge.everything(judge.PROTOCOLS["best"], cell)
 
 
 def test_the_chosen_dwell_is_what_is_scanned_with() -> None:
-    found = judged(small(evaluate={"specimens": 1, "defoci": (60.0,)}), ["adaptive-dwell", "adaptive", "adaptive-dense"])
+    found = judged(small(evaluate={"specimens": 1, "defoci": (60.0,)}), ["adaptive-dwell", "adaptive", "adaptive-dense", "dense"])
     plan = found.plans["adaptive-dwell"]
     assert plan == found.plans[plan.strategy]
     assert found.numbers["adaptive-dwell"] == found.numbers[plan.strategy]

@@ -373,7 +373,7 @@ MISTAKES = {
     "no weights": (["--weights", "nowhere.safetensors"], "nowhere.safetensors: expected a file of weights, found none"),
     "processes": (["--train.processes", "3"], "train.shares: expected a multiple of 3 processes, found 2"),
     "shares": (["--train.shares", "3"], "train.imitate_batch: expected a multiple of train.shares, 3, found 4"),
-    "bank": (["--train.imitate_bank", "3"], "train.imitate_bank: expected 0 for a field network whose teacher is even, found 3"),
+    "bank": (["--train.imitate_bank", "3"], "train.imitate_bank: expected 0 for a field network whose teacher is half-way, found 3"),
     "many shares": (["--train.shares", "65", "--train.imitate_batch", "65"], "train.shares: expected at most 64, found 65"),
     "slices": (["--specimen.slices", "2"], "specimen.slices: expected 1 slice to practise on, found 2"),
     "absorption": (["--specimen.absorption", "0.1"], "specimen.absorption: expected 0 to practise on, found 0.1"),

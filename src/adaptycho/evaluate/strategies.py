@@ -18,7 +18,7 @@ CONVENTIONAL = ("raster", "hexagonal", "random", "jittered", "halton", "poisson-
 DENSE = ("dense", "adaptive-dense")  # the same electrons on more positions, at less dwell
 DWELL = "adaptive-dwell"
 # Strategies that are one of several: which, is found on training specimens, as the defocus is.
-CHOICES: Mapping[str, tuple[str, ...]] = {DWELL: ("adaptive", "adaptive-dense")}
+CHOICES: Mapping[str, tuple[str, ...]] = {DWELL: ("adaptive", "adaptive-dense", "dense")}
 LEARNED = ("adaptive", "adaptive-dense", DWELL, "recurrent")
 ORACLES = ("oracle", "oracle-hexagonal", "oracle-density")
 STRATEGIES = (*CONVENTIONAL, *ADAPTIVE, "adaptive-dense", DWELL, *ORACLES)

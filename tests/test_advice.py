@@ -510,3 +510,9 @@ def test_what_was_not_measured_is_measured_by_the_next_command(tmp_path: Path, m
     assert cli.main([*words, *shlex.split("--specimens 1 --workers 1 --evaluate.tuning 1 --evaluate.defoci [0]")]) == 0
     (cell,) = archive.read(tmp_path / "adaptycho-evaluation" / "cells.json")
     assert set(cell.numbers) == {"raster", "adaptive"} and cell.settings.geometry.field == (11.0, 10.0)
+
+
+def test_a_learned_scan_that_chose_not_to_adapt_is_said_to() -> None:
+    question = Question("amorphous", **HERE, dose=300.0, positions=144, counting=True)
+    said = "\n".join(lines(advise(question, load())[1]))
+    assert "rather than an adaptive scan, which chose not to adapt on training specimens" in said

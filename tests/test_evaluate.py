@@ -233,7 +233,9 @@ def test_a_choice_of_dwell_is_made_on_training_specimens() -> None:
     tried = {(plan.strategy, plan.defocus) for plan in search.first_round(["adaptive-dwell", "adaptive"], cell)}
     assert tried == {(name, defocus) for name in ("adaptive", "adaptive-dense", "dense") for defocus in (0.0, 60.0)}
     assert {plan.strategy for plan in search.second_round(["adaptive-dwell"], scores)} == {"adaptive", "adaptive-dense", "dense"}
-    with pytest.raises(ValueError, match="expected one of adaptive, adaptive-dense, dense, since nothing is chosen here, found 'adaptive-dwell'"):
+    with pytest.raises(
+        ValueError, match="expected one of adaptive, adaptive-dense, dense, since nothing is chosen here, found 'adaptive-dwell'"
+    ):
         judged(small("paper"), ["adaptive-dwell"], protocol="paper")
     assert "adaptive-dwell" not in judge.everything(judge.PROTOCOLS["paper"], cell)
     assert "adaptive-dwell" in judge.everything(judge.PROTOCOLS["best"], cell)

@@ -58,7 +58,7 @@ def lines(answer: dict[str, Any]) -> list[str]:
         f"Will an adaptive scan help? {TITLE[answer['helps']]}",
         "",
         f"  take        {words.scan_text(Scan(**answer['recommended']))}",
-        f"  rather than {words.scan_text(Scan(**answer['instead']))}",
+        f"  rather than {_instead(answer)}",
         f"  dose saved  {_times(saving, answer['dose_saving_bounded'])}, adaptive against the best conventional scan (95 % interval)",
         f"  score       {'' if gain[0] is None else words.percent(gain[0]) + ' '}[{100 * gain[1]:+.1f}, {100 * gain[2]:+.1f}] %, "
         "correlation with the true phase inside the structure",
@@ -85,6 +85,14 @@ def lines(answer: dict[str, Any]) -> list[str]:
         f"Next: {answer['next']}",
     ]
     return text
+
+
+def _instead(answer: dict[str, Any]) -> str:
+    """The other scan; a learned one that may choose its dwell may have chosen the very scan that is recommended."""
+    instead = answer["instead"]
+    if instead["name"] == answer["recommended"]["name"]:
+        return "an adaptive scan, which chose not to adapt on training specimens"
+    return words.scan_text(Scan(**instead))
 
 
 def _times(saving: list[float | None], bounded: str | None) -> str:

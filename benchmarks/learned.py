@@ -38,7 +38,6 @@ from adaptycho.train.practice import FILLED
 
 REGULAR = ("raster", "hexagonal", "halton", "poisson-disk")
 STRONG = ("raster", "hexagonal", "spiral", "dense")  # the best of these is within 0.8 % of the best of all in every cell of docs/results.md
-ONE = ("raster", "hexagonal", "spiral", "dense", "halton", "poisson-disk", "jittered", "random")  # conventional scans, each by itself
 DRAWN = (*CONVENTIONAL, "raster:focused", "oracle-density")
 CURVE = (64, 144, 256, 400)  # positions of the conventional scans that doses are compared along
 FILLING = [0.15, 0.35]
@@ -273,10 +272,10 @@ def cells(weights: Sequence[Path], out: Path) -> None:
         found.append(_averaged(cell))
         if family(cell) not in FILLED:
             best = line["conventional_score"]
-            for name, values in {"learned": score, **{n: column(cell, INSIDE, n) for n in ONE}}.items():
+            for name, values in {"learned": score, **{n: column(cell, INSIDE, n) for n in CONVENTIONAL}}.items():
                 factor = statistics.dose_saving(spent, values, at, scores, generator=seeded())
                 alike.setdefault(name, []).append((float(factor.mean), float(values.mean()) / best - 1))
-    # The best conventional scan of a cell is chosen on its test specimens: no one of them is the best everywhere either.
+    # The best conventional scan of a cell is chosen on its test specimens: no single one is the best everywhere either.
     means = {name: [round(sum(v) / len(v), 4) for v in zip(*pairs, strict=True)] for name, pairs in alike.items()}
     print(json.dumps({"comparison": "cells", "where": "specimens alike everywhere", "mean_saving_and_gain": means}))
     archive.write(out / "learned.json.gz", found)

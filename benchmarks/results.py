@@ -187,8 +187,7 @@ def savings(cells: list[Cell]) -> Lines:
         values = []
         for name in names:
             r = cellwise.get((what, dose, positions, name))
-            beyond = {"above": "≥ ", "below": "≤ ", None: ""}[r["bounded"]] if r else ""
-            values.append("" if r is None else f"{beyond}{r['dose_saving'][0]:.2f} [{r['dose_saving'][1]:.2f}, {r['dose_saving'][2]:.2f}]")
+            values.append("" if r is None else times(r["dose_saving"], r["bounded"]))
         yield row([what, f"{dose:g}", positions, *values])
 
 
@@ -224,7 +223,6 @@ def learned(lines: Sequence[Mapping[str, Any]]) -> Lines:
         ]
     )
     for r in lines[:-1]:  # the last is a mean
-        bound = {"above": "≥ ", "below": "≤ ", None: ""}[r["bounded"]]
         yield row(
             [
                 r["family"],
@@ -234,7 +232,7 @@ def learned(lines: Sequence[Mapping[str, Any]]) -> Lines:
                 f"{r['conventional_score']:.3f}",
                 f"{r['score']:.3f}",
                 percent(r["gain"]),
-                bound + times(r["saving"]),
+                times(r["saving"], r["bounded"]),
                 ", ".join(f"{v:.2f}" for v in r["by_policy"]),
                 f"{r['oracle'][0]:.2f}",
             ]
@@ -280,8 +278,9 @@ def engines(lines: Sequence[Mapping[str, Any]]) -> Lines:
                 yield row([r["case"], r["engine"], metric, *scores, percent(f["over_random"]), percent(f["over_raster"])])
 
 
-def times(values: Sequence[float]) -> str:
-    return table.between(values, 2)
+def times(values: Sequence[float], bounded: str | None) -> str:
+    """How many times the dose, and whether that is only a bound."""
+    return {"above": "≥ ", "below": "≤ ", None: ""}[bounded] + table.between(values, 2)
 
 
 def hundredths(values: Sequence[float]) -> str:
@@ -289,7 +288,7 @@ def hundredths(values: Sequence[float]) -> str:
 
 
 @cache
-def lines(name: str) -> list[dict[str, Any]]:
+def printed(name: str) -> list[dict[str, Any]]:
     """JSON lines that a benchmark printed."""
     return [json.loads(line) for line in (DOCS / "results" / name).read_text(encoding="utf-8").splitlines()]
 
@@ -314,14 +313,14 @@ TABLES: dict[str, Callable[[], Lines]] = {
     "conventional": lambda: conventional(best()),
     "adaptive": lambda: adaptive(best()),
     "savings": lambda: savings([*best(), *read("further.json")]),
-    "table1": lambda: table1(lines("table1.json")[0]),
-    "table1-recurrent": lambda: table1(lines("table1-recurrent.json")[0]),
-    "table1-size": lambda: table1(lines("table1-size.json")[0]),
-    "table1-recurrent-size": lambda: table1(lines("table1-recurrent-size.json")[0]),
-    "learned": lambda: learned(lines("learned.jsonl")),
-    "generalise": lambda: generalised(lines("generalise.jsonl")),
-    "ablate": lambda: parts(lines("ablate.jsonl")),
-    "engine": lambda: engines(lines("engine.jsonl")),
+    "table1": lambda: table1(printed("table1.json")[0]),
+    "table1-recurrent": lambda: table1(printed("table1-recurrent.json")[0]),
+    "table1-size": lambda: table1(printed("table1-size.json")[0]),
+    "table1-recurrent-size": lambda: table1(printed("table1-recurrent-size.json")[0]),
+    "learned": lambda: learned(printed("learned.jsonl")),
+    "generalise": lambda: generalised(printed("generalise.jsonl")),
+    "ablate": lambda: parts(printed("ablate.jsonl")),
+    "engine": lambda: engines(printed("engine.jsonl")),
 }
 
 

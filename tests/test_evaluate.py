@@ -264,6 +264,18 @@ def test_dose_saving_compares_along_positions() -> None:
     assert found[128]["bounded"] == "above"
 
 
+def test_a_cautious_gain_makes_nothing_of_scans_that_are_alike() -> None:
+    """Of two that take turns in being ahead, the one that is best on the others is the worse one on every specimen."""
+    ahead = [0.1, -0.1] * 3
+    rows = {"raster": [1 + a for a in ahead], "hexagonal": [1 - a for a in ahead], "heuristic": [1.0] * 6}
+    numbers = {n: tuple({"correlation_inside": v} for v in values) for n, values in rows.items()}
+    cell = judge.Cell(small(), judge.PROTOCOLS["best"], {n: Plan(n) for n in rows}, numbers)
+    assert table.cautious_gain(cell, ["heuristic"])[0] == pytest.approx(0.0, abs=1e-6)
+    assert table.blind_gain(cell, ["heuristic"])[0] == pytest.approx(1 / 0.9 - 1, abs=1e-4)
+    only = judge.Cell(small(), judge.PROTOCOLS["best"], {"heuristic": Plan("heuristic")}, {"heuristic": numbers["heuristic"]})
+    assert table.cautious_gain(only, ["heuristic"]) == [None, None, None]
+
+
 def test_recorded_windows_are_split_in_halves() -> None:
     cell = settings.update(Settings(), {"scan": {"microscope": "recorded", "positions": 50}, "reconstruct": settings.BEST}, "test")
     cell = settings.update(cell, {"reconstruct": {"iterations": 3}}, "test")

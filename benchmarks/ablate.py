@@ -219,7 +219,7 @@ def scan_all(what: str, settings: Settings, paths: Sequence[Path], ledger: Ledge
 def ablate(given: argparse.Namespace) -> None:
     out: Path = given.out
     cell = tree.update(tree.preset("light"), {"scan": {"positions": 250}, "evaluate": {"specimens": given.specimens}}, "cell")
-    done = measure([cell], PAPER, ["random", "heuristic", "lattice"], given.weights, "adaptive", out)[0]
+    done = measure([cell], PAPER, ["random", "heuristic", "lattice"], given.weights, out)[0]
     full, random = ours(done, "ssim", "adaptive"), column(done, "ssim", "random")
 
     def say(what: str, scores: Tensor) -> None:
@@ -238,7 +238,7 @@ def ablate(given: argparse.Namespace) -> None:
 
     def files(what: str, paths: Sequence[Path], subsequences: int = 5) -> Tensor:
         rules = replace(PAPER, changes={**PAPER.changes, "scan": {"subsequences": subsequences}})
-        found = measure([cell], rules, [], paths, "adaptive", out / what, out)[0]
+        found = measure([cell], rules, [], paths, out)[0]
         return torch.stack([column(found, "ssim", n) for n in found.numbers])
 
     say("full", torch.stack([column(done, "ssim", n) for n in done.numbers if n.startswith("adaptive ")]))

@@ -1,10 +1,9 @@
 """Writes the table behind `adaptycho advise`, src/adaptycho/data/advice.json, from finished comparisons, and the answers in docs/advise.md.
 
-    python benchmarks/advice.py --saving FOLDER --harmless FOLDER
+    python benchmarks/advice.py --learned FOLDER
 
-The folders are those of `benchmarks/learned.py saving` and `harmless`, with any number of policies, and with or without the learned scan
-that chooses its dwell; the judge's table (docs/results/best.json.gz with further.json) and the recorded scans are published. Nothing is
-measured here.
+The folder is that of `benchmarks/learned.py saving` and `harmless`, with any number of policies; the judge's table
+(docs/results/best.json.gz with further.json) and the recorded scans are published. Nothing is measured here.
 """
 
 import argparse
@@ -24,7 +23,7 @@ import torch
 
 from adaptycho import cli
 from adaptycho.advice.table import FORMAT, KINDS, UNLEARNED, Kind
-from adaptycho.evaluate import archive, table, trained
+from adaptycho.evaluate import archive, table
 from adaptycho.evaluate.judge import Cell, family
 from adaptycho.evaluate.strategies import CONVENTIONAL, DENSE, FOCUSED, ORACLES
 from adaptycho.evaluate.trial import Plan
@@ -153,21 +152,14 @@ def replayed(cell: Cell) -> dict[str, Any]:
     }
 
 
-def learned(saving: Path, harmless: Path) -> Iterator[dict[str, Any]]:
-    """Rows of the learned scans, from the folders of `benchmarks/learned.py`."""
-    yield from rows(scanned(saving / "learned"), archive.read(saving / "conventional" / "cells.json.gz"), "saving")
-    cells = scanned(harmless)
-    yield from rows(cells, cells, "harmless")
+def learned(folder: Path) -> Iterator[dict[str, Any]]:
+    """Rows of the learned scans, from the folder of `benchmarks/learned.py`."""
+    for source in ("saving", "harmless"):
+        cells = archive.read(folder / f"{source}.json.gz")
+        yield from rows([cell for cell in cells if results(cell, "adaptive", "")], cells, source)
 
 
-def scanned(folder: Path) -> list[Cell]:
-    """Comparisons with a learned scan; with the one that chooses its dwell, which is in a folder of its own, where it was measured."""
-    cells, dwell = archive.read(folder / "cells.json.gz"), folder / "dwell" / "cells.json.gz"
-    chosen = archive.read(dwell) if dwell.exists() else []
-    return [next((trained.joined(cell, c) for c in chosen if c.settings == cell.settings), cell) for cell in cells]
-
-
-def made(saving: Path, harmless: Path, best: Path, further: Path, recorded: Path) -> dict[str, Any]:
+def made(folder: Path, best: Path, further: Path, recorded: Path) -> dict[str, Any]:
     """The whole table."""
     judged = archive.read(best)
     beam, field = judged[0].settings.beam, judged[0].settings.geometry.field
@@ -183,7 +175,7 @@ def made(saving: Path, harmless: Path, best: Path, further: Path, recorded: Path
         "weights": WEIGHTS,
         "sources": SOURCES,
         "rows": [
-            *learned(saving, harmless),
+            *learned(folder),
             *rows(judged, [*judged, *archive.read(further)], "best"),
             *rows(judged, judged, "best", focused=True),
         ],
@@ -222,14 +214,13 @@ def _round(value: float) -> float:
 
 def main() -> None:
     asked = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    asked.add_argument("--saving", type=Path, required=True)
-    asked.add_argument("--harmless", type=Path, required=True)
+    asked.add_argument("--learned", type=Path, required=True)
     asked.add_argument("--best", type=Path, default=RESULTS / "best.json.gz")
     asked.add_argument("--further", type=Path, default=RESULTS / "further.json")
     asked.add_argument("--recorded", type=Path, default=RESULTS / "recorded.json")
     asked.add_argument("--out", type=Path, default=TABLE)
     given = asked.parse_args()
-    found = made(given.saving, given.harmless, given.best, given.further, given.recorded)
+    found = made(given.learned, given.best, given.further, given.recorded)
     lines = {name: ",\n".join(json.dumps(row, separators=(",", ":")) for row in found.pop(name)) for name in ("rows", "recorded")}
     head = json.dumps(found, indent=1)[:-2]
     with whole(given.out) as part:  # a row on a line: differences can be read

@@ -169,7 +169,7 @@ def main() -> None:
         wanted = cases(given.out, given.specimens, given.cases)
     except ValueError as error:
         asked.error(str(error))
-    done = measure(list(wanted.values()), judge.PROTOCOLS["paper"], ["random", *REGULAR, "oracle"], given.weights, "adaptive", given.out)
+    done = measure(list(wanted.values()), judge.PROTOCOLS["paper"], ["random", *REGULAR, "oracle"], given.weights, given.out)
     for name, cell in zip(wanted, done, strict=True):
         print(json.dumps(line(name, cell, done[0])), flush=True)
 

@@ -8,6 +8,7 @@ import argparse
 import json
 import re
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -215,14 +216,19 @@ def learned(lines: Sequence[Mapping[str, Any]]) -> Lines:
             "positions",
             "best conventional",
             "its score",
-            "learned",
+            "auto",
+            "its score",
             "gain / %",
             "dose saved",
             "by policy",
+            "over the one chosen",
             "the oracle's",
         ]
     )
-    for r in lines[:-1]:  # the last is a mean
+    for r in lines:
+        if "mean of" in r or "family" not in r:
+            continue
+        chosen = Counter(strategy for strategy, _ in r["plans"])
         yield row(
             [
                 r["family"],
@@ -230,13 +236,22 @@ def learned(lines: Sequence[Mapping[str, Any]]) -> Lines:
                 r["positions"],
                 r["conventional"],
                 f"{r['conventional_score']:.3f}",
+                ", ".join(name if count == len(r["plans"]) else f"{count} {name}" for name, count in chosen.most_common()),
                 f"{r['score']:.3f}",
                 percent(r["gain"]),
                 times(r["saving"], r["bounded"]),
                 ", ".join(f"{v:.2f}" for v in r["by_policy"]),
+                f"{r['saving_over_chosen'][0]:.2f}",
                 f"{r['oracle'][0]:.2f}",
             ]
         )
+
+
+def learned_means(lines: Sequence[Mapping[str, Any]]) -> Lines:
+    """Means over the cells of the last table."""
+    yield from head(["specimens", "cells", "dose saved", "over the one chosen on training specimens", "gain / %"])
+    for r in (r for r in lines if "mean of" in r):
+        yield row([r["mean of"], r["cells"], table.between(r["saving"]), table.between(r["saving_over_chosen"]), f"{100 * r['gain']:+.1f}"])
 
 
 def generalised(lines: Sequence[Mapping[str, Any]]) -> Lines:
@@ -318,6 +333,7 @@ TABLES: dict[str, Callable[[], Lines]] = {
     "table1-size": lambda: table1(printed("table1-size.json")[0]),
     "table1-recurrent-size": lambda: table1(printed("table1-recurrent-size.json")[0]),
     "learned": lambda: learned(printed("learned.jsonl")),
+    "learned-means": lambda: learned_means(printed("learned.jsonl")),
     "generalise": lambda: generalised(printed("generalise.jsonl")),
     "ablate": lambda: parts(printed("ablate.jsonl")),
     "engine": lambda: engines(printed("engine.jsonl")),

@@ -389,7 +389,7 @@ def synthetic(settings: Settings, rules: Protocol, name: str, number: int = 0) -
     better = 1.1 if name.startswith("oracle") else 1 + number / 100
     rows = tuple({rules.primary: better * (math.log(dose) / 20 + specimen / 100)} for specimen in range(5))
     chosen = name
-    if name == "adaptive-dwell":
+    if name == "auto":
         chosen = "adaptive-dense" if settings.scan.dose < 1000 or number == 3 else "adaptive"
     key = f"{name} {number}" if number else name
     return Cell(settings, rules, {key: Plan(chosen, 30.0 * number)}, {key: rows})
@@ -401,22 +401,22 @@ def test_what_the_learned_comparisons_write_is_read(tmp_path: Path, monkeypatch:
     def judge(cells: list[Settings], rules: Protocol, names: list[str], ledger: Any, **how: Any) -> list[Cell]:
         return [functools.reduce(trained.joined, [synthetic(c, rules, n) for n in names], Cell(c, rules, {}, {})) for c in cells]
 
-    def judged(cells: list[Settings], rules: Protocol, policies: list[Trained], ledger: Any, **how: Any) -> list[Cell]:
-        numbers = range(1, len(policies) + 1)
-        return [functools.reduce(trained.joined, [synthetic(c, rules, policies[0].strategy, n) for n in numbers]) for c in cells]
+    def judged(cells: list[Settings], rules: Protocol, policies: list[Trained], ledger: Any, names: list[str], **how: Any) -> list[Cell]:
+        each = [(name, n) for name in names if name != "dense" for n in range(1, len(policies) + 1)]
+        return [functools.reduce(trained.joined, [synthetic(c, rules, *one) for one in each]) for c in cells]
 
     monkeypatch.setattr(learned, "PLENTY", 3000.0)
     monkeypatch.setattr("adaptycho.evaluate.judge.judge", judge)
     monkeypatch.setattr("adaptycho.evaluate.trained.judged", judged)
     monkeypatch.setattr("adaptycho.evaluate.trained.read", lambda weights: tuple(map(Trained, weights)))
     for what in ("saving", "harmless"):
-        getattr(learned, what)(["a", "b", "c"], tmp_path / what)
-    rows = list(made.learned(tmp_path / "saving", tmp_path / "harmless"))
+        getattr(learned, what)(["a", "b", "c"], tmp_path)
+    rows = list(made.learned(tmp_path))
     counted = Counter((r["source"], r["scan"], r["strategy"]) for r in rows)
     assert counted == {
         **{(source, "adaptive", "adaptive"): 12 for source in ("saving", "harmless")},
         # Below 3,000 electrons; at 300 all three chose reduced dwell, at 1,000 one of them.
-        **{(source, "adaptive-dwell", strategy): 4 for source in ("saving", "harmless") for strategy in ("adaptive-dense", "adaptive")},
+        **{(source, "auto", strategy): 4 for source in ("saving", "harmless") for strategy in ("adaptive-dense", "adaptive")},
     }
     for r in rows:
         assert r["policies"] == 3 and r["specimens"] == 5 and len(r["against"]["all"]["gain_by_policy"]) == 3
@@ -429,8 +429,6 @@ def test_what_the_learned_comparisons_write_is_read(tmp_path: Path, monkeypatch:
     for counting, dose, name in ((True, 300.0, "adaptive-dense"), (True, 1000.0, "adaptive"), (False, 300.0, "adaptive")):
         found = ask("island", known, dose=dose, positions=64, filling=0.25, counting=counting)
         assert found["recommended"]["name"] == name and found["trust"] == "measured"
-    (tmp_path / "harmless" / "dwell" / "cells.json.gz").unlink()
-    assert {r["scan"] for r in made.learned(tmp_path / "saving", tmp_path / "harmless") if r["source"] == "harmless"} == {"adaptive"}
 
 
 def test_the_command_prints_one_object_or_one_screen(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -478,7 +476,7 @@ def test_one_of_a_thing_is_singular() -> None:
 @pytest.mark.parametrize("counting", [True, False])
 def test_the_recommended_scan_can_be_typed(counting: bool) -> None:
     """With a detector that counts, here the learned scan at reduced dwell: 1,024 positions times the area in squared probe widths."""
-    dwell = [row("island", e, p, 0.3, scan="adaptive-dwell", strategy="adaptive-dense") for e, p in GRID]
+    dwell = [row("island", e, p, 0.3, scan="auto", strategy="adaptive-dense") for e, p in GRID]
     question = Question("island", 80e3, 30.0, (24.0, 20.0), dose=1000.0, positions=90, filling=0.25, counting=counting)
     _, found = advise(question, table(*dwell))
     assert found["recommended"]["name"] == ("adaptive-dense" if counting else "adaptive")

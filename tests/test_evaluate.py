@@ -2,8 +2,10 @@
 
 import json
 import math
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -220,32 +222,66 @@ def test_a_policy_is_not_judged_on_what_it_practised_on(tmp_path: Path) -> None:
     strategies.check("heuristic", cell, tuned=False)
 
 
-def test_a_choice_of_dwell_is_made_on_training_specimens() -> None:
-    """It takes whichever of its three members has the better training score, and is not offered where nothing is tuned."""
-    scores = {Plan("adaptive", 0.0): 0.5, Plan("adaptive", 60.0): 0.7, Plan("adaptive-dense", 60.0): 0.6, Plan("raster", 0.0): 0.9}
-    assert search.best(scores, "adaptive-dwell") == Plan("adaptive", 60.0)
-    scores[Plan("adaptive-dense", 60.0)] = 0.8
-    assert search.best(scores, "adaptive-dwell") == Plan("adaptive-dense", 60.0)
-    assert search.best(scores, "adaptive-dwell:focused") == Plan("adaptive", 0.0)
-    scores[Plan("dense", 60.0)] = 0.85  # not to adapt is one of them
-    assert search.best(scores, "adaptive-dwell") == Plan("dense", 60.0)
+def test_auto_is_the_best_of_the_others_on_training_specimens() -> None:
+    """An oracle is not one of them, and nothing is offered where nothing is tuned or there is nothing to choose from."""
+    scores = {Plan("adaptive", 0.0): 0.5, Plan("adaptive", 60.0): 0.7, Plan("raster", 60.0): 0.6, Plan("oracle", 0.0): 0.9}
+    assert search.best(scores, "auto") == Plan("adaptive", 60.0)
+    scores[Plan("raster", 60.0)] = 0.8  # not to adapt is one of them
+    assert search.best(scores, "auto") == Plan("raster", 60.0)
+    assert search.best(scores, "auto:focused") == Plan("adaptive", 0.0)
     cell = small()
-    tried = {(plan.strategy, plan.defocus) for plan in search.first_round(["adaptive-dwell", "adaptive"], cell)}
-    assert tried == {(name, defocus) for name in ("adaptive", "adaptive-dense", "dense") for defocus in (0.0, 60.0)}
-    assert {plan.strategy for plan in search.second_round(["adaptive-dwell"], scores)} == {"adaptive", "adaptive-dense", "dense"}
-    with pytest.raises(
-        ValueError, match="expected one of adaptive, adaptive-dense, dense, since nothing is chosen here, found 'adaptive-dwell'"
-    ):
-        judged(small("paper"), ["adaptive-dwell"], protocol="paper")
-    assert "adaptive-dwell" not in judge.everything(judge.PROTOCOLS["paper"], cell)
-    assert "adaptive-dwell" in judge.everything(judge.PROTOCOLS["best"], cell)
+    tried = {(plan.strategy, plan.defocus) for plan in search.first_round(["auto", "raster"], cell)}
+    assert tried == {("raster", 0.0), ("raster", 60.0)}
+    with pytest.raises(ValueError, match="expected one that is itself, since nothing is chosen here, found 'auto'"):
+        judged(small("paper"), ["raster", "auto"], protocol="paper")
+    with pytest.raises(ValueError, match="expected others that 'auto' can be one of, found oracle, auto"):
+        judged(cell, ["oracle", "auto"])
+    assert "auto" not in judge.everything(judge.PROTOCOLS["paper"], cell)
+    assert "auto" in judge.everything(judge.PROTOCOLS["best"], cell)
 
 
-def test_the_chosen_dwell_is_what_is_scanned_with() -> None:
-    found = judged(small(evaluate={"specimens": 1, "defoci": (60.0,)}), ["adaptive-dwell", "adaptive", "adaptive-dense", "dense"])
-    plan = found.plans["adaptive-dwell"]
+def test_auto_is_what_is_scanned_with() -> None:
+    found = judged(small(evaluate={"specimens": 1, "defoci": (60.0,)}), ["auto", "adaptive", "raster"])
+    plan = found.plans["auto"]
     assert plan == found.plans[plan.strategy]
-    assert found.numbers["adaptive-dwell"] == found.numbers[plan.strategy]
+    assert found.numbers["auto"] == found.numbers[plan.strategy]
+
+
+def test_plans_race_on_training_specimens() -> None:
+    """Each time the specimens double the better half goes on; the last word has the mean over all of them."""
+    assert [search.stages(n) for n in (1, 4, 5, 8, 32)] == [[1], [4], [4, 5], [4, 8], [4, 8, 16, 32]]
+    plans = [Plan("raster", float(d), (("step", 0.3),)) for d in (0, 30, 60)]
+    scores = {search.stopped(p, n): s for p, s in zip(plans, (0.5, 0.7, 0.6), strict=True) for n, s in ((3, s), (5, s - 0.1))}
+    assert search.halved(scores, "raster") == [plans[1], plans[2]]
+    assert search.halved(scores, "raster:focused") == [plans[0]]
+    ledger = Ledger()
+    cell = small(evaluate={"tuning": 9, "specimens": 1})
+    found = judged(cell, ["raster", "random"], ledger)
+    tuned = [r for r in ledger if r["kind"] == "tuning" and r["strategy"] == "raster"]
+    # Two defoci, and another descent at the one that won and in focus: four or three plans on four specimens, then two and one.
+    count = Counter(r["specimen"] for r in tuned)
+    assert sorted(count.values(), reverse=True) in ([4] * 4 + [2] * 4 + [1], [3] * 4 + [2] * 4 + [1])
+    last = next(r for r in tuned if r["specimen"] == 8)
+    plan = found.plans["raster"]
+    assert (plan.defocus, {k: v for k, v in plan.reconstruct if k != "iterations"}) == (last["defocus"], last["reconstruct"])
+    rows = [r["numbers"] for r in tuned if (r["defocus"], r["reconstruct"]) == (last["defocus"], last["reconstruct"])]
+    assert len(rows) == 9
+    means = {stop: sum(row[stop] for row in rows) / 9 for stop in rows[0]}
+    assert str(dict(plan.reconstruct)["iterations"]) == max(means, key=lambda stop: means[stop])
+
+
+def test_the_same_work_is_done_once() -> None:
+    """Two cells that differ in the number of test specimens only share all they have in common."""
+    done: list[int] = []
+
+    def count(items: Any, total: int, what: str) -> Any:
+        done.append(total)
+        return items
+
+    cells = [settings.update(small(), {"evaluate": {"specimens": n, "defoci": (60.0,)}}, "test") for n in (1, 2)]
+    judge.judge(cells, judge.PROTOCOLS["best"], ["raster"], Ledger(), progress=count, workers=1)
+    tuning = small().evaluate.tuning
+    assert done == [tuning, tuning, 2]
 
 
 def test_dose_saving_compares_along_positions() -> None:

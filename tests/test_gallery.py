@@ -28,6 +28,11 @@ def test_every_figure_that_the_results_give(tmp_path: Path) -> None:
     assert drawn(folder) == {"positions", "time", "gain-adaptive", "gain-oracle", "times", "scans", "diffractograms"}
 
 
+def test_what_was_chosen_on_training_specimens_is_drawn_beside_its_candidates(tmp_path: Path) -> None:
+    folder = kept(tmp_path, ["raster", "adaptive-dense", "auto"], 16, 25, protocol="best")
+    assert {"positions", "gain-auto"} <= drawn(folder, "raster", "adaptive-dense", "auto")
+
+
 @pytest.mark.parametrize("name", ["jittered", "oracle-density", "raster:focused"])
 def test_one_strategy_is_enough(tmp_path: Path, name: str) -> None:
     protocol = "best" if ":" in name else "paper"

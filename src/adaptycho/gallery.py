@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from adaptycho import figures, report
 from adaptycho.evaluate import archive, sample, table, trial
 from adaptycho.evaluate.judge import Cell
-from adaptycho.evaluate.strategies import CONVENTIONAL, ORACLES
+from adaptycho.evaluate.strategies import AUTO, CONVENTIONAL, ORACLES, STRATEGIES
 from adaptycho.evaluate.trial import Plan
 from adaptycho.figures import Gain, Point, Reconstruction
 from adaptycho.metrics.spots import spots
@@ -55,7 +55,7 @@ def _figures(cells: list[Cell], strategies: Sequence[str]) -> Iterator[tuple[str
         yield "time", figures.quality(points, "time", primary, looks)
     if len({p.dose for p in points}) > 1:
         yield "dose", figures.quality(points, "dose", primary, looks)
-    for name, ours in (("adaptive", ADAPTIVE), ("oracle", ORACLES)):
+    for name, ours in (("adaptive", ADAPTIVE), ("auto", (AUTO,)), ("oracle", ORACLES)):
         if gains := [g for cell, found in zip(cells, tables, strict=True) if (g := _gain(cell, found, ours))]:
             yield f"gain-{name}", figures.gains(gains, primary)
     first = cells[0]
@@ -71,7 +71,8 @@ def _shown(cell: Cell, strategies: Sequence[str]) -> list[str]:
 
 def _grouped(cells: list[Cell]) -> list[list[str]]:
     names = list(dict.fromkeys(n for cell in cells for n in cell.numbers))
-    return [[n for n in names if n.partition(":")[0] in group] for group in (CONVENTIONAL, ADAPTIVE, ORACLES)]
+    adaptive = {*STRATEGIES} - {*CONVENTIONAL, *ORACLES}
+    return [[n for n in names if n.partition(":")[0] in group] for group in (CONVENTIONAL, adaptive, ORACLES)]
 
 
 def _points(cell: Cell, found: table.Table, strategies: Sequence[str]) -> Iterator[Point]:

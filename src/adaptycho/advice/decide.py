@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from adaptycho.advice.place import UNIFORM, Place, Question, dense_positions, places
 from adaptycho.advice.table import Base, Bound, Estimate, Range, Reading, Row, Table, bound, read_off
-from adaptycho.evaluate.strategies import DENSE, DWELL
+from adaptycho.evaluate.strategies import AUTO, DENSE
 
 WORTH = 0.02  # a gain in score that cannot be above this is not worth a scan that decides while it runs
 STANDS_FOR = {"edge": "island"}  # where a family was not measured
@@ -130,7 +130,7 @@ def _ends(question: Question, table: Table, groups: Sequence[tuple[Row, ...]], w
 def _read(groups: Sequence[tuple[Row, ...]], where: Place, base: Base) -> Reading:
     """From the first group that was measured there; if none was, from the nearest."""
     # Where there is no full raster at reduced dwell, there is no adaptive scan at reduced dwell either.
-    found = [read_off(group, where.worth, where.equivalent, base) for group in groups if base == "all" or group[0].scan != DWELL]
+    found = [read_off(group, where.worth, where.equivalent, base) for group in groups if base == "all" or group[0].scan != AUTO]
     return next((reading for reading in found if reading.inside), min(found, key=lambda reading: reading.beyond))
 
 

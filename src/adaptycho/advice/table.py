@@ -23,8 +23,9 @@ FORMAT = "adaptycho advice 2"
 ROUNDED = 1.02  # positions and electrons this much outside of the measured range are inside: people give round numbers
 Bound = Literal["below", "above"]
 Base = Literal["all", "sparse"]  # conventional scans to compare with: with the full raster at reduced dwell among them, or without
-# Learned, with the choice between the positions asked for and the same electrons on many more; learned; the best without learning.
-Kind = Literal["adaptive-dwell", "adaptive", "unlearned"]
+# The best on training specimens of the learned scan, that with the same electrons on many more positions, and not to adapt; learned; the
+# best without learning.
+Kind = Literal["auto", "adaptive", "unlearned"]
 KINDS: tuple[Kind, ...] = get_args(Kind)  # in the order in which they are asked
 UNLEARNED = tuple(name for name in ADAPTIVE if name not in LEARNED)
 

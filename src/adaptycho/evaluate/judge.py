@@ -18,7 +18,7 @@ from adaptycho import settings as tree
 from adaptycho.evaluate import sample, search
 from adaptycho.evaluate.ledger import Ledger, Row, key
 from adaptycho.evaluate.search import best
-from adaptycho.evaluate.strategies import CHOICES, FOCUSED, LEARNED, SIMULATED, STRATEGIES, check
+from adaptycho.evaluate.strategies import AUTO, FOCUSED, LEARNED, ORACLES, SIMULATED, STRATEGIES, check
 from adaptycho.evaluate.trial import Plan, Reference, scan, score
 from adaptycho.settings import Settings
 from adaptycho.spread import spread
@@ -122,24 +122,21 @@ def judge(
     """
 
     def work(tasks: list[Task], what: str) -> None:
-        left = [t for t in (_missing(task, ledger) for task in tasks) if t.plans]
+        left = _missing(tasks, ledger)
         for _, rows in progress(spread(perform, left, workers=workers, scheduler=scheduler), len(left), what):
             ledger.add(rows)
 
     searched = [protocol.tuned and cell.scan.microscope == "simulated" for cell in cells]
-    for cell, tuned in zip(cells, searched, strict=True):
+    for cell, trains in zip(cells, searched, strict=True):
         for name in strategies:
-            check(name, cell, tuned=tuned)
+            check(name, cell, tuned=trains)
     names = list(dict.fromkeys(name.removesuffix(FOCUSED) for name in strategies))
-    rounds: list[list[Plan]] = [search.first_round(names, cell) if s else [] for cell, s in zip(cells, searched, strict=True)]
-    work([t for cell, plans in zip(cells, rounds, strict=True) for t in _training(cell, plans)], "tuning, 1 of 2")
-    for cell, plans in zip(cells, rounds, strict=True):
-        plans += search.second_round(names, _found(ledger, cell, plans)) if plans else []
-    work([t for cell, plans in zip(cells, rounds, strict=True) for t in _training(cell, plans)], "tuning, 2 of 2")
-    chosen = []
-    for cell, plans in zip(cells, rounds, strict=True):
-        found = _found(ledger, cell, plans)
-        chosen.append({name: best(found, name) if plans else Plan(name) for name in strategies})
+    if AUTO in names and not {*names} - {AUTO, *ORACLES}:
+        raise ValueError(f"strategies: expected others that {AUTO!r} can be one of, found {', '.join(names)}")
+    chosen = [{name: Plan(name) for name in strategies} for _ in cells]
+    tuned = [i for i, s in enumerate(searched) if s]
+    for i, plans in zip(tuned, _tuned([cells[i] for i in tuned], strategies, names, ledger, work), strict=True):
+        chosen[i] = plans
     tests = [_testing(cell, plans, protocol) for cell, plans in zip(cells, chosen, strict=True)]
     work([task for tasks in tests for task in tasks], "test specimens")
     used = [task.key(plan) for tasks in tests for task in tasks for plan in task.plans]
@@ -150,13 +147,37 @@ def judge(
     return [_cell(ledger, cell, protocol, plans, tasks) for cell, plans, tasks in zip(cells, chosen, tests, strict=True)]
 
 
+def _tuned(
+    cells: Sequence[Settings], strategies: Sequence[str], names: Sequence[str], ledger: Ledger, work: Callable[[list[Task], str], None]
+) -> list[dict[str, Plan]]:
+    """The plan of every strategy in every cell that is best on training specimens."""
+    left = [search.first_round(names, cell) for cell in cells]
+    stages = [search.stages(_specimens(cell)) for cell in cells]
+
+    def train(stage: int, what: str) -> list[dict[Plan, float]]:
+        """Mean scores of what is left, after a stage or the last that a cell has."""
+        counts = [found[min(stage, len(found) - 1)] for found in stages]
+        work([t for cell, plans, n in zip(cells, left, counts, strict=True) for t in _training(cell, plans, n)], what)
+        return [_found(ledger, cell, plans, n) for cell, plans, n in zip(cells, left, counts, strict=True)]
+
+    for plans, found in zip(left, train(0, "tuning defocus"), strict=True):
+        plans += search.second_round(names, found)
+    scores = train(0, "tuning reconstruction")
+    for stage in range(1, max(map(len, stages), default=0)):
+        for i, found in enumerate(scores):
+            if stage < len(stages[i]):
+                left[i] = list(dict.fromkeys(plan for name in strategies if name != AUTO for plan in search.halved(found, name)))
+        scores = train(stage, f"tuning, {search.FEW * 2**stage} specimens")
+    return [{name: best(found, name) for name in strategies} for found in scores]
+
+
 def everything(protocol: Protocol, cell: Settings) -> list[str]:
     """Every strategy that makes sense, where the protocol tunes also focused; a recurrent policy knows one kind of scan only."""
-    some = [name for name in STRATEGIES if name != "recurrent" and (protocol.tuned or name not in CHOICES)]
+    some = [name for name in STRATEGIES if name != "recurrent" and (protocol.tuned or name != AUTO)]
     if cell.scan.microscope == "recorded":
         # The policy that comes along has practised on the recording that does.
         left_out = () if cell.scan.weights else LEARNED
-        return [name for name in some if name not in (*SIMULATED, *left_out)]
+        return [name for name in some if name not in (*SIMULATED, *left_out, AUTO)]
     return [*some, *(name + FOCUSED for name in some)] if protocol.tuned else some
 
 
@@ -245,13 +266,26 @@ def _rounded(value: float) -> float | None:
     return float(f"{value:.5g}") if math.isfinite(value) else None
 
 
-def _missing(task: Task, ledger: Ledger) -> Task:
-    return dataclasses.replace(task, plans=tuple(p for p in task.plans if task.key(p) not in ledger))
+def _missing(tasks: Iterable[Task], ledger: Ledger) -> list[Task]:
+    """What is left to do of some tasks, everything once."""
+    left, known = [], set[str]()
+    for task in tasks:
+        wanted = {task.key(plan): plan for plan in task.plans}
+        plans = tuple(plan for key, plan in wanted.items() if key not in ledger and key not in known)
+        known.update(wanted)
+        if plans:
+            left.append(dataclasses.replace(task, plans=plans))
+    return left
 
 
-def _training(cell: Settings, plans: Sequence[Plan]) -> list[Task]:
+def _specimens(cell: Settings) -> int:
     first, last = cell.evaluate.train
-    return [Task(cell, n, tuple(plans), None) for n in range(first, min(first + cell.evaluate.tuning, last))]
+    return min(cell.evaluate.tuning, last - first)
+
+
+def _training(cell: Settings, plans: Sequence[Plan], specimens: int) -> list[Task]:
+    first = cell.evaluate.train[0]
+    return [Task(cell, n, tuple(plans), None) for n in range(first, first + specimens)]
 
 
 def _testing(cell: Settings, plans: Mapping[str, Plan], protocol: Protocol) -> list[Task]:
@@ -262,11 +296,11 @@ def _testing(cell: Settings, plans: Mapping[str, Plan], protocol: Protocol) -> l
     return [Task(cell, n, tuple(dict.fromkeys(plans.values())), protocol.reference) for n in numbers]
 
 
-def _found(ledger: Ledger, cell: Settings, plans: Sequence[Plan]) -> dict[Plan, float]:
+def _found(ledger: Ledger, cell: Settings, plans: Sequence[Plan], specimens: int) -> dict[Plan, float]:
     """Mean training score of every plan and number of iterations that was explored."""
     means: dict[Plan, float] = {}
     for plan in plans:
-        rows = [ledger[task.key(plan)]["numbers"] for task in _training(cell, [plan])]
+        rows = [ledger[task.key(plan)]["numbers"] for task in _training(cell, [plan], specimens)]
         for stop in rows[0]:
             means[search.stopped(plan, int(stop))] = sum(row[stop] for row in rows) / len(rows)
     return means

@@ -1,6 +1,5 @@
 """Every scan strategy by name: conventional, adaptive without learning, and oracles that know the truth; all at equal dose."""
 
-from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
@@ -16,14 +15,12 @@ from adaptycho.settings import ADAPTIVE, Settings
 
 CONVENTIONAL = ("raster", "hexagonal", "random", "jittered", "halton", "poisson-disk", "spiral", "dense")
 DENSE = ("dense", "adaptive-dense")  # the same electrons on more positions, at less dwell
-DWELL = "adaptive-dwell"
-# Strategies that are one of several: which, is found on training specimens, as the defocus is.
-CHOICES: Mapping[str, tuple[str, ...]] = {DWELL: ("adaptive", "adaptive-dense", "dense")}
-LEARNED = ("adaptive", "adaptive-dense", DWELL, "recurrent")
+LEARNED = ("adaptive", "adaptive-dense", "recurrent")
 ORACLES = ("oracle", "oracle-hexagonal", "oracle-density")
-STRATEGIES = (*CONVENTIONAL, *ADAPTIVE, "adaptive-dense", DWELL, *ORACLES)
+AUTO = "auto"  # one of the others in a comparison, oracles excepted: which, is found on training specimens, as the defocus is
+STRATEGIES = (*CONVENTIONAL, *ADAPTIVE, "adaptive-dense", AUTO, *ORACLES)
 BLIND = (*CONVENTIONAL, "oracle-density")  # decide everything beforehand: nothing is gained by sub-sequences
-SIMULATED = (*DENSE, DWELL, "oracle", "oracle-hexagonal")  # need another dwell, or the atoms
+SIMULATED = (*DENSE, "oracle", "oracle-hexagonal")  # need another dwell, or the atoms
 FOCUSED = ":focused"  # ends the name of a strategy that is not allowed to defocus
 SMOOTH = 1.0  # Å, rms: scale at which an oracle takes the structure's density
 
@@ -50,8 +47,8 @@ def check(name: str, settings: Settings, *, tuned: bool) -> None:
     """
     plain, focused = name.removesuffix(FOCUSED), name.endswith(FOCUSED)
     lengths(plain, settings)
-    if plain in CHOICES and not tuned:
-        raise ValueError(f"strategies: expected one of {', '.join(CHOICES[plain])}, since nothing is chosen here, found {name!r}")
+    if plain == AUTO and not tuned:
+        raise ValueError(f"strategies: expected one that is itself, since nothing is chosen here, found {name!r}")
     if focused and not tuned:
         raise ValueError(f"strategies: expected {plain!r}, since defocus is not chosen here, found {name!r}")
     if focused and 0.0 not in settings.evaluate.defoci:

@@ -18,6 +18,7 @@ from adaptycho.episode import split_evenly
 from adaptycho.evaluate import judge, table
 from adaptycho.evaluate.judge import Cell, Protocol
 from adaptycho.evaluate.ledger import Ledger
+from adaptycho.evaluate.strategies import AUTO, LEARNED
 from adaptycho.policy import library
 from adaptycho.policy.field import Field
 from adaptycho.policy.recurrent import Recurrent
@@ -37,7 +38,7 @@ class Trained:
     """
 
     file: str | None = None
-    strategy: Literal["adaptive", "adaptive-dense", "adaptive-dwell", "recurrent"] = "adaptive"
+    strategy: Literal["adaptive", "recurrent"] = "adaptive"
     lengths: tuple[int, ...] | None = None
 
     def fits(self, cell: Settings) -> bool:
@@ -64,6 +65,7 @@ def judged(
     protocol: Protocol,
     policies: Sequence[Trained],
     ledger: Ledger,
+    strategies: Sequence[str] = (),
     *,
     progress: judge.Progress,
     workers: int | None = None,
@@ -76,19 +78,22 @@ def judged(
         protocol: the rules.
         policies: of one strategy, at least one.
         ledger: of results.
+        strategies: what to compare of each policy, and what `auto` may be besides; its own strategy if there are none. Only what depends on
+            a policy is returned.
         progress: as for `judge.judge`.
         workers: see `spread`.
         scheduler: see `spread`.
     """
-    (strategy,) = {policy.strategy for policy in policies}
+    (own,) = {policy.strategy for policy in policies}
     jobs = [(i, number, policy) for i, cell in enumerate(cells) for number, policy in enumerate(policies, 1) if policy.fits(cell)]
     # All at once, so that no processor waits for the last scan of one policy.
     where = [update(cells[i], {"scan": {"weights": policy.file}}, "weights") for i, _, policy in jobs]
-    done = judge.judge(where, protocol, [strategy], ledger, progress=progress, workers=workers, scheduler=scheduler)
+    done = judge.judge(where, protocol, strategies or [own], ledger, progress=progress, workers=workers, scheduler=scheduler)
     found = [Cell(cell, protocol, {}, {}) for cell in cells]
     for (i, number, _), one in zip(jobs, done, strict=True):
-        name = f"{strategy} {number}"
-        found[i] = joined(found[i], Cell(one.settings, protocol, {name: one.plans[strategy]}, {name: one.numbers[strategy]}))
+        mine = {name: f"{name} {number}" for name in one.plans if name in (*LEARNED, AUTO)}
+        plans, numbers = {new: one.plans[n] for n, new in mine.items()}, {new: one.numbers[n] for n, new in mine.items()}
+        found[i] = joined(found[i], Cell(one.settings, protocol, plans, numbers))
     return found
 
 

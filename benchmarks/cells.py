@@ -1,0 +1,123 @@
+"""What the learned scan is worth in every comparison of the judge's table (docs/results/best.json.gz), measured again on more specimens.
+
+    python benchmarks/cells.py --weights A/imitate.safetensors B/imitate.safetensors ... --out FOLDER
+
+In every comparison the learned scan is one candidate among all the conventional ones, and the candidate that is best on training specimens
+is what counts (`auto`): a scan that adapts where that pays, and does what everyone does where it does not. Dose saved is along the numbers
+of positions of the conventional scans, against two references: the one that is best on the test specimens, which nobody can know
+beforehand, and the one that is best on the training specimens. Where specimens are alike everywhere scores are close, and there are more.
+
+Prints one JSON line for each comparison, and the means. FOLDER/learned.json.gz has the mean over policies beside the conventional scans, to
+draw from. The folder may be that of `learned.py`: what is measured there is not measured again.
+"""
+
+import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from learned import BEST, INSIDE, Case, beside, column, family, listed, measure, saved, scanned, seeded
+
+from adaptycho import settings as tree
+from adaptycho.evaluate import archive, judge, trained
+from adaptycho.evaluate.strategies import CONVENTIONAL
+from adaptycho.metrics import statistics
+from adaptycho.settings import Settings
+from adaptycho.train.practice import FILLED
+
+RESULTS = Path(__file__).parents[1] / "docs" / "results"
+SHOWN = (*CONVENTIONAL, "raster:focused", "oracle-density")
+POSITIONS = (36, 64, 144, 256, 400)  # of the conventional scans that doses are compared along
+FURTHER = 625  # where structure fills a part of the field, learned scans are worth more than those
+SPECIMENS = {True: 25, False: 50}  # on which scans are compared, where structure fills a part of the field and where not
+TUNING = 32
+
+
+def wanted(judged: Sequence[Settings]) -> list[Settings]:
+    """The comparisons of the table, and those further along their numbers of positions."""
+    found = []
+    for kind, dose in dict.fromkeys((s.specimen.family, s.scan.dose) for s in judged):
+        filled = kind in FILLED
+        cell = tree.update(
+            tree.preset("light"),
+            {
+                "specimen": {"family": kind},
+                "scan": {"dose": dose},
+                "evaluate": {"specimens": SPECIMENS[filled], "tuning": TUNING},
+            },
+            "cell",
+        )
+        found += [tree.update(cell, {"scan": {"positions": n}}, "cell") for n in (*POSITIONS, *([FURTHER] if filled else []))]
+    return found
+
+
+def compared(weights: Sequence[Path], out: Path) -> tuple[list[judge.Cell], list[judge.Cell]]:
+    """The comparisons of the table with their learned scans, and all conventional ones."""
+    table = [cell.settings for cell in archive.read(RESULTS / "best.json.gz")]
+    cells = wanted(table)
+    conventional = measure(cells, BEST, [*SHOWN, "auto"], [], out)
+    asked = {(s.specimen.family, s.scan.dose, s.scan.positions) for s in table}
+    some = [i for i, s in enumerate(cells) if (s.specimen.family, s.scan.dose, s.scan.positions) in asked]
+    ahead = scanned([cells[i] for i in some], [], weights, out, CONVENTIONAL)
+    return [trained.joined(conventional[i], cell) for i, cell in zip(some, ahead, strict=True)], conventional
+
+
+def described(cell: judge.Cell, conventional: Sequence[judge.Cell]) -> tuple[tuple[Case, Case], dict[str, Any]]:
+    """One comparison against both references."""
+    (spent, score, at, best), line = saved(cell, conventional, "auto")
+    chosen = (spent, score, at, torch.stack([column(c, INSIDE, "auto") for c in conventional if beside(c, cell)]))
+    line["saving_over_chosen"] = listed(statistics.dose_saving(*chosen, generator=seeded()))
+    line["chosen"] = cell.plans["auto"].strategy
+    line["gain_over_chosen"] = listed(statistics.relative(score, column(cell, INSIDE, "auto"), generator=seeded()))
+    return ((spent, score, at, best), chosen), line
+
+
+def singly(cells: Sequence[judge.Cell], conventional: Sequence[judge.Cell]) -> dict[str, list[float]]:
+    """Mean saving and gain of one conventional scan everywhere: another is the best in every comparison, and none in all."""
+    found: dict[str, list[list[float]]] = {}
+    for cell in cells:
+        for name in CONVENTIONAL:
+            alone = replace(cell, numbers={**cell.numbers, f"{name} 1": cell.numbers[name]})
+            _, line = saved(alone, conventional, name)
+            found.setdefault(name, []).append([line["saving"][0], line["gain"][0]])
+    return {name: [round(sum(v) / len(v), 4) for v in zip(*pairs, strict=True)] for name, pairs in found.items()}
+
+
+def averaged(cell: judge.Cell) -> judge.Cell:
+    """A comparison to draw: the conventional scans, and what the policies measure on average, with the plan of the first."""
+    plans, numbers = ({n: of[n] for n in SHOWN} for of in (cell.plans, cell.numbers))
+    for name in ("adaptive", "auto"):
+        rows = zip(*(cell.numbers[n] for n in cell.numbers if n.startswith(f"{name} ")), strict=True)
+        numbers[name] = tuple({metric: sum(r[metric] for r in row) / len(row) for metric in row[0]} for row in rows)
+        plans[name] = cell.plans[f"{name} 1"]
+    return replace(cell, plans=plans, numbers=numbers)
+
+
+def main() -> None:
+    asked = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    asked.add_argument("--weights", type=lambda p: Path(p).resolve(), nargs="+", required=True)
+    asked.add_argument("--out", type=Path, required=True)
+    given = asked.parse_args()
+    cells, conventional = compared(given.weights, given.out)
+    groups: dict[str, list[tuple[tuple[Case, Case], dict[str, Any]]]] = {}
+    for cell in cells:
+        found, line = described(cell, conventional)
+        print(json.dumps({"comparison": "cells", **line}), flush=True)
+        kind = "filled in part" if family(cell) in FILLED else "alike everywhere"
+        for of in (kind, f"{kind}, {line['dose']:g} electrons", f"{kind}, {line['positions']} x {line['dose']:g}"):
+            groups.setdefault(of, []).append((found, line))
+    for of, some in groups.items():
+        best, chosen = (listed(statistics.mean_dose_saving([pair[i] for pair, _ in some], generator=seeded())) for i in (0, 1))
+        gain = sum(line["gain"][0] for _, line in some) / len(some)
+        means = {"cells": len(some), "saving": best, "saving_over_chosen": chosen, "gain": round(gain, 4)}
+        print(json.dumps({"comparison": "cells", "mean of": of, **means}), flush=True)
+    alike = [cell for cell in cells if family(cell) not in FILLED]
+    print(json.dumps({"comparison": "cells", "one conventional scan wherever all is alike": singly(alike, conventional)}))
+    archive.write(given.out / "learned.json.gz", [averaged(cell) for cell in cells])
+
+
+if __name__ == "__main__":
+    main()

@@ -111,8 +111,8 @@ def main() -> None:
             groups.setdefault(of, []).append((found, line))
     for of, some in groups.items():
         best, chosen = (listed(statistics.mean_dose_saving([pair[i] for pair, _ in some], generator=seeded())) for i in (0, 1))
-        gain = sum(line["gain"][0] for _, line in some) / len(some)
-        means = {"cells": len(some), "saving": best, "saving_over_chosen": chosen, "gain": round(gain, 4)}
+        plain = {key: round(sum(line[key][0] for _, line in some) / len(some), 4) for key in ("saving_as_asked", "gain")}
+        means = {"cells": len(some), "saving": best, "saving_over_chosen": chosen, **plain}
         print(json.dumps({"comparison": "cells", "mean of": of, **means}), flush=True)
     alike = [cell for cell in cells if family(cell) not in FILLED]
     print(json.dumps({"comparison": "cells", "one conventional scan wherever all is alike": singly(alike, conventional)}))

@@ -1,7 +1,8 @@
 """Learned scans of a recording: `python benchmarks/replayed.py --weights A/imitate.safetensors ... --file RECORDING.h5`.
 
 For a recording of 127 x 80 positions whose columns from 60 on no policy was trained on: correlation with the other checkerboard
-half, inside the half of each window that has more structure, at 50, 100 and 200 positions; one JSON line each.
+half, inside the half of each window that has more structure, at 50, 100 and 200 positions, and how many times the positions the best
+conventional scan needs for as much; one JSON line each.
 """
 
 import argparse
@@ -26,6 +27,7 @@ from adaptycho.weights import load
 
 TEST = 60  # first column of the recording that no policy was trained on
 BLIND = tuple(name for name in CONVENTIONAL if name not in SIMULATED)
+AHEAD, CURVE = (50, 100, 200), (35, 50, 70, 100, 140, 200, 280)  # positions of learned and of conventional scans
 TALL, WINDOWS = 63, (0, 16, 32, 48, 64)  # rows of a test window, and where they begin: they overlap, so an interval over them is too short
 
 
@@ -62,27 +64,37 @@ def compare(weights: Sequence[Path], file: Path) -> None:
                     energy,
                 )
             )
-    for positions in (50, 100, 200):
-        scores: dict[str, torch.Tensor] = {}
-        plans = [(n, None) for n in (*BLIND, "heuristic", "process", "oracle-density")] + [("adaptive", path) for path in weights]
-        for name, path in plans:
-            changed = tree.update(rules, {"scan": {"positions": positions, "weights": None if path is None else str(path)}}, "recorded")
-            found = [trial.primary(s.setup.crop(trial.scan(trial.Plan(name), changed, s).potential), s) for s in samples]
-            label = name if path is None else f"{name} {weights.index(path) + 1}"
-            scores[label] = torch.tensor(found, dtype=torch.float64).view(-1, 2).mean(1)  # the halves of a window say nearly the same
+    tables = {positions: measure(rules, samples, positions, weights) for positions in CURVE}
+    best = {positions: max(BLIND, key=lambda n: float(scores[n].mean())) for positions, scores in tables.items()}
+    at, curve = torch.tensor(CURVE, dtype=torch.float64), torch.stack([scores[best[n]] for n, scores in tables.items()])
+    for positions in AHEAD:
+        scores = tables[positions]
         mine = torch.stack([v for n, v in scores.items() if n.startswith("adaptive")]).mean(0)
-        best = max(BLIND, key=lambda n: float(scores[n].mean()))
-        gain = listed(statistics.relative(mine, scores[best], generator=seeded()))
-        means = {n: round(float(v.mean()), 4) for n, v in scores.items()}
+        saved = statistics.dose_saving(positions, mine, at, curve, generator=seeded())
         line = {
             "comparison": "recorded",
             "positions": positions,
             "windows": len(WINDOWS),
             "learned": round(float(mine.mean()), 4),
-            "best": best,
-            "over_best": gain,
+            "best": best[positions],
+            "over_best": listed(statistics.relative(mine, scores[best[positions]], generator=seeded())),
+            "saving": listed(saved),
+            "bounded": saved.bounded,
         }
-        print(json.dumps({**line, **means}), flush=True)
+        print(json.dumps({**line, **{n: round(float(v.mean()), 4) for n, v in scores.items()}}), flush=True)
+
+
+def measure(rules: tree.Settings, samples: Sequence[Sample], positions: int, weights: Sequence[Path]) -> dict[str, torch.Tensor]:
+    """Scores of every window by conventional scans, and where learned scans are compared by those and others too."""
+    names = (*BLIND, "heuristic", "process", "oracle-density") if positions in AHEAD else BLIND
+    files = list(weights) if positions in AHEAD else []
+    scores: dict[str, torch.Tensor] = {}
+    for name, path in [*((n, None) for n in names), *(("adaptive", path) for path in files)]:
+        changed = tree.update(rules, {"scan": {"positions": positions, "weights": None if path is None else str(path)}}, "recorded")
+        found = [trial.primary(s.setup.crop(trial.scan(trial.Plan(name), changed, s).potential), s) for s in samples]
+        label = name if path is None else f"{name} {files.index(path) + 1}"
+        scores[label] = torch.tensor(found, dtype=torch.float64).view(-1, 2).mean(1)  # the halves of a window say nearly the same
+    return scores
 
 
 def check(path: Path, columns: int) -> None:

@@ -249,9 +249,10 @@ def learned(lines: Sequence[Mapping[str, Any]]) -> Lines:
 
 def learned_means(lines: Sequence[Mapping[str, Any]]) -> Lines:
     """Means over the cells of the last table."""
-    yield from head(["specimens", "cells", "dose saved", "over the one chosen on training specimens", "gain / %"])
+    yield from head(["specimens", "cells", "dose saved", "over the one chosen on training specimens", "learned scan as asked", "gain / %"])
     for r in (r for r in lines if "mean of" in r):
-        yield row([r["mean of"], r["cells"], table.between(r["saving"]), table.between(r["saving_over_chosen"]), f"{100 * r['gain']:+.1f}"])
+        saved = [table.between(r[key], 2) for key in ("saving", "saving_over_chosen")]
+        yield row([r["mean of"], r["cells"], *saved, f"{r['saving_as_asked']:.2f}", f"{100 * r['gain']:+.1f}"])
 
 
 def generalised(lines: Sequence[Mapping[str, Any]]) -> Lines:

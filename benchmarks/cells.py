@@ -78,7 +78,7 @@ def singly(cells: Sequence[judge.Cell], conventional: Sequence[judge.Cell]) -> d
     found: dict[str, list[list[float]]] = {}
     for cell in cells:
         for name in (*CONVENTIONAL, "auto"):
-            alone = replace(cell, numbers={**cell.numbers, f"{name} 1": cell.numbers[name]})
+            alone = replace(cell, numbers={**{n: cell.numbers[n] for n in (*SHOWN, "adaptive 1")}, f"{name} 1": cell.numbers[name]})
             _, line = saved(alone, conventional, name)
             found.setdefault(name, []).append([line["saving"][0], line["gain"][0]])
     return {name: [round(sum(v) / len(v), 4) for v in zip(*pairs, strict=True)] for name, pairs in found.items()}

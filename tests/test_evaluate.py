@@ -224,18 +224,32 @@ def test_a_policy_is_not_judged_on_what_it_practised_on(tmp_path: Path) -> None:
 
 def test_auto_is_the_best_of_the_others_on_training_specimens() -> None:
     """An oracle is not one of them, and nothing is offered where nothing is tuned or there is nothing to choose from."""
-    scores = {Plan("adaptive", 0.0): 0.5, Plan("adaptive", 60.0): 0.7, Plan("raster", 60.0): 0.6, Plan("oracle", 0.0): 0.9}
-    assert search.best(scores, "auto") == Plan("adaptive", 60.0)
-    scores[Plan("raster", 60.0)] = 0.8  # not to adapt is one of them
-    assert search.best(scores, "auto") == Plan("raster", 60.0)
-    assert search.best(scores, "auto:focused") == Plan("adaptive", 0.0)
+    plans = {
+        "adaptive": [Plan("adaptive", 0.0), Plan("adaptive", 60.0)],
+        "adaptive:focused": [Plan("adaptive", 0.0)],
+        "raster": [Plan("raster", 60.0)],
+        "oracle": [Plan("oracle", 0.0)],
+    }
+    scores = {
+        Plan("adaptive", 0.0): {3: 0.5, 5: 0.4},
+        Plan("adaptive", 60.0): {3: 0.6, 5: 0.7},
+        Plan("raster", 60.0): {3: 0.65, 5: 0.6},
+        Plan("oracle", 0.0): {3: 0.9, 5: 0.9},
+    }
+    names = ["auto", "adaptive", "auto:focused", "raster", "oracle"]
+    found = search.chosen(scores, plans, names)
+    assert list(found) == names
+    assert found["auto"] == found["adaptive"] == search.stopped(Plan("adaptive", 60.0), 5)
+    assert found["auto:focused"] == search.stopped(Plan("adaptive", 0.0), 3)
+    scores[Plan("raster", 60.0)] = {3: 0.8, 5: 0.7}  # not to adapt is one of them
+    assert search.chosen(scores, plans, names)["auto"] == search.stopped(Plan("raster", 60.0), 3)
     cell = small()
-    tried = {(plan.strategy, plan.defocus) for plan in search.first_round(["auto", "raster"], cell)}
-    assert tried == {("raster", 0.0), ("raster", 60.0)}
     with pytest.raises(ValueError, match="expected one that is itself, since nothing is chosen here, found 'auto'"):
         judged(small("paper"), ["raster", "auto"], protocol="paper")
     with pytest.raises(ValueError, match="expected others that 'auto' can be one of, found oracle, auto"):
         judged(cell, ["oracle", "auto"])
+    with pytest.raises(ValueError, match="expected others that 'auto:focused' can be one of, found raster, auto:focused"):
+        judged(cell, ["raster", "auto:focused"])
     assert "auto" not in judge.everything(judge.PROTOCOLS["paper"], cell)
     assert "auto" in judge.everything(judge.PROTOCOLS["best"], cell)
 
@@ -250,10 +264,10 @@ def test_auto_is_what_is_scanned_with() -> None:
 def test_plans_race_on_training_specimens() -> None:
     """Each time the specimens double the better half goes on; the last word has the mean over all of them."""
     assert [search.stages(n) for n in (1, 4, 5, 8, 32)] == [[1], [4], [4, 5], [4, 8], [4, 8, 16, 32]]
-    plans = [Plan("raster", float(d), (("step", 0.3),)) for d in (0, 30, 60)]
-    scores = {search.stopped(p, n): s for p, s in zip(plans, (0.5, 0.7, 0.6), strict=True) for n, s in ((3, s), (5, s - 0.1))}
-    assert search.halved(scores, "raster") == [plans[1], plans[2]]
-    assert search.halved(scores, "raster:focused") == [plans[0]]
+    plans = [Plan("raster", float(d)) for d in (0, 30, 60)]
+    scores = {plan: {3: s, 5: s - 0.1} for plan, s in zip(plans, (0.5, 0.7, 0.6), strict=True)}
+    assert search.halved(scores, plans) == [plans[1], plans[2]]
+    assert search.allowed(plans, "raster:focused") == [plans[0]]
     ledger = Ledger()
     cell = small(evaluate={"tuning": 9, "specimens": 1})
     found = judged(cell, ["raster", "random"], ledger)
@@ -268,6 +282,19 @@ def test_plans_race_on_training_specimens() -> None:
     assert len(rows) == 9
     means = {stop: sum(row[stop] for row in rows) / 9 for stop in rows[0]}
     assert str(dict(plan.reconstruct)["iterations"]) == max(means, key=lambda stop: means[stop])
+
+
+def test_every_strategy_races_by_itself() -> None:
+    """A variant that is held in focus, or a choice among all, gives no strategy a longer race than another has."""
+    cell = small(evaluate={"tuning": 9, "specimens": 1, "defoci": (0.0, 30.0, 60.0)})
+    few, many = Ledger(), Ledger()
+    alone = judged(cell, ["raster"], few)
+    both = judged(cell, ["raster", "raster:focused", "random", "auto", "auto:focused"], many)
+    assert alone.plans["raster"] == both.plans["raster"]
+    last = [r for r in many if r["kind"] == "tuning" and r["specimen"] == 8]
+    assert 1 <= sum(r["strategy"] == "raster" for r in last) <= 2 and sum(r["strategy"] == "random" for r in last) == 1
+    assert both.plans["auto"] in (both.plans["raster"], both.plans["raster:focused"], both.plans["random"])
+    assert both.plans["auto:focused"] == both.plans["raster:focused"]
 
 
 def test_the_same_work_is_done_once() -> None:

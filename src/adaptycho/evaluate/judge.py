@@ -17,8 +17,7 @@ import adaptycho
 from adaptycho import settings as tree
 from adaptycho.evaluate import sample, search
 from adaptycho.evaluate.ledger import Ledger, Row, key
-from adaptycho.evaluate.search import best
-from adaptycho.evaluate.strategies import AUTO, FOCUSED, LEARNED, ORACLES, SIMULATED, STRATEGIES, check
+from adaptycho.evaluate.strategies import AUTO, FOCUSED, LEARNED, SIMULATED, STRATEGIES, check
 from adaptycho.evaluate.trial import Plan, Reference, scan, score
 from adaptycho.settings import Settings
 from adaptycho.spread import spread
@@ -126,16 +125,16 @@ def judge(
         for _, rows in progress(spread(perform, left, workers=workers, scheduler=scheduler), len(left), what):
             ledger.add(rows)
 
-    searched = [protocol.tuned and cell.scan.microscope == "simulated" for cell in cells]
-    for cell, trains in zip(cells, searched, strict=True):
+    tuned = [protocol.tuned and cell.scan.microscope == "simulated" for cell in cells]
+    for cell, trains in zip(cells, tuned, strict=True):
         for name in strategies:
             check(name, cell, tuned=trains)
-    names = list(dict.fromkeys(name.removesuffix(FOCUSED) for name in strategies))
-    if AUTO in names and not {*names} - {AUTO, *ORACLES}:
-        raise ValueError(f"strategies: expected others that {AUTO!r} can be one of, found {', '.join(names)}")
+    for name in strategies:
+        if name.removesuffix(FOCUSED) == AUTO and not search.candidates(name, strategies):
+            raise ValueError(f"strategies: expected others that {name!r} can be one of, found {', '.join(strategies)}")
     chosen = [{name: Plan(name) for name in strategies} for _ in cells]
-    tuned = [i for i, s in enumerate(searched) if s]
-    for i, plans in zip(tuned, _tuned([cells[i] for i in tuned], strategies, names, ledger, work), strict=True):
+    some = [i for i, trains in enumerate(tuned) if trains]
+    for i, plans in zip(some, _tuned([cells[i] for i in some], strategies, ledger, work), strict=True):
         chosen[i] = plans
     tests = [_testing(cell, plans, protocol) for cell, plans in zip(cells, chosen, strict=True)]
     work([task for tasks in tests for task in tasks], "test specimens")
@@ -148,27 +147,31 @@ def judge(
 
 
 def _tuned(
-    cells: Sequence[Settings], strategies: Sequence[str], names: Sequence[str], ledger: Ledger, work: Callable[[list[Task], str], None]
+    cells: Sequence[Settings], strategies: Sequence[str], ledger: Ledger, work: Callable[[list[Task], str], None]
 ) -> list[dict[str, Plan]]:
     """The plan of every strategy in every cell that is best on training specimens."""
-    left = [search.first_round(names, cell) for cell in cells]
-    stages = [search.stages(_specimens(cell)) for cell in cells]
+    own = [name for name in strategies if name.removesuffix(FOCUSED) != AUTO]
+    names = list(dict.fromkeys(name.removesuffix(FOCUSED) for name in own))
+    counts = [search.stages(_specimens(cell)) for cell in cells]
 
-    def train(stage: int, what: str) -> list[dict[Plan, float]]:
-        """Mean scores of what is left, after a stage or the last that a cell has."""
-        counts = [found[min(stage, len(found) - 1)] for found in stages]
-        work([t for cell, plans, n in zip(cells, left, counts, strict=True) for t in _training(cell, plans, n)], what)
-        return [_found(ledger, cell, plans, n) for cell, plans, n in zip(cells, left, counts, strict=True)]
+    def train(plans: Sequence[Iterable[Plan]], stage: int, what: str) -> list[search.Scores]:
+        """Scores of each cell's plans over the specimens of a stage, or of the last one that the cell has."""
+        tasks = [_training(cell, list(some), n[: stage + 1][-1]) for cell, some, n in zip(cells, plans, counts, strict=True)]
+        work([task for each in tasks for task in each], what)
+        return [_found(ledger, each) for each in tasks]
 
-    for plans, found in zip(left, train(0, "tuning defocus"), strict=True):
-        plans += search.second_round(names, found)
-    scores = train(0, "tuning reconstruction")
-    for stage in range(1, max(map(len, stages), default=0)):
+    tried = [search.first_round(names, cell) for cell in cells]
+    scores = train(tried, 0, "tuning defocus")
+    tried = [[*plans, *search.second_round(names, found)] for plans, found in zip(tried, scores, strict=True)]
+    scores = train(tried, 0, "tuning reconstruction")
+    left = [{name: search.allowed(plans, name) for name in own} for plans in tried]
+    for stage in range(1, max(map(len, counts), default=0)):
         for i, found in enumerate(scores):
-            if stage < len(stages[i]):
-                left[i] = list(dict.fromkeys(plan for name in strategies if name != AUTO for plan in search.halved(found, name)))
-        scores = train(stage, f"tuning, {search.FEW * 2**stage} specimens")
-    return [{name: best(found, name) for name in strategies} for found in scores]
+            if stage < len(counts[i]):
+                left[i] = {name: search.halved(found, plans) for name, plans in left[i].items()}
+        some = [dict.fromkeys(plan for plans in each.values() for plan in plans) for each in left]
+        scores = train(some, stage, f"tuning, up to {max(n[: stage + 1][-1] for n in counts)} specimens")
+    return [search.chosen(found, each, strategies) for found, each in zip(scores, left, strict=True)]
 
 
 def everything(protocol: Protocol, cell: Settings) -> list[str]:
@@ -296,13 +299,12 @@ def _testing(cell: Settings, plans: Mapping[str, Plan], protocol: Protocol) -> l
     return [Task(cell, n, tuple(dict.fromkeys(plans.values())), protocol.reference) for n in numbers]
 
 
-def _found(ledger: Ledger, cell: Settings, plans: Sequence[Plan], specimens: int) -> dict[Plan, float]:
-    """Mean training score of every plan and number of iterations that was explored."""
-    means: dict[Plan, float] = {}
-    for plan in plans:
-        rows = [ledger[task.key(plan)]["numbers"] for task in _training(cell, [plan], specimens)]
-        for stop in rows[0]:
-            means[search.stopped(plan, int(stop))] = sum(row[stop] for row in rows) / len(rows)
+def _found(ledger: Ledger, tasks: Sequence[Task]) -> search.Scores:
+    """Mean training score of every plan and number of iterations over the specimens of some tasks with the same plans."""
+    means: dict[Plan, dict[int, float]] = {}
+    for plan in tasks[0].plans:
+        rows = [ledger[task.key(plan)]["numbers"] for task in tasks]
+        means[plan] = {int(stop): sum(row[stop] for row in rows) / len(rows) for stop in rows[0]}
     return means
 
 

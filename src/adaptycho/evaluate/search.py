@@ -8,7 +8,7 @@ Where there are more training specimens, plans race on them by successive halvin
 have doubled, the better half of every strategy's plans goes on.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,6 +17,7 @@ from adaptycho.evaluate.strategies import AUTO, FOCUSED, ORACLES
 from adaptycho.evaluate.trial import Plan, descents, scan
 from adaptycho.settings import BEST, Settings
 
+Scores = Mapping[Plan, Mapping[int, float]]  # of every plan after every number of iterations
 FEW = 4  # training specimens on which every plan is tried
 STOPS = (3, 5, 10, 20)  # iterations after which a descent is looked at
 _BEST = {name: value for name, value in BEST.items() if name != "iterations"}
@@ -36,17 +37,24 @@ def stopped(plan: Plan, iterations: int) -> Plan:
 
 
 def first_round(strategies: Iterable[str], settings: Settings) -> list[Plan]:
-    """Every strategy at every defocus; one that is one of the others has none of its own."""
-    return [Plan(name, defocus, _frozen(DESCENTS[0])) for name in strategies if name != AUTO for defocus in settings.evaluate.defoci]
+    """Every strategy at every defocus."""
+    return [Plan(name, defocus, _frozen(DESCENTS[0])) for name in strategies for defocus in settings.evaluate.defoci]
 
 
-def second_round(strategies: Iterable[str], scores: Mapping[Plan, float]) -> list[Plan]:
+def second_round(strategies: Iterable[str], scores: Scores) -> list[Plan]:
     """The other reconstructions of each strategy, at the defocus that won and focused."""
     plans = []
-    for name in (name for name in strategies if name != AUTO):
-        winners = {best(scores, name).defocus, *(p.defocus for p in scores if p.strategy == name and p.defocus == 0)}
+    for name in strategies:
+        tried = allowed(scores, name)
+        winners = {best(scores, tried).defocus, *(p.defocus for p in tried if p.defocus == 0)}
         plans += [Plan(name, d, _frozen(descent)) for d in sorted(winners, key=lambda d: d or 0.0) for descent in DESCENTS[1:]]
     return plans
+
+
+def allowed(plans: Iterable[Plan], strategy: str) -> list[Plan]:
+    """The plans that a strategy may have; with `:focused` at its name, those without defocus."""
+    name, focused = strategy.removesuffix(FOCUSED), strategy.endswith(FOCUSED)
+    return [plan for plan in plans if plan.strategy == name and not (focused and plan.defocus)]
 
 
 def stages(specimens: int) -> list[int]:
@@ -57,28 +65,36 @@ def stages(specimens: int) -> list[int]:
     return counts
 
 
-def halved(scores: Mapping[Plan, float], strategy: str) -> list[Plan]:
-    """The better half of a strategy's plans, rounded up, each by its best number of iterations, and to be looked at after all of them."""
-    each: dict[Plan, float] = {}
-    for plan in _of(scores, strategy):
-        whole = replace(plan, reconstruct=tuple(pair for pair in plan.reconstruct if pair[0] != "iterations"))
-        each[whole] = max(scores[plan], each.get(whole, scores[plan]))
-    return sorted(each, key=lambda plan: -each[plan])[: (len(each) + 1) // 2]
+def halved(scores: Scores, plans: Sequence[Plan]) -> list[Plan]:
+    """The better half of a strategy's plans, rounded up, each by its best number of iterations."""
+    return sorted(plans, key=lambda plan: -top(scores, plan))[: (len(plans) + 1) // 2]
 
 
-def best(scores: Mapping[Plan, float], strategy: str) -> Plan:
-    """The plan with the best score of a strategy; with `:focused` at its name, of those without defocus."""
-    return max(_of(scores, strategy), key=lambda plan: scores[plan])
+def best(scores: Scores, plans: Iterable[Plan]) -> Plan:
+    """The plan with the best score, stopped after its best number of iterations."""
+    plan = max(plans, key=lambda plan: top(scores, plan))
+    return stopped(plan, max(scores[plan], key=lambda stop: scores[plan][stop]))
 
 
-def _of(scores: Mapping[Plan, float], strategy: str) -> list[Plan]:
-    """The plans that a strategy may have."""
-    name, focused = strategy.removesuffix(FOCUSED), strategy.endswith(FOCUSED)
-    return [
-        plan
-        for plan in scores
-        if (plan.strategy == name or (name == AUTO and plan.strategy not in ORACLES)) and not (focused and plan.defocus)
-    ]
+def top(scores: Scores, plan: Plan) -> float:
+    """Score of a plan after its best number of iterations."""
+    return max(scores[plan].values())
+
+
+def chosen(scores: Scores, plans: Mapping[str, Sequence[Plan]], strategies: Iterable[str]) -> dict[str, Plan]:
+    """The best plan of every strategy, from what is left of its plans.
+
+    `auto` is the best of the other strategies, oracles excepted; `auto:focused` that of those without defocus.
+    """
+    found = {name: best(scores, some) for name, some in plans.items()}
+    rank = {name: max(top(scores, plan) for plan in some) for name, some in plans.items()}
+    return {name: found[name] if name in found else found[max(candidates(name, plans), key=lambda n: rank[n])] for name in strategies}
+
+
+def candidates(auto: str, strategies: Iterable[str]) -> list[str]:
+    """What `auto`, or `auto:focused`, may be of some strategies."""
+    end = FOCUSED if auto.endswith(FOCUSED) else ""
+    return [name for name in strategies if name.removesuffix(FOCUSED) not in (AUTO, *ORACLES) and name.endswith(end)]
 
 
 def _frozen(changes: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:

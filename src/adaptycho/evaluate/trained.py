@@ -18,7 +18,7 @@ from adaptycho.episode import split_evenly
 from adaptycho.evaluate import judge, table
 from adaptycho.evaluate.judge import Cell, Protocol
 from adaptycho.evaluate.ledger import Ledger
-from adaptycho.evaluate.strategies import AUTO, LEARNED
+from adaptycho.evaluate.strategies import AUTO, FOCUSED, LEARNED
 from adaptycho.policy import library
 from adaptycho.policy.field import Field
 from adaptycho.policy.recurrent import Recurrent
@@ -91,7 +91,7 @@ def judged(
     done = judge.judge(where, protocol, strategies or [own], ledger, progress=progress, workers=workers, scheduler=scheduler)
     found = [Cell(cell, protocol, {}, {}) for cell in cells]
     for (i, number, _), one in zip(jobs, done, strict=True):
-        mine = {name: f"{name} {number}" for name in one.plans if name in (*LEARNED, AUTO)}
+        mine = {name: f"{name} {number}" for name in one.plans if name.removesuffix(FOCUSED) in (*LEARNED, AUTO)}
         plans, numbers = {new: one.plans[n] for n, new in mine.items()}, {new: one.numbers[n] for n, new in mine.items()}
         found[i] = joined(found[i], Cell(one.settings, protocol, plans, numbers))
     return found

@@ -58,11 +58,11 @@ def measure(
     strategies: Sequence[str],
     weights: Sequence[Path],
     out: Path,
-    compared: Sequence[str] = (),
+    candidates: Sequence[str] = (),
 ) -> list[judge.Cell]:
-    """Every cell by every strategy, and by every policy as `NAME 1`, `NAME 2`, ...; results are kept in the folder.
+    """Every cell by some strategies, and by every policy as `NAME 1`, `NAME 2`, ...; results are kept in the folder.
 
-    What is compared of a policy is its own strategy, or those that are named, with what `auto` may be besides.
+    A policy is compared as its own strategy, or as every learned one among `candidates`; `auto` there is the best of all of them.
     """
     out.mkdir(parents=True, exist_ok=True)
     ledger = Ledger.open(out / "results.jsonl")
@@ -70,7 +70,7 @@ def measure(
     how: dict[str, Any] = {"progress": progress, "workers": WORKERS or cores()}
     done = judge.judge(base, rules, strategies, ledger, **how)
     if weights:
-        found = trained.judged(base, rules, trained.read(weights), ledger, compared, **how)
+        found = trained.judged(base, rules, trained.read(weights), ledger, candidates, **how)
         done = [trained.joined(*pair) for pair in zip(done, found, strict=True)]
     return done
 
@@ -180,18 +180,18 @@ def strategy(cell: Settings) -> str:
 
 
 def scanned(
-    cells: Sequence[Settings], others: Sequence[str], weights: Sequence[Path], out: Path, besides: Sequence[str] = ()
+    cells: Sequence[Settings], strategies: Sequence[str], weights: Sequence[Path], out: Path, conventional: Sequence[str] = ()
 ) -> list[judge.Cell]:
-    """Every cell by other strategies and by the learned scans.
+    """Every cell by some strategies without a policy, and by the learned scans.
 
-    Where electrons are few there also is `auto`, which may be the learned scan, the same electrons on more positions, or a dense raster;
-    with scans named besides it is everywhere, and may be those as well.
+    Where electrons are few there also is `auto`, which may be the learned scan, the same electrons on more positions, or a dense raster.
+    With `conventional` scans it is everywhere, and may be those instead of the dense raster.
     """
-    plenty = ["adaptive", *besides, "auto"] if besides else ["adaptive"]
-    few = ["adaptive", "adaptive-dense", *(besides or ["dense"]), "auto"]
+    plenty = ["adaptive", *conventional, "auto"] if conventional else ["adaptive"]
+    few = ["adaptive", "adaptive-dense", *(conventional or ["dense"]), "auto"]
     found = dict[int, judge.Cell]()
-    for compared, some in ((few, [c for c in cells if c.scan.dose < PLENTY]), (plenty, [c for c in cells if c.scan.dose >= PLENTY])):
-        found |= zip(map(id, some), measure(some, BEST, others, weights, out, compared), strict=True)
+    for candidates, some in ((few, [c for c in cells if c.scan.dose < PLENTY]), (plenty, [c for c in cells if c.scan.dose >= PLENTY])):
+        found |= zip(map(id, some), measure(some, BEST, strategies, weights, out, candidates), strict=True)
     return [found[id(cell)] for cell in cells]
 
 
@@ -242,7 +242,7 @@ def family(cell: judge.Cell) -> str:
 
 
 def beside(one: judge.Cell, other: judge.Cell) -> bool:
-    """Whether two differ in their numbers of positions only."""
+    """Whether two are of one family and dose: of the comparisons that are made together they then differ in positions only."""
     return family(one) == family(other) and one.settings.scan.dose == other.settings.scan.dose
 
 

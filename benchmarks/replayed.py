@@ -27,7 +27,7 @@ from adaptycho.weights import load
 
 TEST = 60  # first column of the recording that no policy was trained on
 BLIND = tuple(name for name in CONVENTIONAL if name not in SIMULATED)
-AHEAD, CURVE = (50, 100, 200), (35, 50, 70, 100, 140, 200, 280)  # positions of learned and of conventional scans
+AHEAD, CURVE = (50, 100, 200), (35, 50, 70, 100, 140, 200, 280, 400)  # positions of learned and of conventional scans
 TALL, WINDOWS = 63, (0, 16, 32, 48, 64)  # rows of a test window, and where they begin: they overlap, so an interval over them is too short
 
 

@@ -259,6 +259,9 @@ def test_auto_is_what_is_scanned_with() -> None:
     plan = found.plans["auto"]
     assert plan == found.plans[plan.strategy]
     assert found.numbers["auto"] == found.numbers[plan.strategy]
+    described = table.table(found)
+    assert described["plans"]["auto"]["strategy"] == plan.strategy
+    assert any(line.split()[:2] == ["auto", f"({plan.strategy})"] for line in table.text(described))
 
 
 def test_plans_race_on_training_specimens() -> None:

@@ -88,7 +88,7 @@ def lines(answer: dict[str, Any]) -> list[str]:
 
 
 def _instead(answer: dict[str, Any]) -> str:
-    """The other scan; a learned one that may choose its dwell may have chosen the very scan that is recommended."""
+    """The other scan; one that is chosen on training specimens may be the very scan that is recommended."""
     instead = answer["instead"]
     if instead["name"] == answer["recommended"]["name"]:
         return "an adaptive scan, which chose not to adapt on training specimens"

@@ -129,7 +129,7 @@ def _ends(question: Question, table: Table, groups: Sequence[tuple[Row, ...]], w
 
 def _read(groups: Sequence[tuple[Row, ...]], where: Place, base: Base) -> Reading:
     """From the first group that was measured there; if none was, from the nearest."""
-    # Where there is no full raster at reduced dwell, there is no adaptive scan at reduced dwell either.
+    # Where there is no full raster at reduced dwell, there is nothing else at reduced dwell either, and that is what `auto` may be here.
     found = [read_off(group, where.worth, where.equivalent, base) for group in groups if base == "all" or group[0].scan != AUTO]
     return next((reading for reading in found if reading.inside), min(found, key=lambda reading: reading.beyond))
 

@@ -49,7 +49,7 @@ def table(cell: Cell) -> Table:
         found[f"{metric}_ci"] = {name: _listed(e)[1:] for name, e in estimates.items()}
     if recorded:  # as it was recorded
         found["dose"] = round(next(iter(found["dose_total"].values())) / s.scan.positions, 1)
-    found["plans"] = {n: {"defocus": p.defocus, "reconstruct": dict(p.reconstruct)} for n, p in cell.plans.items()}
+    found["plans"] = {n: {"strategy": p.strategy, "defocus": p.defocus, "reconstruct": dict(p.reconstruct)} for n, p in cell.plans.items()}
     return found | _gains(cell)
 
 
@@ -161,14 +161,21 @@ def text(found: Mapping[str, Any]) -> list[str]:
     )
     primary = found["primary"]
     shown = [primary, *(m for m in SHOWN if m != primary and m in found)]
-    width = max(len(n) for n in found[primary]) + 2
+    shown_as = {n: _called(n, found["plans"]) for n in found[primary]}
+    width = max(map(len, shown_as.values())) + 2
     lines = [head, "  " + " " * width + "".join(f"{m.replace('_', ' '):<26}" for m in shown) + "gain over best conventional"]
     for name in sorted(found[primary], key=lambda n: -(found[primary][n] if found[primary][n] is not None else -math.inf)):
-        line = f"  {name:<{width}}" + "".join(f"{_cell_text(found, m, name):<26}" for m in shown)
+        line = f"  {shown_as[name]:<{width}}" + "".join(f"{_cell_text(found, m, name):<26}" for m in shown)
         if "gain" in found:
             line += "best conventional" if name == found["best_conventional"] else percent(found["gain"][name])
         lines.append(line)
     return lines
+
+
+def _called(name: str, plans: Mapping[str, Any]) -> str:
+    """A strategy's name, with the one that it was if it was chosen among others."""
+    strategy = plans[name]["strategy"] if name in plans else name
+    return name if strategy == name.split(" ")[0].removesuffix(FOCUSED) else f"{name} ({strategy})"
 
 
 def percent(values: Sequence[float | None]) -> str:

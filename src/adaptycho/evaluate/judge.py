@@ -6,7 +6,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -75,14 +75,19 @@ class Task:
 
     def key(self, plan: Plan) -> str:
         """Of the row that comes of a plan: everything the result depends on."""
-        # Only what differs from the defaults: a setting that is new in a later version leaves the keys as they are.
+        learnt = [_digest(self.settings.scan.weights)] if plan.strategy in LEARNED else []
+        described = plan.strategy, plan.defocus, plan.reconstruct
+        return key(_version(), self._changed, self.number, described, self.reference, *learnt)
+
+    @cached_property
+    def _changed(self) -> dict[str, Any]:
+        """Only what differs from the defaults: a setting that is new in a later version leaves the keys as they are."""
         changed = tree.changes(self.settings)
         changed["evaluate"] = {"dense": self.settings.evaluate.dense}
         for section in ("practice", "network", "train"):  # of policies that are trained, which are known by their weights
             changed.pop(section, None)
-        file = changed.get("scan", {}).pop("weights", None)
-        learnt = [_digest(file)] if plan.strategy in LEARNED else []
-        return key(version("adaptycho"), changed, self.number, dataclasses.astuple(plan), self.reference, *learnt)
+        changed.get("scan", {}).pop("weights", None)
+        return changed
 
 
 @dataclass(frozen=True)
@@ -238,6 +243,11 @@ def _hash(files: tuple[tuple[Path, int], ...]) -> str:
     for path, _ in files:
         found.update(path.read_bytes())
     return found.hexdigest()[:12]
+
+
+@cache
+def _version() -> str:
+    return version("adaptycho")
 
 
 @cache

@@ -75,12 +75,14 @@ def described(cell: judge.Cell, conventional: Sequence[judge.Cell]) -> tuple[tup
 
 def singly(cells: Sequence[judge.Cell], conventional: Sequence[judge.Cell]) -> dict[str, list[float]]:
     """Mean saving and gain of one conventional scan everywhere, and of the one that is best on training specimens (`auto`)."""
-    found: dict[str, list[list[float]]] = {}
+    found: dict[str, list[tuple[float, float]]] = {}
     for cell in cells:
+        (spent, _, at, best), line = saved(cell, conventional, "auto")
+        ahead = float(column(cell, INSIDE, line["conventional"]).mean())
         for name in (*CONVENTIONAL, "auto"):
-            alone = replace(cell, numbers={**{n: cell.numbers[n] for n in (*SHOWN, "adaptive 1")}, f"{name} 1": cell.numbers[name]})
-            _, line = saved(alone, conventional, name)
-            found.setdefault(name, []).append([line["saving"][0], line["gain"][0]])
+            score = column(cell, INSIDE, name)
+            factor = statistics.dose_saving(spent, score, at, best, generator=seeded())
+            found.setdefault(name, []).append((float(factor.mean), float(score.mean()) / ahead - 1))
     return {name: [round(sum(v) / len(v), 4) for v in zip(*pairs, strict=True)] for name, pairs in found.items()}
 
 

@@ -197,11 +197,7 @@ def scanned(
 
 def along(cells: Sequence[judge.Cell], curve: Sequence[judge.Cell]) -> list[judge.Cell]:
     """The cells of a curve, with what else was measured in some of them."""
-    found = {json.dumps(tree.changes(cell.settings), sort_keys=True): cell for cell in curve}
-    for cell in cells:
-        name = json.dumps(tree.changes(cell.settings), sort_keys=True)
-        found[name] = trained.joined(found[name], cell)
-    return list(found.values())
+    return [next((trained.joined(one, c) for c in cells if c.settings == one.settings), one) for one in curve]
 
 
 def saved(cell: judge.Cell, among: Sequence[judge.Cell], name: str) -> tuple[Case, dict[str, Any]]:

@@ -225,9 +225,7 @@ def learned(lines: Sequence[Mapping[str, Any]]) -> Lines:
             "the oracle's",
         ]
     )
-    for r in lines:
-        if "mean of" in r or "family" not in r:
-            continue
+    for r in (r for r in lines if "family" in r):
         chosen = Counter(strategy for strategy, _ in r["plans"])
         yield row(
             [

@@ -505,7 +505,8 @@ def test_what_was_not_measured_is_measured_by_the_next_command(tmp_path: Path, m
     last = next(i for i in range(first, len(words)) if words[i].startswith("--"))
     assert set(words[first:last]) >= {"raster", "dense", "adaptive"}
     words[first:last] = ["raster", "adaptive"]
-    assert cli.main([*words, *shlex.split("--specimens 1 --workers 1 --evaluate.tuning 1 --evaluate.defoci [0]")]) == 0
+    few = "--specimens 1 --workers 1 --evaluate.tuning 1 --evaluate.defoci [0] --evaluate.test '[1200000, 1300000]'"
+    assert cli.main([*words, *shlex.split(few)]) == 0
     (cell,) = archive.read(tmp_path / "adaptycho-evaluation" / "cells.json")
     assert set(cell.numbers) == {"raster", "adaptive"} and cell.settings.geometry.field == (11.0, 10.0)
 

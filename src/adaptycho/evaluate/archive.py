@@ -1,5 +1,10 @@
-"""Finished comparisons in one file of JSON, packed if its name ends in .gz: every number of every specimen, to publish and to draw from."""
+"""Finished comparisons in one file of JSON, packed if its name ends in .gz: every number of every specimen, to publish and to draw from.
 
+Each comparison has all of its settings, when and by what code it was measured, and the range that test specimens came from. Files from
+before that have the settings that differed from the defaults of then, which are those of now but for that range.
+"""
+
+import dataclasses
 import gzip
 import json
 import math
@@ -9,6 +14,7 @@ from typing import Any
 
 from adaptycho import settings as tree
 from adaptycho.evaluate.judge import PROTOCOLS, Cell
+from adaptycho.evaluate.provenance import Origin
 from adaptycho.evaluate.trial import Plan
 from adaptycho.settings import Settings, validate
 from adaptycho.store import whole
@@ -18,10 +24,10 @@ ABSENT = "-"  # a metric that a specimen does not have, such as vacancies to fin
 
 
 def write(path: Path, cells: Sequence[Cell]) -> None:
-    """Writes comparisons: settings, plans and, by strategy and metric, a list with a number for each specimen."""
+    """Writes comparisons: settings, origin, plans and, by strategy and metric, a list with a number for each specimen."""
     packed = json.dumps({"format": FORMAT, "cells": [_packed(cell) for cell in cells]}, separators=(",", ":")).encode()
     with whole(path) as part:
-        # No time stamp: the same numbers are the same file.
+        # No time of packing: the same comparisons are the same file.
         part.write_bytes(gzip.compress(packed, mtime=0) if path.suffix == ".gz" else packed)
 
 
@@ -55,7 +61,8 @@ def _packed(cell: Cell) -> dict[str, Any]:
     metrics = {name: list(dict.fromkeys(k for row in rows for k in row)) for name, rows in cell.numbers.items()}
     return {
         "protocol": cell.protocol.name,
-        "settings": tree.changes(cell.settings),
+        "settings": tree.nested(cell.settings),
+        "measured": None if cell.origin is None else dataclasses.asdict(cell.origin),
         "plans": {n: {"strategy": p.strategy, "defocus": p.defocus, "reconstruct": dict(p.reconstruct)} for n, p in cell.plans.items()},
         "numbers": {n: {m: [_finite(row.get(m, ABSENT)) for row in rows] for m in metrics[n]} for n, rows in cell.numbers.items()},
     }
@@ -70,8 +77,16 @@ def _unpacked(packed: dict[str, Any], source: str) -> Cell:
         )
         for name, metrics in packed["numbers"].items()
     }
-    settings: Settings = validate(packed["settings"], source)
-    return Cell(settings, PROTOCOLS[packed["protocol"]], plans, numbers)
+    origin = Origin(**packed["measured"]) if packed.get("measured") else None
+    return Cell(_settings(packed, source), PROTOCOLS[packed["protocol"]], plans, numbers, origin)
+
+
+def _settings(packed: dict[str, Any], source: str) -> Settings:
+    known = packed["settings"]
+    if "measured" not in packed:
+        known = {**known, "evaluate": {"test": tree.USED, **known.get("evaluate", {})}}
+    settings: Settings = validate(known, source)
+    return settings
 
 
 def _finite(value: float | str) -> float | str | None:

@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 import tomli_w
 from pydantic import TypeAdapter, ValidationError
 
-from adaptycho.settings.sections import ADAPTIVE, Policy, Scan, Settings
+from adaptycho.settings.sections import ADAPTIVE, USED, Policy, Scan, Settings
 
 __all__ = [
     "ADAPTIVE",
@@ -21,6 +21,7 @@ __all__ = [
     "PAPER",
     "PRESETS",
     "RECIPES",
+    "USED",
     "Policy",
     "Preset",
     "Scan",
@@ -29,6 +30,7 @@ __all__ = [
     "dump",
     "fields",
     "load",
+    "nested",
     "override",
     "preset",
     "recipe",
@@ -107,7 +109,12 @@ def override(base: Settings, changes: Mapping[str, str]) -> Settings:
 
 def dump(settings: Settings) -> str:
     """The settings as TOML; fields that are None are left out."""
-    return tomli_w.dumps(_drop_none(_plain(settings)))
+    return tomli_w.dumps(nested(settings))
+
+
+def nested(settings: Settings) -> dict[str, Any]:
+    """Every value as a nested mapping from which `validate` makes the settings again; fields that are None are left out."""
+    return _drop_none(_plain(settings))
 
 
 def fields(settings: Settings) -> Iterator[tuple[str, Any, str]]:

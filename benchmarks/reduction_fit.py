@@ -23,9 +23,9 @@ from adaptycho.episode import observe, run, split_evenly
 from adaptycho.policy import reduction
 from adaptycho.policy.fixed import Fixed
 from adaptycho.policy.heuristic import Heuristic
+from adaptycho.train.stages import UNTUNED
 
 SEED = 0
-FIRST = 1000  # of the numbers of evaluate.train
 FAMILIES = ("crystal", "vacancies", "island", "edge", "particles", "boundary", "amorphous")
 DOSES = (300.0, 1e3, 1e4)
 DEFOCI = (0.0, 100.0)
@@ -39,7 +39,7 @@ ALPHA = 10.0  # of the ridge, for standardised features
 
 def numbers(count):  # type: ignore[no-untyped-def]
     """Numbers of the specimens, the same of each family."""
-    first = settings.preset("light").evaluate.train[0] + FIRST
+    first = settings.preset("light").evaluate.train[0] + UNTUNED
     return range(first, first + count)
 
 

@@ -2,7 +2,9 @@
 
 import importlib.util
 import json
+from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -10,6 +12,7 @@ from adaptycho import cli
 from adaptycho import settings as tree
 from adaptycho.evaluate import archive, table
 from adaptycho.evaluate.judge import Cell, family
+from adaptycho.evaluate.provenance import Origin
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results"
@@ -78,11 +81,29 @@ def test_one_command_regenerates_a_row_of_table_1(capsys: pytest.CaptureFixture[
         assert found[key] == pytest.approx(wanted[key], rel=2e-3)
 
 
-def test_the_page_shows_the_published_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="module")
+def script() -> ModuleType:
+    """benchmarks/results.py"""
     spec = importlib.util.spec_from_file_location("results", ROOT / "benchmarks" / "results.py")
     assert spec is not None and spec.loader is not None
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
+    found = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(found)
+    return found
+
+
+def test_a_table_says_when_and_by_what_it_was_measured(script: ModuleType) -> None:
+    cells = archive.read(RESULTS / "paper-light.json")
+    tests = {"evaluate": {"test": [1_200_000, 1_300_000]}}
+    new = [replace(c, settings=tree.update(c.settings, tests, "test"), origin=Origin("2031-02-03", "abc", "9")) for c in cells]
+    old = [replace(c, origin=None) for c in cells]
+    said = "*Measured on 2031-02-03, code abc, specimens from 1,200,000 on.*"
+    lines = [table.source(c) for c in new]
+    for data in (new[0], [*new], lines, lines[0]):
+        assert list(script.sourced(lambda data: iter(["|"]), data)) == ["|", "", said]
+    assert list(script.sourced(lambda data: iter(["|"]), old)) == ["|"]
+
+
+def test_the_page_shows_the_published_numbers(script: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.argv", ["results.py", "--check", "--only", *QUICK])
     assert script.main() == 0
 

@@ -81,11 +81,7 @@ class Task:
 
     @cached_property
     def _conditions(self) -> str:
-        """What all plans have in common: code, libraries, every setting that counts, and what the files hold that settings name."""
-        scan, structure = self.settings.scan, Path(self.settings.specimen.structure)
-        recording = [Path(scan.file) if scan.file else files.example()] if scan.microscope == "recorded" else []
-        given = provenance.digest([structure, *recording])
-        return key(provenance.package(), provenance.code(), provenance.libraries(), conditions(self.settings), given)
+        return conditions(self.settings)
 
 
 @dataclass(frozen=True)
@@ -107,7 +103,15 @@ class Cell:
     origin: Origin | None = None
 
 
-def conditions(settings: Settings) -> dict[str, Any]:
+def conditions(settings: Settings) -> str:
+    """What all results of some settings depend on: code, libraries, every setting that counts, and what the files named there hold."""
+    scan, structure = settings.scan, Path(settings.specimen.structure)
+    recording = [Path(scan.file) if scan.file else files.example()] if scan.microscope == "recorded" else []
+    given = provenance.digest([structure, *recording])
+    return key(provenance.package(), provenance.code(), provenance.libraries(), _counting(settings), given)
+
+
+def _counting(settings: Settings) -> dict[str, Any]:
     """The settings that a result depends on.
 
     Left out are what is compared on how many specimens, and all that concerns the training of policies, which are known by their weights.

@@ -8,6 +8,7 @@ its survey; gains in SSIM over the random scan in per cent; mean SSIM, SSIM alig
 - `random`; `oracle`, Halton positions pulled half-way to the true columns; `adaptive`, the field policy;
 - `still`: the policy's survey and lattice with nothing displaced;
 - `transposed`, `shifted`: the policy on another lattice of as many positions, with rows for columns, or half a pitch further both ways;
+- `shorter survey`: the policy after a survey as long as at 250 positions;
 - `random, shorter steps` and `adaptive, shorter steps`: the same patterns, with a step that goes as far in all as at 250 positions.
 """
 
@@ -63,9 +64,10 @@ def scanners(network: Field) -> dict[str, Scanner]:
     return found | {how: Learned(Elsewhere(network, how), survey=network.survey) for how in ("transposed", "shifted")}
 
 
-def seen(settings: Settings, specimen: sample.Sample, scanner: Scanner) -> Measurement:
-    """Everything that a scan of a specimen measures."""
-    lengths = split_evenly(settings.scan.positions, settings.scan.subsequences)
+def seen(settings: Settings, specimen: sample.Sample, scanner: Scanner, survey: int | None = None) -> Measurement:
+    """Everything that a scan of a specimen measures, with sub-sequences of equal length but for the survey."""
+    total, parts = settings.scan.positions, settings.scan.subsequences
+    lengths = split_evenly(total, parts) if survey is None else [survey, *split_evenly(total - survey, parts - 1)]
     descent = build.reconstructor(settings, specimen.setup)
     *_, last = run(specimen.microscope, scanner, descent, lengths, seed=trial.seed(settings, specimen))
     return last.seen
@@ -83,6 +85,7 @@ def scanned(settings: Settings, specimen: sample.Sample, network: Field) -> dict
     """SCORES of every scan of one specimen."""
     known = {name: trial.scan(trial.Plan(name), settings, specimen).states[-1].seen for name in ("random", "oracle")}
     known |= {name: seen(settings, specimen, scanner) for name, scanner in scanners(network).items()}
+    known["shorter survey"] = seen(settings, specimen, library.scanner(network), USUAL // settings.scan.subsequences)
     found = {name: scores(settings, specimen, measured) for name, measured in known.items()}
     shorter = USUAL / settings.scan.positions
     return found | {f"{n}, shorter steps": scores(settings, specimen, known[n], shorter) for n in ("random", "adaptive")}

@@ -13,6 +13,7 @@ from jaxtyping import Complex, Float, Int, Shaped
 from torch import Tensor
 
 from adaptycho.grid import fft2, ifft2
+from adaptycho.noise import counted
 from adaptycho.optics import Setup
 
 CHUNK = 64  # patterns in work at a time: memory never grows with the number of positions
@@ -184,7 +185,7 @@ def expose(
         positions = (positions + imperfections.jitter * kick / size).clamp(0, 1)
     expected = diffract(setup, potential, positions, defocus, thickness=thickness, source_size=imperfections.source_size, item=item)
     electrons = expected * dose[:, None, None].to(expected.dtype) + imperfections.background
-    return torch.poisson(electrons, generator=generator) if imperfections.noise else electrons
+    return counted(electrons, generator=generator) if imperfections.noise else electrons
 
 
 def _exit_waves(

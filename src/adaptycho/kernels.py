@@ -6,7 +6,6 @@ sets run side by side in threads.
 """
 
 import math
-from typing import Literal
 
 import numba
 import numpy as np
@@ -14,8 +13,9 @@ import torch
 from jaxtyping import Complex, Float, Int, Shaped
 from torch import Tensor
 
-Loss = Literal["intensity", "amplitude", "poisson"]
-LOSSES: tuple[Loss, ...] = ("intensity", "amplitude", "poisson")
+from adaptycho.names import LOSSES as LOSSES
+from adaptycho.names import Loss as Loss
+
 # Smallest intensity (fraction of the electrons of a pattern, per pixel) that the amplitude and Poisson losses divide by.
 FLOOR = 1e-9
 

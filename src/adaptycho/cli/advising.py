@@ -8,7 +8,7 @@ import click
 
 from adaptycho.cli.output import tell
 from adaptycho.options import as_json
-from adaptycho.specimen import Family
+from adaptycho.names import Family
 
 PICTURES = (".png", ".pdf", ".svg")
 

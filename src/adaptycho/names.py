@@ -1,4 +1,4 @@
-"""Names that settings, commands and the code behind them share: what a specimen, a scan or a loss can be. Loading them loads nothing else."""
+"""Names that settings, commands and the code behind them share: what a specimen, a scan or a loss can be."""
 
 from typing import Literal, get_args
 

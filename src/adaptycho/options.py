@@ -27,8 +27,9 @@ as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON o
 scheduler = click.option(
     "--scheduler", metavar="ADDRESS", default=None, help="Dask scheduler to send the work to (tcp://host:8786, or a scheduler file)."
 )
-workers = click.option("--workers", type=click.IntRange(1), default=None, help="Processes on this machine.  [default: one for each core]")
-threads = click.option("--threads", type=click.IntRange(1), default=None, help="Processor cores to use.  [default: all]")
+_some = click.IntRange(1, 1024)
+workers = click.option("--workers", type=_some, default=None, help="Processes on this machine.  [default: one for each core]")
+threads = click.option("--threads", type=_some, default=None, help="Processor cores to use.  [default: all]")
 
 
 class Listing(click.Command):

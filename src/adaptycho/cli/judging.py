@@ -7,11 +7,10 @@ import click
 from click.core import ParameterSource
 
 from adaptycho import settings as tree
+from adaptycho import targets
 from adaptycho.cli.output import patient_progress, tell, teller
 from adaptycho.options import Listing, as_json, collect, scheduler, with_settings, workers
 from adaptycho.settings import Settings
-
-UNSAID = 1_000_000_000  # positions and sub-sequences that nobody asks for, to find out whether somebody asked for any
 
 
 @click.command(cls=Listing)
@@ -79,9 +78,10 @@ def _first_table(out: Path, options: dict[str, Any], as_json: bool, how: dict[st
     cells = produce.cells(chosen, options["family"], (), options["dose"])
     if len(cells) > 1:
         raise click.UsageError("--family, --dose: expected one of each with --table1, found more")
-    said = collect(options, {"scan.positions": str(UNSAID), "scan.subsequences": str(UNSAID)}, "paper").scan
-    positions = options["positions"] or tuple({said.positions} - {UNSAID})
-    rows = table1.choose(options["rows"], positions, tuple({said.subsequences} - {UNSAID}))
+    # What somebody said is the same whatever it is laid on.
+    some, other = (collect(options, {"scan.positions": str(n), "scan.subsequences": str(n)}, "paper").scan for n in (1, 2))
+    positions = options["positions"] or tuple({some.positions} & {other.positions})
+    rows = table1.choose(options["rows"], positions, tuple({some.subsequences} & {other.subsequences}))
     weights = options["weights"] or [Path(file) for file in (chosen.scan.weights,) if file]
     found = produce.first_table(out, cells[0], rows, weights, patient_progress, **how)
     tell(found, table1.text(found), as_json)
@@ -111,5 +111,6 @@ def figures(results: Path, out: Path, strategies: tuple[str, ...], as_json: bool
     """
     from adaptycho import gallery
 
+    targets.folder(out)
     written = gallery.draw(results, out, strategies, teller())
     tell({"figures": [str(path) for path in written]}, [f"wrote {path}" for path in written], as_json)

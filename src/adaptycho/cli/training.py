@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from adaptycho import targets
 from adaptycho.cli.output import patient_progress, tell
 from adaptycho.options import as_json, collect, with_settings
 from adaptycho.settings import RECIPES
@@ -41,6 +42,7 @@ def _course(names: "tuple[Name, ...]", text: str) -> Command:
 def _begin(names: "tuple[Name, ...]", out: Path, weights: Path | None, recipe: str | None, as_json: bool, options: dict[str, Any]) -> None:
     from adaptycho.train import runs
 
+    targets.folder(out)
     runs.create(out, collect(options, recipe=recipe), names, weights)
     _go(out, as_json)
 
@@ -100,5 +102,6 @@ def figures(out: Path, runs: tuple[Path, ...], as_json: bool) -> None:
     """
     from adaptycho.train import gallery
 
+    targets.folder(out)
     written = [str(path) for path in gallery.draw(runs, out)]
     tell({"figures": written}, [f"wrote {path}" for path in written], as_json)

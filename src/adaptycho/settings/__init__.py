@@ -175,7 +175,7 @@ class _Short(reprlib.Repr):
 
     def __init__(self) -> None:
         super().__init__()
-        self.maxlevel, self.maxstring, self.maxother, self.maxlong = 3, 80, 80, 40
+        self.maxlevel, self.maxdict, self.maxlist, self.maxstring, self.maxother, self.maxlong = 3, 12, 12, 80, 80, 40
 
     def repr_int(self, x: int, level: int) -> str:
         """Also of numbers that Python refuses to write in decimal."""

@@ -49,7 +49,7 @@ def folder(path: Path, *, new: bool = False) -> None:
         if os.path.lexists(place):
             if not os.path.isdir(place):
                 found = "a link that leads nowhere" if os.path.islink(place) and not os.path.exists(place) else "a file"
-                raise ValueError(f"{path}: expected a folder to write into, found {found} at {place}")
+                raise ValueError(f"{path}: expected a folder to write into, found {found}{'' if place == path else f' at {place}'}")
             _check_writable(place)
             return
 

@@ -9,7 +9,7 @@ from click.core import ParameterSource
 from adaptycho import settings as tree
 from adaptycho import targets
 from adaptycho.cli.output import patient_progress, tell, teller
-from adaptycho.options import Listing, as_json, collect, scheduler, with_settings, workers
+from adaptycho.options import Listing, as_json, collect, scheduler, source, with_settings, workers
 from adaptycho.settings import Settings
 
 
@@ -26,7 +26,7 @@ from adaptycho.settings import Settings
 @click.option("--microscope", type=click.Choice(["simulated", "recorded"]), help="Recorded: windows of a recording, in split halves.")
 @click.option("--table1", is_flag=True, help="Table I of the paper instead: learned policies against a random scan, protocol paper.")
 @click.option("--rows", multiple=True, metavar="ROW...", help="Of Table I, such as 250x5.  [default: all that fit the settings]")
-@click.option("--weights", multiple=True, type=click.Path(path_type=Path), metavar="FILE...", help="Policies for it.  [default: shipped]")
+@click.option("--weights", multiple=True, type=source, metavar="FILE...", help="Policies for it.  [default: shipped]")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("adaptycho-evaluation"), show_default=True, help="Folder for results.")
 @workers
 @scheduler
@@ -43,6 +43,7 @@ def evaluate(out: Path, workers: int | None, scheduler: str | None, as_json: boo
     name scan.positions or scan.subsequences, in a file or as options, leave those that fit. Figures are in per cent; OUT/table1.json has
     them too.
     """
+    targets.folder(out)
     from adaptycho import produce
 
     how: dict[str, Any] = {"workers": workers, "scheduler": scheduler}
@@ -97,7 +98,7 @@ def _chosen(options: dict[str, Any], rules: str) -> Settings:
 
 
 @click.command(cls=Listing)
-@click.argument("results", type=click.Path(path_type=Path))
+@click.argument("results", type=source)
 @click.option(
     "--out", type=click.Path(path_type=Path), default=Path("adaptycho-figures"), show_default=True, help="Folder for the figures."
 )
@@ -109,8 +110,8 @@ def figures(results: Path, out: Path, strategies: tuple[str, ...], as_json: bool
     Quality against positions, dose and time, gains over the best conventional scan, time by task, positions over the specimen, and
     reconstructions with their diffractograms.
     """
+    targets.folder(out)
     from adaptycho import gallery
 
-    targets.folder(out)
     written = gallery.draw(results, out, strategies, teller())
     tell({"figures": [str(path) for path in written]}, [f"wrote {path}" for path in written], as_json)

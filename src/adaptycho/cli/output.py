@@ -37,7 +37,7 @@ def explain(error: Exception) -> tuple[int, str]:
         case ValueError() | OSError():
             return 2, str(error)
         case MemoryError():
-            return 2, f"memory: expected enough for this, found too little ({error or 'none could be allocated'})"
+            return 2, f"memory: expected enough for this, found too little ({str(error) or 'none could be allocated'})"
         case RuntimeError() if "allocate memory" in str(error):  # as torch says it
             return 2, f"memory: expected enough for this, found too little ({str(error).partition(': ')[2]})"
         case _:

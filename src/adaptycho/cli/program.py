@@ -24,6 +24,7 @@ from adaptycho.options import (
     given,
     protocol,
     scheduler,
+    source,
     threads,
     with_settings,
     workers,
@@ -64,9 +65,9 @@ def demo(out: Path, specimens: int, seed: int, threads: int | None, as_json: boo
 
     Writes a report with pictures that any browser shows.
     """
+    targets.folder(out)
     from adaptycho import demo as tour
 
-    targets.folder(out)
     use(threads)
     found = tour.run(out, seed=seed, specimens=specimens, tell=teller())
     if as_json:
@@ -100,7 +101,7 @@ def simulate(out: Path, workers: int | None, scheduler: str | None, as_json: boo
 
 
 @commands.command(name="import")
-@click.argument("source", type=click.Path(path_type=Path))
+@click.argument("source", type=source)
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option("--energy", type=float, help="Beam energy in keV.")
 @click.option("--wavelength", type=float, help="Wavelength in Å, instead of an energy (X-rays, light).")
@@ -109,7 +110,7 @@ def simulate(out: Path, workers: int | None, scheduler: str | None, as_json: boo
 @click.option("--detector-pixel", type=float, help="Angle of one detector pixel in mrad; or give --pixel.")
 @click.option("--pixel", type=float, help="Real-space pixel in Å, wavelength / (pixels x detector pixel).")
 @click.option("--scan-step", type=float, help="Step of a raster scan in Å.")
-@click.option("--positions", "positions_file", type=click.Path(path_type=Path), help="Positions (y, x) in Å: .npy, .csv or .txt.")
+@click.option("--positions", "positions_file", type=source, help="Positions (y, x) in Å: .npy, .csv or .txt.")
 @click.option("--rotation", type=float, default=0.0, show_default=True, help="Degrees, counter-clockwise, from detector to scan axes.")
 @click.option("--swap", is_flag=True, help="Exchange the detector's rows and columns.")
 @click.option("--crop", type=int, help="Keep the central CROP x CROP detector pixels.")
@@ -122,9 +123,9 @@ def simulate(out: Path, workers: int | None, scheduler: str | None, as_json: boo
 @as_json
 def import_(source: Path, out: Path, positions_file: Path | None, overwrite: bool, as_json: bool, **options: Any) -> None:
     """Make a recording OUT (.h5) from SOURCE: patterns in .npy, .npz or HDF5, or a folder of the rotavirus data set."""
+    targets.new_file(out, overwrite=overwrite, inputs=[path for path in (source, positions_file) if path])
     from adaptycho import files, produce
 
-    targets.new_file(out, overwrite=overwrite, inputs=[path for path in (source, positions_file) if path])
     recording = produce.imported(source, positions_file, **options)
     files.write(out, recording, overwrite=overwrite)
     count = recording.measurement.positions.shape[1]
@@ -132,7 +133,7 @@ def import_(source: Path, out: Path, positions_file: Path | None, overwrite: boo
 
 
 @commands.command()
-@click.argument("file", type=click.Path(path_type=Path), required=False)
+@click.argument("file", type=source, required=False)
 @as_json
 def inspect(file: Path | None, as_json: bool) -> None:
     """What is in a recording: sizes, pixel, field, bright-field disc, overlap, dose; the shipped one if no FILE is given."""
@@ -144,7 +145,7 @@ def inspect(file: Path | None, as_json: bool) -> None:
 
 
 @commands.command()
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=source)
 @click.argument("out", type=click.Path(path_type=Path))
 @protocol
 @with_settings()
@@ -176,9 +177,9 @@ def scan(run: Path, protocol: str | None, threads: int | None, as_json: bool, **
 
     A scan that was interrupted, by whatever, goes on with `adaptycho resume RUN`.
     """
+    targets.folder(run, new=True)
     from adaptycho import runs
 
-    targets.folder(run, new=True)
     use(threads)
     recorded = collect(options).scan.microscope == "recorded"
     if recorded:
@@ -189,7 +190,7 @@ def scan(run: Path, protocol: str | None, threads: int | None, as_json: bool, **
 
 
 @commands.command()
-@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("run", type=source)
 @threads
 @as_json
 def resume(run: Path, threads: int | None, as_json: bool) -> None:
@@ -201,7 +202,7 @@ def resume(run: Path, threads: int | None, as_json: bool) -> None:
 
 
 @commands.command()
-@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("run", type=source)
 @as_json
 def report(run: Path, as_json: bool) -> None:
     """Write RUN/report.html: pictures of every sub-sequence, dose, scores. Also of a scan that is still running."""

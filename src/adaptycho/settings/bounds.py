@@ -48,8 +48,8 @@ MOST_COUNTS = 1 << 34  # detector pixels of all patterns of a scan: 64 GiB
 
 
 def _name(text: str) -> str:
-    if not text or "\0" in text:
-        raise ValueError("a name")
+    if not text or "\0" in text or any("\ud800" <= c <= "\udfff" for c in text):
+        raise ValueError("a name in UTF-8, which TOML can hold")
     return text
 
 

@@ -282,7 +282,7 @@ def test_wrong_scans_leave_no_folder(capsys: pytest.CaptureFixture[str], folder:
             ["scan", "run", *SCAN],
             r"run: expected a new or empty folder for the run, found one with something in it \(go on with `resume`\)",
         ),
-        (["scan", "good.h5", *SCAN], r"good\.h5: expected a folder to write into, found a file at good\.h5"),
+        (["scan", "good.h5", *SCAN], r"good\.h5: expected a folder to write into, found a file"),
         (["scan", "good.h5/run", *SCAN], r"good\.h5/run: expected a folder to write into, found a file at good\.h5"),
         (["resume", "none"], r"none: expected a run folder with settings\.toml, found no such folder"),
         (["resume", "."], r"expected a run folder with settings\.toml, found none in it"),

@@ -484,8 +484,8 @@ def test_the_recommended_scan_can_be_typed(counting: bool) -> None:
     assert found["recommended"]["positions"] == (round(1024 * place(question, table().beam, 1, 1.0).across_ratio ** 2) if counting else 90)
     program, name, *words = shlex.split(found["next"])
     assert (program, name) == ("adaptycho", "scan")
-    parent = cli.commands.make_context("adaptycho", [name])  # where commands learn that -h is help, which they remember
-    with cli.commands.commands["scan"].make_context(name, words, parent=parent) as context:
+    parent = commands.make_context("adaptycho", [name])  # where commands learn that -h is help, which they remember
+    with commands.commands["scan"].make_context(name, words, parent=parent) as context:
         chosen = collect(context.params, protocol=context.params["protocol"])
     taken = found["recommended"]
     assert (chosen.scan.policy, chosen.scan.positions) == ("adaptive", taken["positions"])

@@ -14,7 +14,7 @@ from scipy.spatial import cKDTree
 
 from adaptycho import build, cli, patterns, produce, settings, weights
 from adaptycho.autoencoder import Autoencoder, Encoder
-from adaptycho.cli import commands
+from adaptycho.cli.program import commands
 from adaptycho.episode import split_evenly
 from adaptycho.evaluate import judge, table1, trained
 from adaptycho.evaluate.ledger import Ledger

@@ -9,7 +9,6 @@ the compiler work on as many at once as the processor's registers hold. One Pyth
 halves the speed.
 """
 
-from typing import Literal
 
 import numba
 import numpy as np
@@ -17,8 +16,9 @@ import torch
 from jaxtyping import Complex, Float, Int, Shaped
 from torch import Tensor
 
-Loss = Literal["intensity", "amplitude", "poisson"]
-LOSSES: tuple[Loss, ...] = ("intensity", "amplitude", "poisson")
+from adaptycho.names import LOSSES as LOSSES
+from adaptycho.names import Loss as Loss
+
 # Smallest intensity (fraction of the electrons of a pattern, per pixel) that the amplitude and Poisson losses divide by.
 FLOOR = 1e-9
 # Residuals are raised by this before they are squared: where neither model nor data has light, their squares are below the smallest normal

@@ -21,6 +21,7 @@ from scipy import ndimage
 from scipy.spatial import cKDTree
 
 from adaptycho import patterns
+from adaptycho.names import Pattern
 from adaptycho.policy import Action, Memory, Observation
 
 Array = NDArray[np.float64]
@@ -56,7 +57,7 @@ class ErrorReduction:
     """
 
     contrast: float = 1.5
-    survey: patterns.Name = "halton"
+    survey: Pattern = "halton"
     defocus: float | None = None
 
     def __call__(self, seen: Observation, memory: Memory, *, generator: torch.Generator) -> tuple[Action, Memory]:

@@ -15,6 +15,10 @@ from torch import Tensor
 from adaptycho.grid import fft2, ifft2
 from adaptycho.optics import Setup
 
+# Number types that patterns may have: no complex numbers, truth values or half precision.
+COUNTS = (
+    torch.uint8, torch.int8, torch.uint16, torch.int16, torch.uint32, torch.int32, torch.uint64, torch.int64, torch.float32, torch.float64,
+)  # fmt: skip
 CHUNK = 64  # patterns in work at a time: memory never grows with the number of positions
 
 
@@ -43,6 +47,12 @@ class Measurement:
                 raise ValueError(f"{name}: expected shape {wanted}, got {tuple(getattr(self, name).shape)}")
         if self.patterns.ndim != 4 or tuple(self.patterns.shape[:2]) != (b, k):
             raise ValueError(f"patterns: expected shape ({b}, {k}, Q, Q), as many as there are positions, got {tuple(self.patterns.shape)}")
+        if self.patterns.dtype not in COUNTS:
+            raise ValueError(f"patterns: expected integer or real counts in single or double precision, got {self.patterns.dtype}")
+        for name in ("positions", "dose", "defocus"):
+            values = getattr(self, name)
+            if not values.is_floating_point() or not bool(torch.isfinite(values).all()):
+                raise ValueError(f"{name}: expected finite real numbers, got others ({values.dtype})")
         if self.lengths is None:
             object.__setattr__(self, "lengths", torch.full((b,), k, dtype=torch.int64))
 

@@ -125,7 +125,9 @@ def test_results_are_kept_and_only_what_is_missing_is_measured(tmp_path: Path, m
 def test_results_of_other_code_are_said_to_be(tmp_path: Path) -> None:
     path, cell = tmp_path / "results.jsonl", small()
     judged(cell, ["raster"], Ledger.open(path))
-    path.write_text(path.read_text().replace('"code":"', '"code":"0'))
+    other = Ledger(tmp_path / "other.jsonl")
+    other.add([row | {"code": "0"} for row in Ledger.open(path)])
+    path = tmp_path / "other.jsonl"
     with pytest.warns(UserWarning, match=r"3 of 3 results were measured by other code than this"):
         judged(cell, ["raster"], Ledger.open(path))
 
@@ -194,7 +196,7 @@ def test_an_archive_gives_the_same_table(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"none\.json: expected an evaluation .*, found none"):
         archive.read(tmp_path / "none.json")
     (tmp_path / "other.json").write_text("{}")
-    with pytest.raises(ValueError, match=r"other\.json: format: expected 'adaptycho evaluation 1', found None"):
+    with pytest.raises(ValueError, match=r"other\.json: format: expected a value, found none"):
         archive.read(tmp_path / "other.json")
 
 

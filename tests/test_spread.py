@@ -119,4 +119,3 @@ def test_a_caller_that_stops_early_waits_for_nobody() -> None:
     assert next(results) == (0, None)
     results.close()
     assert time.monotonic() - started < 30  # of starting processes, not of the 60 s that one of them had to go
-

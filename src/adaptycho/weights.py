@@ -61,8 +61,8 @@ def write(path: Path, tensors: Mapping[str, Tensor], card: Mapping[str, Any], *,
         stored = {name: _halved(tensor, f"{path}: {name}") if tensor.is_floating_point() else tensor for name, tensor in stored.items()}
     try:
         # One key, because safetensors writes several in no particular order.
-        told = {"card": dict(card), "sha256": (checksum := _checksum(stored))}
-        text = json.dumps(told | {"seal": _seal(told["card"], checksum)}, sort_keys=True, allow_nan=False)
+        checksum = _checksum(stored)
+        text = json.dumps({"card": dict(card), "sha256": checksum, "seal": _seal(card, checksum)}, sort_keys=True, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path}: card: expected what JSON can hold, got something else ({error})") from None
     with store.whole(path) as part:
@@ -132,7 +132,7 @@ def _card(path: Path, metadata: Mapping[str, str], found: str) -> dict[str, Any]
 
 def _seal(card: Mapping[str, Any], checksum: str) -> str:
     """SHA-256 of the card, as JSON gives it back, and of what it belongs to."""
-    read_back = json.loads(json.dumps(card, allow_nan=False))
+    read_back = json.loads(json.dumps(dict(card), allow_nan=False))
     return hashlib.sha256(f"{json.dumps(read_back, sort_keys=True)} {checksum}".encode()).hexdigest()
 
 

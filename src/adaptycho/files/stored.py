@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BufferedIOBase
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import h5py
 import numpy as np
@@ -177,7 +177,7 @@ def member(path: Path, key: str, what: str | None = None) -> Stored:
         return Stored(np.lib.format.read_array(stream, allow_pickle=False), held, name)
 
 
-def _header(stream: BufferedIOBase, path: Path) -> Header:
+def _header(stream: IO[bytes] | BufferedIOBase, path: Path) -> Header:
     """What an .npy file says that it holds; only that, so that a pickle is not opened."""
     if stream.read(len(MAGIC)) != MAGIC:
         raise ValueError(f"{path}: expected plain numbers, found Python objects (pickle) or no array; these are not opened")

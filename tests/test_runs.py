@@ -505,17 +505,18 @@ def test_arrays_of_another_type_are_named(kind: str, tmp_path: Path, plain: Run)
 
 def test_counts_that_are_none_are_not_kept(tmp_path: Path) -> None:
     target = Run.create(tmp_path / "run", tiny())
+    action, generator = Action(torch.full((1, 2, 2), 0.5)), torch.Generator()
+    measured = target.microscope.acquire(action, generator=generator)
+
+    class Broken(Faulty):
+        def acquire(self, action: Action, *, generator: torch.Generator) -> Measurement:
+            return measured
+
+    journal = Journal(Broken(target.microscope, target.path), target.path / "subsequences")
     for bad in (-1.0, math.nan, math.inf):
-
-        class Broken(Faulty):
-            def acquire(self, action: Action, *, generator: torch.Generator) -> Measurement:
-                found = self.inner.acquire(action, generator=generator)
-                found.patterns[0, 1, 2, 3] = bad
-                return found
-
-        journal = Journal(Broken(target.microscope, target.path), target.path / "subsequences")
+        measured.patterns[0, 1, 2, 3] = bad
         with pytest.raises(ValueError, match=r"000\.h5: patterns: expected counts from 0 on that are finite, got .* nothing was kept"):
-            journal.acquire(Action(torch.full((1, 2, 2), 0.5)), generator=torch.Generator())
+            journal.acquire(action, generator=generator)
     assert target.recorded == 0
 
 

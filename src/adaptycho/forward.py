@@ -19,6 +19,7 @@ from adaptycho.optics import Setup
 COUNTS = (
     torch.uint8, torch.int8, torch.uint16, torch.int16, torch.uint32, torch.int32, torch.uint64, torch.int64, torch.float32, torch.float64,
 )  # fmt: skip
+MOST = 2.0**53  # electrons of a pattern: beyond, numbers of double precision no longer count them
 CHUNK = 64  # patterns in work at a time: memory never grows with the number of positions
 
 
@@ -118,8 +119,8 @@ class Imperfections:
 
     def __post_init__(self) -> None:
         for name in ("jitter", "background", "source_size"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name}: expected a value of at least 0, got {getattr(self, name)}")
+            if not 0 <= getattr(self, name) <= MOST:
+                raise ValueError(f"{name}: expected a value from 0 to {MOST:.0e}, got {getattr(self, name)}")
 
 
 def transmission(potential: Shaped[Tensor, "*batch H W"]) -> Complex[Tensor, "*batch H W"]:
@@ -192,6 +193,8 @@ def expose(
         size = positions.new_tensor(setup.field)
         kick = torch.randn(positions.shape, generator=generator, dtype=positions.dtype, device=positions.device)
         positions = (positions + imperfections.jitter * kick / size).clamp(0, 1)
+    if not bool(((dose >= 0) & (dose <= MOST)).all()):
+        raise ValueError(f"dose: expected 0 to {MOST:.0e} electrons per position, got {float(dose.min()):g} to {float(dose.max()):g}")
     expected = diffract(setup, potential, positions, defocus, thickness=thickness, source_size=imperfections.source_size, item=item)
     electrons = expected * dose[:, None, None].to(expected.dtype) + imperfections.background
     return torch.poisson(electrons, generator=generator) if imperfections.noise else electrons

@@ -12,6 +12,7 @@ from adaptycho.specimen import Family
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Electrons = Annotated[float, Field(gt=0, le=2.0**53)]  # as many as can be counted (adaptycho.forward.MOST)
 Real = Annotated[float, Field(allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
 Pixels = Annotated[int, Field(ge=2, multiple_of=2)]
@@ -81,7 +82,7 @@ class Instrument:
 
     noise: bool = Field(default=True, description="count electrons (Poisson); off gives expectation values")
     jitter: NotNegative = Field(default=0.0, description="rms error in Å between requested and real position, not reported")
-    background: NotNegative = Field(default=0.0, description="electrons per detector pixel and pattern from elsewhere")
+    background: Annotated[float, Field(ge=0, le=2.0**53)] = Field(default=0.0, description="electrons per detector pixel and pattern from elsewhere")
     source_size: NotNegative = Field(default=0.0, description="rms radius in Å of the demagnified source (partial coherence)")
     current: Positive = Field(default=10.0, description="beam current in pA; only the time to expose depends on it")
     settle: NotNegative = Field(default=1e-3, description="seconds to move the beam to a position and read the detector")
@@ -102,7 +103,7 @@ class Scan:
     weights: str | None = Field(default=None, description="file with weights for adaptive or recurrent, instead of those that are shipped")
     positions: Count = Field(default=250, description="beam positions in all")
     subsequences: Count = Field(default=5, description="sub-sequences they are taken in")
-    dose: Positive = Field(default=2.14e5, description="electrons per position (simulated)")
+    dose: Electrons = Field(default=2.14e5, description="electrons per position (simulated)")
     defocus: Real | None = Field(default=None, description="defocus in Å during the scan, if not the nominal one (simulated)")
     warm: bool = Field(default=False, description="go on from the last reconstruction instead of from zero after each sub-sequence")
     seed: Annotated[int, Field(ge=0)] = Field(default=0, description="of specimens, noise and random scans")
@@ -170,7 +171,7 @@ class Practice:
     filling: tuple[Fraction, Fraction] = Field(default=(0.1, 0.5), description="filling of those that do not fill the field, from and to")
     turn: bool = Field(default=True, description="turn and mirror specimens; with train.imitate_bank mirror what was seen, recordings too")
     positions: tuple[Count, ...] = Field(min_length=1, default=(250,), description="numbers of positions to choose from")
-    dose: tuple[Positive, Positive] = Field(default=(2.14e5, 2.14e5), description="electrons per position, from and to")
+    dose: tuple[Electrons, Electrons] = Field(default=(2.14e5, 2.14e5), description="electrons per position, from and to")
     defocus: tuple[Real, ...] = Field(min_length=1, default=(0.0,), description="defoci in Å to choose from")
     reference: Literal["full", "truth"] = Field(default="full", description="what rewards and scores refer to: full scan, or true phase")
     pool: Count = Field(default=800, description="specimens that are prepared once and drawn from; recorded: windows")

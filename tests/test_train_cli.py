@@ -447,7 +447,10 @@ def test_weights_of_another_kind_are_refused(file: Path, tmp_path: Path, capsys:
         ("[]", "run.json: expected an object"),
         ('{"format": "adaptycho training 1"}', "run.json: courses: expected a value, found none"),
         ('{"format": "adaptycho training 1", "courses": []}', "run.json: courses: expected List should have at least 1 item"),
-        ('{"format": "adaptycho training 1", "courses": ["sleep"]}', "run.json: courses.0: expected 'autoencoder', 'imitate' or 'reinforce'"),
+        (
+            '{"format": "adaptycho training 1", "courses": ["sleep"]}',
+            "run.json: courses.0: expected 'autoencoder', 'imitate' or 'reinforce'",
+        ),
         ('{"format": "adaptycho training 1", "courses": ["imitate"], "start": 1}', "run.json: start: expected"),
     ],
 )

@@ -134,7 +134,9 @@ def write_arrays(path: Path, arrays: Mapping[str, Tensor], attributes: Mapping[s
         for name, tensor in arrays.items():
             packed = {"chunks": True, "compression": "gzip", "shuffle": True} if tensor.ndim >= 3 else {}
             values = tensor.numpy()
-            file.create_dataset(name, data=values, **packed).attrs["sha256"] = _checksum(name, values.astype(stored.native(values.dtype)))
+            file.create_dataset(name, data=values, **packed).attrs["sha256"] = _checksum(
+                name, np.asarray(values, stored.native(values.dtype))
+            )
 
 
 def read_arrays(path: Path, wanted: Mapping[str, tuple[int, ...]], kinds: str = "f", *, sealed: bool) -> dict[str, Tensor]:

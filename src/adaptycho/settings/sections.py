@@ -82,7 +82,9 @@ class Instrument:
 
     noise: bool = Field(default=True, description="count electrons (Poisson); off gives expectation values")
     jitter: NotNegative = Field(default=0.0, description="rms error in Å between requested and real position, not reported")
-    background: Annotated[float, Field(ge=0, le=2.0**53)] = Field(default=0.0, description="electrons per detector pixel and pattern from elsewhere")
+    background: Annotated[float, Field(ge=0, le=2.0**53)] = Field(
+        default=0.0, description="electrons per detector pixel and pattern from elsewhere"
+    )
     source_size: NotNegative = Field(default=0.0, description="rms radius in Å of the demagnified source (partial coherence)")
     current: Positive = Field(default=10.0, description="beam current in pA; only the time to expose depends on it")
     settle: NotNegative = Field(default=1e-3, description="seconds to move the beam to a position and read the detector")

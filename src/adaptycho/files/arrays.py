@@ -9,14 +9,15 @@ import numpy as np
 import torch
 
 from adaptycho.files import stored
-from adaptycho.files.plausible import LENGTH, plausible
-from adaptycho.files.recording import CHUNK, Recording, check_recording
+from adaptycho.files.plausible import LENGTH, check_energy, plausible, within
+from adaptycho.files.recording import CHUNK, MOST, Recording, check_recording
 from adaptycho.forward import Measurement
 from adaptycho.grid import Grid
 from adaptycho.optics import Aberrations, Setup, object_grid
 from adaptycho.optics import wavelength as electron_wavelength
 from adaptycho.reading import check_size, reading
 
+SMALLEST = 1e-4  # Å, of a pixel
 PIXEL_TOLERANCE = 0.005  # relative, between a real-space pixel and a detector pixel that are both given
 
 
@@ -68,6 +69,8 @@ def from_arrays(
             values that lie in another file, for more than fits into memory, and for a beam and a geometry that no microscope has.
     """
     path = Path(path)
+    if dose is not None:
+        within(str(path), "dose", dose, 0, MOST, "counts")
     beam = _beam(path, energy, wavelength)
     _check_positive(path, semiangle=semiangle, counts_per_electron=counts_per_electron)
     for name, value in (("rotation", rotation), ("defocus", defocus)):
@@ -143,6 +146,7 @@ def _beam(path: Path, energy: float | None, wavelength: float | None) -> float:
         raise ValueError(f"{path}: energy: expected a beam energy in eV or a wavelength in Å, found {found}")
     _check_positive(path, energy=energy, wavelength=wavelength)
     if energy is not None:
+        check_energy(str(path), energy)
         return electron_wavelength(energy)
     assert wavelength is not None
     return wavelength
@@ -195,12 +199,11 @@ def _pixel(path: Path, q: int, beam: float, detector_pixel: float | None, pixel:
     if detector_pixel is None and pixel is None:
         raise ValueError(f"{path}: detector_pixel: expected the angle of a detector pixel in mrad (or pixel in Å), found neither")
     _check_positive(path, detector_pixel=detector_pixel, pixel=pixel)
-    if detector_pixel is None:
-        assert pixel is not None
-        return pixel
-    implied = 1e3 * beam / (q * detector_pixel)
+    implied = pixel if detector_pixel is None else 1e3 * beam / (q * detector_pixel)
+    assert implied is not None
+    within(str(path), "pixel", implied, SMALLEST, LENGTH, "Å")
     if pixel is not None and not abs(implied / pixel - 1) <= PIXEL_TOLERANCE:
         raise ValueError(
-            f"{path}: pixel: expected {implied:.5g} Å, the wavelength over {q} pixels of {detector_pixel:.5g} mrad, found {pixel:.5g} Å"
+            f"{path}: pixel: expected {implied:.5g} Å, the wavelength over {q} pixels of {detector_pixel} mrad, found {pixel:.5g} Å"
         )
     return implied

@@ -24,7 +24,7 @@ import torch
 
 from adaptycho.files import seal, stored
 from adaptycho.files.plausible import plausible
-from adaptycho.files.recording import CHUNK, Recording, check_recording
+from adaptycho.files.recording import CHUNK, Recording, check_finite, check_recording
 from adaptycho.forward import Measurement
 from adaptycho.grid import Grid
 from adaptycho.optics import EDGE, Aberrations, Setup
@@ -148,6 +148,7 @@ def _read(file: h5py.File, path: Path) -> Recording:
         if found.shape != shape:
             raise ValueError(f"{path}: {key}: expected shape {shape} for {n} patterns, found {found.shape}")
         arrays[key] = torch.from_numpy(stored.whole(found).astype(np.float64))
+        check_finite(arrays[key], str(path), key)
     positions = arrays["positions"] / torch.tensor(setup.field, dtype=torch.float64)
     # Rounding may put a corner position a hair outside; anything further out is left for `check` to refuse.
     positions = torch.where((positions - 0.5).abs() <= 0.5 + EDGE, positions.clamp(0, 1), positions)

@@ -49,12 +49,19 @@ def within(name: str, key: str, value: float, low: float, high: float, unit: str
         raise ValueError(f"{name}: {key}: expected {low:g} to {high:g} {unit}, found {value:g}")
 
 
+def check_energy(name: str, energy: float) -> None:
+    """Refuses an energy in eV that no electron microscope has."""
+    if ENERGY[0] <= energy <= ENERGY[1]:
+        return
+    low, high = (e / 1e3 for e in ENERGY)
+    meant = next((e for e in (energy / 1e3, energy * 1e3) if ENERGY[0] <= e <= ENERGY[1]), None)
+    hint = "" if meant is None else f"; {meant / 1e3:g} keV is --energy {meant / 1e3:g}, or {meant:g} eV in Python and in files"
+    raise ValueError(f"{name}: energy: expected {low:g} to {high:g} keV, found {energy / 1e3:g} keV{hint}")
+
+
 def _beam(setup: Setup, name: str) -> None:
-    if setup.energy is not None and not ENERGY[0] <= setup.energy <= ENERGY[1]:
-        low, high = (e / 1e3 for e in ENERGY)
-        meant = next((e for e in (setup.energy / 1e3, setup.energy * 1e3) if ENERGY[0] <= e <= ENERGY[1]), None)
-        hint = "" if meant is None else f"; {meant / 1e3:g} keV is --energy {meant / 1e3:g}, or {meant:g} eV in Python and in files"
-        raise ValueError(f"{name}: energy: expected {low:g} to {high:g} keV, found {setup.energy / 1e3:g} keV{hint}")
+    if setup.energy is not None:
+        check_energy(name, setup.energy)
     within(name, "wavelength", setup.wavelength, *WAVELENGTH, "Å")
     most = ANGLE if setup.energy is None else ELECTRON_ANGLE
     within(name, "semiangle", setup.semiangle, 1e-6, most, "mrad")
@@ -68,10 +75,11 @@ def _beam(setup: Setup, name: str) -> None:
 
 
 def _lens(setup: Setup, name: str) -> None:
-    for key, value in asdict(setup.aberrations).items():
-        most = LENGTH if key == "C10" else COEFFICIENT if key.startswith("C") else 1e3
-        within(name, f"aberrations: {key}", value, -most, most, "Å" if key.startswith("C") else "rad")
     focus, window = setup.aberrations.defocus, max(setup.window.extent)
+    within(name, "defocus", focus, -LENGTH, LENGTH, "Å")
+    for key, value in asdict(setup.aberrations).items():
+        most, unit = (COEFFICIENT, "Å") if key.startswith("C") else (1e3, "rad")
+        within(name, f"aberrations: {key}", value, -most, most, unit)
     if (wide := 2e-3 * abs(focus) * setup.semiangle) > WINDOWS * window:
         raise ValueError(
             f"{name}: defocus: expected a beam of at most {WINDOWS:g} times its window of {window:.4g} Å, found {focus:g} Å, "

@@ -14,6 +14,7 @@ from adaptycho.optics import EDGE, Setup
 
 CHUNK = 256  # patterns looked at together: the checks never copy a whole data set
 MOST = 1e15  # counts in a pixel or a pattern; more is no count, and its square leaves single precision
+METRE = 1e10  # Å
 APART = 0.1  # object pixels that the positions of a recording at least span
 
 
@@ -66,10 +67,6 @@ def check(measurement: Measurement, setup: Setup, name: str) -> None:
         _refuse(name, "patterns", "integer or real counts", f"{str(measurement.patterns.dtype).removeprefix('torch.')} values")
     plausible(setup, name)
     _check_counts(measurement.patterns[0], name)  # first: where the dose is their mean, it is wrong because they are
-    for key in ("positions", "dose", "defocus"):
-        bad = ~torch.isfinite(getattr(measurement, key)[0])
-        if bool(bad.any()):
-            _refuse(name, key, "finite numbers", f"{int(bad.sum())} that are not (the first at index {int(bad.nonzero()[0, 0])})")
     _check_positions(measurement.positions[0], setup, name)
     empty = measurement.dose[0] <= 0
     if bool(empty.any()):
@@ -96,7 +93,14 @@ def check_recording(recording: Recording, name: str) -> None:
     span, pixel = float(((where.amax(0) - where.amin(0)) * torch.tensor(recording.setup.field)).max()), recording.setup.object.pixel
     if len(where) > 1 and span < APART * pixel:
         expected = f"positions in Å that span more than {APART:g} pixels of {pixel:.4g} Å"
-        _refuse(name, "positions", expected, f"{len(where)} within {span:.3g} Å")
+        _refuse(name, "positions", expected, f"{len(where)} within {span:.3g} Å ({span * METRE:.3g} Å if they are in m)")
+
+
+def check_finite(values: Tensor, name: str, key: str) -> None:
+    """Refuses NaN, infinity, and what would become infinite in single precision."""
+    bad = ~(values.abs() <= torch.finfo(torch.float32).max)
+    if bool(bad.any()):
+        _refuse(name, key, "finite numbers", f"{int(bad.sum())} that are not (the first at index {int(bad.nonzero()[0, 0])})")
 
 
 def _refuse(name: str, key: str, expected: str, found: str) -> None:

@@ -138,6 +138,8 @@ def array(path: Path, key: str | None = None, axes: tuple[int, ...] = (3, 4), wh
         with hdf5(path) as file:
             shapes: dict[str, tuple[int, ...]] = {}  # of what is in the file itself: links are not visited
             file.visititems(lambda name, item: shapes.update({name: item.shape}) if isinstance(item, h5py.Dataset) and item.shape else None)
+            if not shapes:
+                raise ValueError(f"{path}: {what}: expected an array in the file itself, found none; links to others are not followed")
             yield dataset(file, _choose(path, key, shapes, axes, what), path)
         return
     with reading(path, "a complete .npy, .npz or HDF5 file"):

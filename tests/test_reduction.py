@@ -217,7 +217,7 @@ def within(phase: torch.Tensor, truth: torch.Tensor, mask: torch.Tensor) -> torc
     return torch.stack([metrics.correlation(p[m][None], t[m][None]) for p, t, m in zip(phase, truth, mask, strict=True)])
 
 
-# On 8 specimens the mean gain is 3.2 to 4.8 standard errors of 64 positions and 4.0 to 8.1 of 144 (three seeds of the scans): on more it is clear.
+# On 8 specimens the mean gain is 3.2 to 4.8 standard errors at 64 positions and 4.0 to 8.1 at 144, by the seed of the scan: too few.
 @pytest.mark.parametrize(("positions", "count"), [(64, 20), (144, 12)])
 def test_end_to_end_islands_are_seen_better_than_by_conventional_scans(positions: int, count: int) -> None:
     microscope, truth, mask, descent = islands(8, count)

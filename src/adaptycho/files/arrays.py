@@ -82,6 +82,8 @@ def from_arrays(
             raise ValueError(
                 f"{path}: patterns: expected an array (scan_y, scan_x, ky, kx) or (N, ky, kx) with no axis empty, found shape {shape}"
             )
+        kept = tuple(n if crop is None else min(max(crop, 1), n) for n in shape[-2:])
+        found.check_size((*shape[:-2], *kept))
         where = _positions(path, shape[:-2], scan_step, positions)
         patterns = corner_first(found, path, crop=crop, swap=swap)
     q = patterns.shape[-1]
@@ -118,7 +120,6 @@ def corner_first(found: stored.Stored, path: Path, *, crop: int | None = None, s
             f"{path}: patterns: expected square patterns with an even number of pixels, found {qy} x {qx}"
             + (f" cropped to {crop}" if crop is not None else f"; crop={min(qy, qx) // 2 * 2} would keep the centre")
         )
-    found.check_size((*scan, q, q))
     patterns = np.empty((math.prod(scan), q, q), stored.native(found.values.dtype))
     top, left = qy // 2 - q // 2, qx // 2 - q // 2
     for first, part in _parts(tuple(scan)):

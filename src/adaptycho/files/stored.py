@@ -16,6 +16,7 @@ from typing import IO, Any, NamedTuple
 import h5py
 import numpy as np
 
+from adaptycho.files.rehearsal import rehearse
 from adaptycho.reading import check_size, reading
 
 CACHE = 2**28  # bytes of unpacked HDF5 chunks that are kept, so that rows of a scan that share chunks unpack them once
@@ -74,6 +75,7 @@ def check_numbers(dtype: np.dtype, name: str, kinds: str = "iuf") -> None:
 @contextmanager
 def hdf5(path: Path, what: str = "a complete HDF5 file") -> Iterator[h5py.File]:
     """Opens an HDF5 file to read; what is wrong with it is one sentence."""
+    rehearse(path)
     with reading(path, what), h5py.File(path, "r", rdcc_nbytes=CACHE) as file:
         yield file
 

@@ -13,6 +13,7 @@ from jaxtyping import Complex, Float, Int, Shaped
 from torch import Tensor
 
 from adaptycho.grid import fft2, ifft2
+from adaptycho.noise import counted
 from adaptycho.optics import Setup
 
 # Number types that patterns may have: no complex numbers, truth values or half precision.
@@ -197,7 +198,7 @@ def expose(
         raise ValueError(f"dose: expected 0 to {MOST:.0e} electrons per position, got {float(dose.min()):g} to {float(dose.max()):g}")
     expected = diffract(setup, potential, positions, defocus, thickness=thickness, source_size=imperfections.source_size, item=item)
     electrons = expected * dose[:, None, None].to(expected.dtype) + imperfections.background
-    return torch.poisson(electrons, generator=generator) if imperfections.noise else electrons
+    return counted(electrons, generator=generator) if imperfections.noise else electrons
 
 
 def _exit_waves(

@@ -7,7 +7,7 @@ Poisson disk is round on the specimen. A scan listed here is used defocused by g
 
 import math
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from scipy.spatial import cKDTree
 from scipy.stats import qmc
 from torch import Tensor
 
-Name = Literal["raster", "hexagonal", "random", "halton", "poisson-disk", "jittered", "spiral"]
+from adaptycho.names import Pattern
 
 GOLDEN_RATIO = (1 + math.sqrt(5)) / 2
 GOLDEN_ANGLE = math.pi * (3 - math.sqrt(5))
@@ -24,7 +24,7 @@ DARTS = 40  # random places tried per Poisson-disk position; more of them pack a
 NEVER = -1e9  # a class of distances below all that there are
 
 
-def pattern(name: Name | str, count: int, field: tuple[float, float], *, generator: torch.Generator) -> Float[Tensor, "P 2"]:
+def pattern(name: Pattern | str, count: int, field: tuple[float, float], *, generator: torch.Generator) -> Float[Tensor, "P 2"]:
     """A conventional scan by name.
 
     Args:
@@ -53,7 +53,7 @@ def pattern(name: Name | str, count: int, field: tuple[float, float], *, generat
         case "spiral":
             return spiral(count, field)
         case _:
-            raise ValueError(f"pattern: expected one of {', '.join(get_args(Name))}, got {name!r}")
+            raise ValueError(f"pattern: expected one of {', '.join(get_args(Pattern))}, got {name!r}")
 
 
 def raster(count: int, field: tuple[float, float]) -> Float[Tensor, "P 2"]:

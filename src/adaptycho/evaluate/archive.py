@@ -1,5 +1,10 @@
-"""Finished comparisons in one file of JSON, packed if its name ends in .gz: every number of every specimen, to publish and to draw from."""
+"""Finished comparisons in one file of JSON, packed if its name ends in .gz: every number of every specimen, to publish and to draw from.
 
+Each comparison has all of its settings, when and by what code it was measured, and the range that test specimens came from. Files from
+before that have the settings that differed from the defaults of then, which are those of now but for that range.
+"""
+
+import dataclasses
 import gzip
 import hashlib
 import json
@@ -15,10 +20,11 @@ from adaptycho import document
 from adaptycho import settings as tree
 from adaptycho.evaluate.judge import PROTOCOLS, Cell, ProtocolName
 from adaptycho.evaluate.ledger import Number
+from adaptycho.evaluate.provenance import Origin
 from adaptycho.evaluate.strategies import FOCUSED, STRATEGIES
 from adaptycho.evaluate.trial import Plan
 from adaptycho.reading import reading
-from adaptycho.settings import update, validate
+from adaptycho.settings import Settings, update, validate
 from adaptycho.store import whole
 
 Format = Literal["adaptycho evaluation 1"]
@@ -46,6 +52,7 @@ class PackedCell:
     settings: dict[str, Any]
     plans: dict[str, PackedPlan]
     numbers: Annotated[dict[str, Annotated[dict[str, list[Number | Absent | None]], Field(min_length=1)]], Field(min_length=1)]
+    measured: Origin | None = None
 
 
 @_dataclass
@@ -58,11 +65,11 @@ class Packed:
 
 
 def write(path: Path, cells: Sequence[Cell]) -> None:
-    """Writes comparisons: settings, plans and, by strategy and metric, a list with a number for each specimen."""
+    """Writes comparisons: settings, origin, plans and, by strategy and metric, a list with a number for each specimen."""
     text = _text([_packed(cell) for cell in cells])
     packed = f'{{"format":"{FORMAT}","sha256":"{_sum(text)}","cells":{text}}}'.encode()
     with whole(path) as part:
-        # No time stamp: the same numbers are the same file.
+        # No time of packing: the same comparisons are the same file.
         part.write_bytes(gzip.compress(packed, mtime=0) if path.suffix == ".gz" else packed)
 
 
@@ -96,14 +103,15 @@ def _packed(cell: Cell) -> dict[str, Any]:
     metrics = {name: list(dict.fromkeys(k for row in rows for k in row)) for name, rows in cell.numbers.items()}
     return {
         "protocol": cell.protocol.name,
-        "settings": tree.changes(cell.settings),
+        "settings": tree.nested(cell.settings),
+        "measured": None if cell.origin is None else dataclasses.asdict(cell.origin),
         "plans": {n: {"strategy": p.strategy, "defocus": p.defocus, "reconstruct": dict(p.reconstruct)} for n, p in cell.plans.items()},
         "numbers": {n: {m: [_finite(row.get(m, ABSENT)) for row in rows] for m in metrics[n]} for n, rows in cell.numbers.items()},
     }
 
 
 def _unpacked(packed: PackedCell, source: str) -> Cell:
-    settings = validate(packed.settings, f"{source}.settings")
+    settings = _settings(packed, f"{source}.settings")
     specimens = {len(row) for metrics in packed.numbers.values() for row in metrics.values()}
     if len(specimens) != 1 or 0 in specimens:
         raise ValueError(f"{source}.numbers: expected one for each specimen, found {', '.join(map(str, sorted(specimens)))}")
@@ -121,7 +129,15 @@ def _unpacked(packed: PackedCell, source: str) -> Cell:
         )
         for name, metrics in packed.numbers.items()
     }
-    return Cell(settings, PROTOCOLS[packed.protocol], plans, numbers)
+    return Cell(settings, PROTOCOLS[packed.protocol], plans, numbers, packed.measured)
+
+
+def _settings(packed: PackedCell, source: str) -> Settings:
+    known = packed.settings
+    if packed.measured is None:  # those that differed from the defaults of then
+        known = {**known, "evaluate": {"test": tree.USED, **known.get("evaluate", {})}}
+    found: Settings = validate(known, source)
+    return found
 
 
 def _finite(value: float | str) -> float | str | None:

@@ -9,7 +9,6 @@ the compiler work on as many at once as the processor's registers hold. One Pyth
 halves the speed.
 """
 
-
 import numba
 import numpy as np
 import torch

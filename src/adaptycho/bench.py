@@ -27,9 +27,10 @@ from adaptycho import build
 from adaptycho.episode import advance, observe, stream
 from adaptycho.forward import Imperfections, Measurement, expose
 from adaptycho.grid import fft2, ifft2
+from adaptycho.kernels import CHUNK_BYTES
 from adaptycho.optics import Setup
 from adaptycho.policy import Scanner
-from adaptycho.reconstruct import CHUNK_BYTES, Reconstructor
+from adaptycho.reconstruct import Reconstructor
 from adaptycho.settings import Settings, preset
 
 POSITIONS, ITERATIONS, SETS, DOSE = 250, 5, 24, 2.14e5  # Table II

@@ -1,8 +1,9 @@
 """The three passes of one ROP iteration around its two Fourier transforms, over one chunk of patterns.
 
-On a CPU each pass is one compiled loop (numba) that reads and writes every number once; on other devices, and for detectors that crop or
-bin, plain torch does the same (compared with the compiled loops on the CPU; untested on a GPU). The interpreter lock is released, so data
-sets run side by side in threads.
+Where MKL can be called from compiled code (`adaptycho.mkl`) a window goes through all five while it is in a core's own cache; elsewhere
+each pass takes the whole chunk. On a CPU a pass is one compiled loop (numba) that reads and writes every number once; on other devices, and
+for detectors that crop or bin, plain torch does the same (compared with the compiled loops on the CPU; untested on a GPU). The interpreter
+lock is released, so data sets run side by side in threads.
 
 The loops see complex numbers as pairs of real ones, real part first, and hold every number in the waves' own precision: that is what lets
 the compiler work on as many at once as the processor's registers hold. One Python number in the arithmetic makes it double and more than
@@ -15,16 +16,55 @@ import torch
 from jaxtyping import Complex, Float, Int, Shaped
 from torch import Tensor
 
+from adaptycho import mkl
+from adaptycho.grid import fft2, ifft2
 from adaptycho.names import LOSSES as LOSSES
 from adaptycho.names import Loss as Loss
 
 # Smallest intensity (fraction of the electrons of a pattern, per pixel) that the amplitude and Poisson losses divide by.
 FLOOR = 1e-9
+CHUNK_BYTES = 1 << 20  # waves in work at a time where a pass takes a chunk: what a core's own cache holds
 # Residuals are raised by this before they are squared: where neither model nor data has light, their squares are below the smallest normal
 # number of single precision, and arithmetic with such numbers takes a hundred times as long.
 RAISED = 2.0**20
 
 _compiled = numba.njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract", "nsz", "arcp", "reassoc"})
+
+
+def accumulate(
+    probes: Complex[Tensor, "M N N2"],
+    which: Int[Tensor, " K"],
+    corner: Int[Tensor, "K 2"],
+    patterns: Shaped[Tensor, "K Q Q2"],
+    scale: Shaped[Tensor, " K"],
+    transmission: Complex[Tensor, "H W"],
+    weight: Shaped[Tensor, "Q Q2"],
+    loss: Loss,
+    binning: int,
+    gradient: Shaped[Tensor, "H W"],
+) -> float:
+    """Adds the `conj(psi) chi` of K positions to the gradient (see `scatter`) and returns their summed loss (see `residual`).
+
+    psi is the exit wave and chi its residual at the detector, transformed back.
+    """
+    height, width = probes.shape[1:]
+    transform = mkl.transform((height, width), probes.dtype) if probes.device.type == "cpu" else None
+    if transform is not None and patterns.shape[1:] == probes.shape[1:]:
+        arrays = which.numpy(), corner.numpy(), patterns.numpy().reshape(len(which), -1), scale.numpy()
+        windows = np.empty((3, 1, *_pairs(probes).shape[1:]), scale.numpy().dtype)  # of one position: psi, its transform, chi
+        back = _pairs(gradient) if gradient.is_complex() else gradient.numpy()
+        passes = _through_complex if gradient.is_complex() else _through_real
+        addresses = transform.plan, transform.forward, transform.backward
+        kind, known = LOSSES.index(loss), weight.numpy().reshape(-1)
+        return float(passes(*addresses, _pairs(probes), *arrays, _pairs(transmission), known, kind, *windows, back))
+    chunk, total = max(1, CHUNK_BYTES // probes[0].nbytes), 0.0
+    for some, where, counts, fraction in zip(*(x.split(chunk) for x in (which, corner, patterns, scale)), strict=True):
+        psi = probes.new_empty(len(some), *probes.shape[1:])
+        exit_waves(probes, some, transmission, where, psi)
+        far = fft2(psi)
+        total += residual(far, counts, fraction, weight, loss, binning)
+        scatter(psi, ifft2(far), where, gradient)
+    return total
 
 
 def exit_waves(
@@ -166,6 +206,27 @@ def _scatter_imaginary(waves, back, corner, gradient):  # type: ignore[no-untype
             a, c, g = waves[k, i], back[k, i], gradient[top + i, left : left + width // 2]
             for j in range(width // 2):
                 g[j] += a[2 * j] * c[2 * j + 1] - a[2 * j + 1] * c[2 * j]
+
+
+def _through(scatter):  # type: ignore[no-untyped-def]
+    """All five passes, window by window."""
+
+    @_compiled
+    def through(plan, forward, backward, probes, which, corner, patterns, scale, transmission, weight, kind, psi, far, chi, gradient):  # type: ignore[no-untyped-def]
+        total = 0.0
+        for k in np.argsort(which, kind="mergesort"):  # one after the other where the probe is the same, which then is still in the cache
+            only = slice(k, k + 1)
+            _exit_waves(probes, which[only], transmission, corner[only], psi)
+            mkl.apply(forward, plan, psi.ctypes.data, far.ctypes.data)  # type: ignore[call-arg]
+            total += _residual(far.reshape(1, far.size), patterns[only], scale[only], weight, kind)
+            mkl.apply(backward, plan, far.ctypes.data, chi.ctypes.data)
+            scatter(psi, chi, corner[only], gradient)
+        return total
+
+    return through
+
+
+_through_complex, _through_real = _through(_scatter), _through(_scatter_imaginary)
 
 
 def _exit_waves_torch(probes: Tensor, which: Tensor, transmission: Tensor, corner: Tensor, out: Tensor) -> None:

@@ -11,7 +11,7 @@ remove it (`adaptycho.metrics.align`).
 
 import math
 from collections.abc import Iterator
-from dataclasses import InitVar, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
@@ -21,12 +21,10 @@ from torch import Tensor
 
 from adaptycho import kernels
 from adaptycho.forward import Measurement, transmission
-from adaptycho.grid import fft2, ifft2
 from adaptycho.optics import Setup
 from adaptycho.probes import lookup
 from adaptycho.workers import Map, workers
 
-CHUNK_BYTES = 1 << 20  # waves in work at a time: what a core's own cache holds
 LANE = 1024  # positions worth a thread: longer data sets are summed in up to four lanes, the same whatever the number of threads
 SOFT = 0.05  # the illumination that scales a step is at least this fraction of its maximum
 
@@ -171,11 +169,10 @@ class Reconstructor:
         _refuse((dose <= 0) & used, "dose: expected positive counts", dose)
         _refuse_patterns(measurement.patterns, used)
         probes, which = lookup(self.setup, measurement.defocus, offset, used, self.subpixel)
-        chunk = max(1, CHUNK_BYTES // probes[0].nbytes)
         scale = (1 / dose).to(measurement.positions.dtype)
         weight = (torch.ones(self.setup.detector) if self.mask is None else self.mask).to(measurement.positions)
         problems = [
-            _DataSet(_Chunk(*(x[i, :n].contiguous() for x in (which, corner, measurement.patterns, scale))), weight, chunk)
+            _DataSet(_Patterns(*(x[i, :n].contiguous() for x in (which, corner, measurement.patterns, scale))), weight)
             for i, n in enumerate(lengths.tolist())
         ]
         for problem in problems:
@@ -220,21 +217,14 @@ class Reconstructor:
         gradient = -1j * back if self.kind == "complex" else back
         return loss / count, gradient / problem.illumination if self.scaling == "illumination" else gradient
 
-    def _lane(self, weight: Tensor, probes: Tensor, through: Tensor, chunks: list["_Chunk"]) -> tuple[float, Tensor]:
-        """Sums loss and conj(psi) chi over a run of positions, chunk by chunk."""
+    def _lane(self, weight: Tensor, probes: Tensor, through: Tensor, lane: "_Patterns") -> tuple[float, Tensor]:
+        """Sums loss and conj(psi) chi over a run of positions."""
         # Of a real potential only the real part of -i conj(psi) chi is needed.
         back = torch.zeros(through.shape, dtype=through.dtype if self.kind == "complex" else weight.dtype, device=through.device)
-        waves, loss = probes.new_empty(len(chunks[0].which), *probes.shape[1:]), 0.0
-        for which, corner, patterns, scale in chunks:
-            psi = waves[: len(which)]
-            kernels.exit_waves(probes, which, through, corner, psi)
-            far = fft2(psi)
-            loss += kernels.residual(far, patterns, scale, weight, self.loss, self.setup.binning)
-            kernels.scatter(psi, ifft2(far), corner, back)
-        return loss, back
+        return kernels.accumulate(probes, *lane, through, weight, self.loss, self.setup.binning, back), back
 
 
-class _Chunk(NamedTuple):
+class _Patterns(NamedTuple):
     """Positions that are worked on together: probe, place, pattern and what turns its counts into fractions."""
 
     which: Tensor
@@ -245,12 +235,11 @@ class _Chunk(NamedTuple):
 
 @dataclass
 class _DataSet:
-    """One data set while it is worked on, in chunks of at most so many positions."""
+    """One data set while it is worked on, cut into lanes that may run side by side."""
 
-    whole: _Chunk
+    whole: _Patterns
     weight: Tensor
-    chunk: InitVar[int]
-    lanes: list[list[_Chunk]] = field(init=False)
+    lanes: list[_Patterns] = field(init=False)
     illumination: Tensor = field(default_factory=lambda: torch.ones(()))
     potential: Tensor = field(default_factory=lambda: torch.zeros(()))
     velocity: Tensor = field(default_factory=lambda: torch.zeros(()))
@@ -258,19 +247,16 @@ class _DataSet:
     losses: list[float] = field(default_factory=list)
     held: tuple[Tensor, Tensor] | None = None
 
-    def __post_init__(self, chunk: int) -> None:
+    def __post_init__(self) -> None:
         count = len(self.whole.which)
         cuts = min(4, max(1, count // LANE))
         bounds = [(count * i // cuts, count * (i + 1) // cuts) for i in range(cuts)]
-        self.lanes = [list(map(_Chunk, *(x[first:last].split(chunk) for x in self.whole))) for first, last in bounds]
+        self.lanes = [_Patterns(*(x[first:last] for x in self.whole)) for first, last in bounds]
 
 
 def _refuse_patterns(patterns: Tensor, used: Tensor) -> None:
     """Counts only. Anything else would end in a result that is wrong without a word."""
-    kind = patterns.dtype
-    if kind in (torch.bool, torch.float16, torch.bfloat16) or kind.is_complex:
-        raise ValueError(f"patterns: expected whole numbers, float32 or float64, got {str(kind).removeprefix('torch.')}")
-    if kind in (torch.uint8, torch.uint16, torch.uint32, torch.uint64):
+    if patterns.dtype in (torch.uint8, torch.uint16, torch.uint32, torch.uint64):
         return
     low, high = torch.aminmax(patterns)
     if not (float(low) >= 0 and float(high) < math.inf):  # nan is neither

@@ -1,0 +1,66 @@
+"""MKL called from compiled code transforms as torch does, and all passes window by window come to what chunks come to."""
+
+import numba
+import numpy as np
+import pytest
+import torch
+
+from adaptycho import kernels, mkl
+from adaptycho.grid import fft2, ifft2
+
+SHAPE = (12, 20)
+
+
+@pytest.fixture
+def transform(request: pytest.FixtureRequest) -> mkl.Transform:
+    found = mkl.transform(SHAPE, request.param)
+    if found is None:
+        pytest.skip("torch shows no MKL here")
+    return found
+
+
+@numba.njit
+def applied(function: int, plan: int, source: np.ndarray, target: np.ndarray) -> int:
+    return mkl.apply(function, plan, source.ctypes.data, target.ctypes.data)
+
+
+@pytest.mark.parametrize("transform", [torch.complex64, torch.complex128], indirect=True)
+def test_transforms_are_torchs(transform: mkl.Transform, request: pytest.FixtureRequest) -> None:
+    dtype = request.node.callspec.params["transform"]
+    wave = torch.randn(SHAPE, dtype=dtype, generator=torch.Generator().manual_seed(0))
+    for function, expected in ((transform.forward, fft2(wave)), (transform.backward, ifft2(wave))):
+        found = torch.empty_like(wave)
+        before = wave.clone()
+        assert applied(function, transform.plan, wave.numpy(), found.numpy()) == 0
+        assert torch.equal(wave, before)
+        # Two orders of the same sums of 240 numbers.
+        torch.testing.assert_close(found, expected, rtol=0, atol=20 * torch.finfo(dtype).eps)
+
+
+@pytest.mark.parametrize("dtype", [torch.complex64, torch.complex128])
+@pytest.mark.parametrize("loss", kernels.LOSSES)
+@pytest.mark.parametrize("real", [True, False])
+def test_window_by_window_is_chunk_by_chunk(dtype: torch.dtype, loss: str, real: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if mkl.transform(SHAPE, dtype) is None:
+        pytest.skip("torch shows no MKL here")
+    generator = torch.Generator().manual_seed(1)
+    floats = torch.empty((), dtype=dtype).real.dtype
+    probes = torch.randn(3, *SHAPE, dtype=dtype, generator=generator)
+    which = torch.tensor([2, 0, 1, 0, 2, 2, 1])
+    corner = torch.randint(0, 9, (7, 2), generator=generator)
+    patterns = torch.rand(7, *SHAPE, dtype=floats, generator=generator) * 50
+    scale = torch.rand(7, dtype=floats, generator=generator) / 50
+    through = torch.randn(20, 28, dtype=dtype, generator=generator)
+    weight = (torch.rand(SHAPE, generator=generator) > 0.2).to(floats)
+    ways = []
+    for absent in (False, True):
+        if absent:
+            monkeypatch.setattr(mkl, "transform", lambda *_: None)
+            monkeypatch.setattr(kernels, "CHUNK_BYTES", 3 * probes[0].nbytes)
+        gradient = torch.zeros(20, 28, dtype=floats if real else dtype)
+        ways.append((kernels.accumulate(probes, which, corner, patterns, scale, through, weight, loss, 1, gradient), gradient))
+    (first, one), (second, other) = ways
+    # The same arithmetic with sums in another order; the largest of some hundred terms is not above twice the largest sum.
+    eps = torch.finfo(floats).eps
+    assert first == pytest.approx(second, rel=100 * eps)
+    torch.testing.assert_close(one, other, rtol=0, atol=100 * eps * float(other.abs().max()))

@@ -15,7 +15,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ REGULAR = ("raster", "hexagonal", "halton", "poisson-disk")
 STRONG = ("raster", "hexagonal", "spiral", "dense")  # the best of these is within 0.8 % of the best of all in every cell of docs/results.md
 CURVE = (64, 144, 256, 400)  # positions of the conventional scans that doses are compared along
 FILLING = [0.15, 0.35]
+DOSES = (300.0, 1000.0, 3000.0)
 PLENTY = 1000.0  # electrons per position from which on the learned scan is not offered more positions at less dwell: they take long to scan
 # Below, noise alone makes 1 % of two rasters on 25 specimens: test and training specimens of every scan, also the conventional.
 SPECIMENS, TUNING = 50, 12
@@ -142,7 +143,7 @@ def recurrent(weights: Sequence[Path], out: Path, subsequences: int) -> None:
     paper(weights, out, "recurrent", subsequences, {"rotation": 0.0})
 
 
-def saving(weights: Sequence[Path], out: Path) -> None:
+def saving(weights: Sequence[Path], out: Path, doses: Sequence[float]) -> None:
     """Dose saved on islands and particles of random filling: doses of the best conventional scan for the same score."""
     cells = [
         tree.update(
@@ -155,7 +156,7 @@ def saving(weights: Sequence[Path], out: Path) -> None:
             "cell",
         )
         for family in ("island", "particles")
-        for dose in (300.0, 1000.0, 3000.0)
+        for dose in doses
         for positions in CURVE
     ]
     done = measure(cells, BEST, STRONG, [], out)
@@ -244,7 +245,7 @@ def beside(one: judge.Cell, other: judge.Cell) -> bool:
     return family(one) == family(other) and one.settings.scan.dose == other.settings.scan.dose
 
 
-def harmless(weights: Sequence[Path], out: Path) -> None:
+def harmless(weights: Sequence[Path], out: Path, doses: Sequence[float]) -> None:
     """Uniform specimens: how far from the best conventional scan."""
     cells = [
         tree.update(
@@ -257,7 +258,7 @@ def harmless(weights: Sequence[Path], out: Path) -> None:
             "cell",
         )
         for family in ("crystal", "amorphous")
-        for dose in (300.0, 1000.0, 3000.0)
+        for dose in doses
         for positions in (64, 144)
     ]
     done = scanned(cells, STRONG, weights, out)
@@ -276,13 +277,18 @@ def main() -> None:
     asked.add_argument("what", choices=["paper", "recurrent", "saving", "harmless"])
     asked.add_argument("--weights", type=lambda p: Path(p).resolve(), nargs="+", required=True)
     asked.add_argument("--subsequences", type=int, default=5)
+    asked.add_argument("--doses", type=float, nargs="+", default=DOSES, help="electrons per position, of saving and harmless")
     asked.add_argument("--out", type=Path, required=True)
     given = asked.parse_args()
-    if given.what == "recurrent":
-        recurrent(given.weights, given.out, given.subsequences)
-        return
-    work: dict[str, Callable[[Sequence[Path], Path], None]] = {"paper": paper, "saving": saving, "harmless": harmless}
-    work[given.what](given.weights, given.out)
+    match given.what:
+        case "paper":
+            paper(given.weights, given.out)
+        case "recurrent":
+            recurrent(given.weights, given.out, given.subsequences)
+        case "saving":
+            saving(given.weights, given.out, given.doses)
+        case _:
+            harmless(given.weights, given.out, given.doses)
 
 
 if __name__ == "__main__":

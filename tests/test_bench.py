@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from adaptycho import bench, build, grid, reconstruct
+from adaptycho import bench, build, grid, kernels, mkl, reconstruct
 from adaptycho.optics import Setup
 from adaptycho.settings import preset
 

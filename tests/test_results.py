@@ -33,13 +33,19 @@ QUICK += [
 ]
 
 
+# Largest relative difference of one specimen's score between the code paths of tests/machines.py, measured on 12 specimens of islands and
+# 4 of crystals: 4e-5 of scans that look at nothing and 9e-5 of the learned scan, half of it from the five digits that are kept. Doubled.
+BLIND, LEARNED = 1e-4, 2e-4
+SOME = 6  # specimens of a published comparison that are measured again
+
+
 def published(name: str, what: str, positions: int, dose: float) -> Cell:
     cells = archive.read(RESULTS / name)
     return next(c for c in cells if (family(c.settings), c.settings.scan.positions, c.settings.scan.dose) == (what, positions, dose))
 
 
 def measured(tmp_path: Path, capsys: pytest.CaptureFixture[str], wanted: Cell, *words: str) -> tuple[Cell, dict]:
-    """The same comparison again, on the specimens that the published one is from."""
+    """The same comparison again, on some of the specimens that the published one is from."""
     where = ["--evaluate.test", str(list(wanted.settings.evaluate.test))]
     assert cli.main(["evaluate", *words, *where, "--workers", "1", "--out", str(tmp_path), "--json"]) == 0
     return archive.read(tmp_path / "cells.json")[0], json.loads(capsys.readouterr().out)
@@ -47,15 +53,15 @@ def measured(tmp_path: Path, capsys: pytest.CaptureFixture[str], wanted: Cell, *
 
 def test_one_command_regenerates_a_cell_of_the_best_protocol(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Tuning on training specimens included."""
-    wanted = published("best.json.gz", "island", 64, 1000.0)
-    where = ["--family", "island", "--positions", "64", "--dose", "1000"]
-    found, printed = measured(tmp_path, capsys, wanted, "--protocol", "best", *where, "--strategies", "raster", "raster:focused")
-    for name in ("raster", "raster:focused"):
+    wanted = published("saving.json.gz", "island", 64, 1000.0)
+    where = ["--family", "island", "--specimen.options", "{filling = [0.15, 0.35]}", "--positions", "64", "--dose", "1000"]
+    names = ("raster", "hexagonal")
+    found, _ = measured(tmp_path, capsys, wanted, "--protocol", "best", *where, "--specimens", str(SOME), "--strategies", *names)
+    for name in names:
         assert found.plans[name] == wanted.plans[name]
         for metric in ("correlation_inside", "ssim", "ssim_aligned", "nrmse", "held_out", "dose_peak"):
-            # Five digits are kept; another processor rounds its transforms otherwise, which twenty adapted steps amplify a little.
-            assert table.columns(found, metric)[name].tolist() == pytest.approx(table.columns(wanted, metric)[name].tolist(), rel=2e-3)
-        assert printed["correlation_inside"][name] == pytest.approx(table.table(wanted)["correlation_inside"][name], rel=1e-3)
+            values, expected = (table.columns(cell, metric)[name].tolist()[:SOME] for cell in (found, wanted))
+            assert values == pytest.approx(expected, rel=BLIND)
 
 
 def test_one_command_regenerates_the_papers_protocol(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -64,21 +70,21 @@ def test_one_command_regenerates_the_papers_protocol(tmp_path: Path, capsys: pyt
     found, _ = measured(tmp_path, capsys, wanted, "--protocol", "paper", *where, "--strategies", "random", "raster", "oracle")
     for name in ("random", "raster", "oracle"):
         for metric in ("ssim", "ssim_uniform", "correlation", "frc_half_bit"):
-            assert found.numbers[name][0][metric] == pytest.approx(wanted.numbers[name][0][metric], rel=2e-3)  # see above
+            assert found.numbers[name][0][metric] == pytest.approx(wanted.numbers[name][0][metric], rel=BLIND)
 
 
 def test_one_command_regenerates_a_row_of_table_1(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    """With the policy that comes along, which is the first of the three that the row is the mean of."""
-    published = json.loads((RESULTS / "table1.json").read_text())
-    wanted = next(r for r in published["rows"] if (r["positions"], r["subsequences"]) == (250, 5))
-    where = ["--evaluate.test", str(list(published.get("test", tree.USED)))]
+    """Some specimens of it, with the policy that comes along, which is the first of the three that the row is the mean of."""
+    published_table = json.loads((RESULTS / "table1.json").read_text())
+    wanted = next(r for r in published_table["rows"] if (r["positions"], r["subsequences"]) == (250, 5))
+    where = ["--evaluate.test", str(published_table["test"]), "--specimens", "2"]
     assert cli.main(["evaluate", "--table1", "--rows", "250x5", *where, "--out", str(tmp_path), "--json"]) == 0
     (found,) = json.loads(capsys.readouterr().out)["rows"]
-    for key in ("q_ssim", "q_res"):
-        # A spot that is only just resolved here may not be elsewhere: resolution has steps.
-        assert found[key] == pytest.approx(wanted[f"{key}_by_policy"][0], rel=0.01 if key == "q_ssim" else 0.1)
-    for key in ("ssim_random", "resolution_random", "nk_nu", "dose"):
-        assert found[key] == pytest.approx(wanted[key], rel=2e-3)
+    for metric in ("ssim", "resolution"):
+        assert found[f"{metric}_random_by_specimen"] == pytest.approx(wanted[f"{metric}_random_by_specimen"][:2], rel=BLIND)
+        assert found[f"{metric}_by_specimen"][0] == pytest.approx(wanted[f"{metric}_by_specimen"][0][:2], rel=LEARNED)
+    for key in ("nk_nu", "dose"):
+        assert found[key] == pytest.approx(wanted[key], rel=BLIND)
 
 
 @pytest.fixture(scope="module")

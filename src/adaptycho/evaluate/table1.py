@@ -116,7 +116,8 @@ def table1(
     `test` and `measured` as `table.source` gives them; `rows`, each with `positions` and `subsequences`; `dose` in electrons per Å²,
     `nk_nu` and `nk_nu_lit` (see above); `q_ssim` and `q_res`, the gains over a random scan of as many positions, a ratio of means over
     specimens, and their 95 % intervals over specimens `q_ssim_ci` and `q_res_ci` (null for fewer than three); mean scores `ssim`,
-    `ssim_aligned`, `correlation` and `resolution` in Å, of the random scan with `_random`; `q_ssim_by_policy` and `q_res_by_policy`;
+    `ssim_aligned`, `correlation` and `resolution` in Å, of the random scan with `_random`; `ssim` and `resolution` of every specimen with
+    `_by_specimen`, a list for each policy, and one of the random scan with `_random_by_specimen`; `q_ssim_by_policy` and `q_res_by_policy`;
     `policies` that fit the row; the paper's `paper_q_ssim`, `paper_q_res`, `paper_nk_nu`, `paper_dose`; `below_paper`, those of our gains
     that are smaller than the paper's. What no policy fits is null. A specimen's score is the mean over policies, and what diverged counts
     as `table.columns` says.
@@ -214,6 +215,9 @@ def _row(row: Published, cell: judge.Cell, policies: Sequence[Trained]) -> Found
         ours, random = trained.by_policy(cell, metric, strategy), table.columns(cell, metric).get("random")
         found[metric] = None if ours is None else _rounded(float(ours.mean()), 4)
         found[f"{metric}_random"] = None if random is None else _rounded(float(random.mean()), 4)
+        if metric in ("ssim", "resolution"):
+            found[f"{metric}_by_specimen"] = [] if ours is None else [_digits(values) for values in ours]
+            found[f"{metric}_random_by_specimen"] = [] if random is None else _digits(random)
     paper = {"q_ssim": row.q_ssim, "q_res": row.q_res}
     found |= {f"paper_{key}": value for key, value in paper.items()} | {"paper_nk_nu": row.nk_nu, "paper_dose": row.dose}
     found["below_paper"] = [key for key, value in paper.items() if found[key] is not None and found[key] < value]
@@ -234,6 +238,10 @@ def _gain(mean: float | None, ends: Sequence[float] | None) -> str:
     if mean is None:
         return "–"
     return f"{mean:.2f}" + ("" if ends is None or None in ends else f" [{ends[0]:.2f}, {ends[1]:.2f}]")
+
+
+def _digits(values: Float[Tensor, " B"]) -> list[float | None]:
+    return [_rounded(v, 5) for v in values.tolist()]
 
 
 def _percent(fraction: float) -> float | None:

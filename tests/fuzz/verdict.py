@@ -45,7 +45,7 @@ def _ended(outcome: Outcome) -> Iterator[str]:
     if "Traceback (most recent call last)" in outcome.err:
         yield f"traceback: {last[0].partition(':')[0]}"
     elif outcome.code not in (0, 2):
-        yield f"exit {outcome.code}"
+        yield f"exit {outcome.code}: {last[0][:80]}".rstrip(": ")
 
 
 def _limits(outcome: Outcome) -> Iterator[str]:

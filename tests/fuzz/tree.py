@@ -15,6 +15,7 @@ import numpy as np
 import safetensors.numpy
 
 TIMES = ("seconds", "time", "decide", "acquire", "created")  # keys of what differs between two runs of the same
+CHECKSUM = "sha256"  # attribute of an array; its numbers are compared themselves
 MANY = 4096  # numbers of an array that are kept; of a longer one, so many sums
 
 
@@ -89,7 +90,7 @@ def _hdf5(path: Path) -> dict[str, Any]:
     def visit(name: str, item: Any) -> None:
         if isinstance(item, h5py.Dataset) and not name.startswith("seconds"):
             found[name] = _array(np.asarray(item[()]))
-        found.update({f"{name}@{key}": _array(np.asarray(value)) for key, value in item.attrs.items()})
+        found.update({f"{name}@{key}": _array(np.asarray(value)) for key, value in item.attrs.items() if key != CHECKSUM})
 
     with h5py.File(path, "r") as file:
         visit("", file)

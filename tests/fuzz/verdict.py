@@ -98,7 +98,7 @@ def _sound(results: Any) -> Iterator[str]:
         return
     null = "null" in json.dumps(results["stdout"])
     for name, file in results["files"].items():
-        if not name.endswith(".h5"):
+        if not name.endswith(".h5") or not isinstance(file, dict):
             continue
         for key, array in file.items():
             if not isinstance(array, dict) or "finite" not in array:

@@ -16,7 +16,7 @@ os.environ |= {"OMP_NUM_THREADS": "1", "MPLBACKEND": "agg"}
 
 from adaptycho import cli
 from fuzz.bench import Bench, Tried, opened, tried
-from fuzz.kinds import KINDS
+from fuzz.kinds import KINDS, QUICK_KINDS
 
 
 def main() -> int:
@@ -25,15 +25,18 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=2000, help="cases to try")
     parser.add_argument("--seed", type=int, default=0, help="of the cases")
     parser.add_argument("--only", choices=[kind.name for kind in KINDS], help="one kind of input")
+    parser.add_argument("--quick", action="store_true", help="leave out the commands that draw")
     parser.add_argument("--case", type=int, help="try this one, tell all about it and keep its folder")
     parser.add_argument("--json", action="store_true", help="print a summary as one JSON object at the end")
     asked = parser.parse_args()
     warnings.simplefilter("ignore")  # of what is made for damage: the program's own are seen in the children
-    with opened(KINDS, asked.seed, cli.main, keep=asked.case is not None) as bench:
+    kinds = QUICK_KINDS if asked.quick else KINDS
+    with opened(kinds, asked.seed, cli.main, keep=asked.case is not None) as bench:
         if asked.case is not None:
             return _tell(bench, asked.case)
         started = time.monotonic()
-        done = list(_followed(tried(bench, asked.count, asked.only), asked.count, asked.seed))
+        again = f"python tests/fuzzing.py --seed {asked.seed}{' --quick' if asked.quick else ''} --case"
+        done = list(_followed(tried(bench, asked.count, asked.only), asked.count, again))
     found = summary(done) | {"seed": asked.seed, "seconds": round(time.monotonic() - started, 1)}
     if asked.json:
         print(json.dumps(found))
@@ -64,11 +67,11 @@ def summary(done: list[Tried]) -> dict[str, Any]:
     }
 
 
-def _followed(cases: Iterable[Tried], count: int, seed: int) -> Iterator[Tried]:
+def _followed(cases: Iterable[Tried], count: int, again: str) -> Iterator[Tried]:
     """Prints a line for each bad case, and on a terminal how far it is."""
     for number, case in enumerate(cases, 1):
         if case.faults:
-            print(f"{line(case)}; python tests/fuzzing.py --seed {seed} --case {case.number}", file=sys.stderr, flush=True)
+            print(f"{line(case)}; {again} {case.number}", file=sys.stderr, flush=True)
         if sys.stderr.isatty():
             print(f"\r{number} of {count}", end="\r", file=sys.stderr, flush=True)
         yield case

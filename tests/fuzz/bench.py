@@ -114,7 +114,7 @@ class Bench:
 
     def _usual(self, kind: Kind, command: Command, drawn: bool) -> Any:
         """What the command makes of the unmutated input."""
-        key = kind.name, command, drawn
+        key = kind.make.__name__, command, drawn
         if key not in self.usual:
             self._fresh(kind)
             arguments = ["out.h5" if a == "@out" else a for a in command.arguments]
@@ -130,7 +130,7 @@ class Bench:
 
     def _fresh(self, kind: Kind) -> None:
         """Puts the unmutated input into the folder to work in."""
-        template = self.root / "templates" / kind.name
+        template = self.root / "templates" / kind.make.__name__
         if not template.exists():
             self._clear()
             self.work.mkdir()

@@ -97,6 +97,7 @@ def _structure(file: str) -> Command:
     )
 
 
+SLOW = {"scan", "report", "figures", "train resume", "train figures"}  # commands that draw
 KINDS = (
     Kind("recording", templates.recording, _RECORDING, _READERS),
     Kind("probed", templates.probed, _RECORDING, _READERS),
@@ -273,3 +274,4 @@ KINDS = (
     Kind("xyz", templates.structures, _targets("a.xyz", (3, raw.damaged("free")), (1, raw.replaced("either"))), (_structure("a.xyz"),)),
     Kind("vasp", templates.structures, _targets("POSCAR", (3, raw.damaged("free")), (1, raw.replaced("either"))), (_structure("POSCAR"),)),
 )
+QUICK_KINDS = tuple(Kind(k.name, k.make, k.targets, quick) for k in KINDS if (quick := tuple(c for c in k.commands if c.name not in SLOW)))

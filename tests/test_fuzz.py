@@ -19,7 +19,7 @@ from fuzz.case import Command, Expect, Kind, Mutation, Target
 from fuzz.child import Outcome
 
 ROOT = Path(__file__).parents[1]
-CASES = 150
+CASES = 60
 LARGE = 32 << 20  # bytes that a planted fault may take, instead of two thousand million
 
 

@@ -4,7 +4,7 @@ import random
 from pathlib import Path
 
 from fuzz import arrays, hdf5, options, places, raw, templates, tensors, text
-from fuzz.case import Command, Kind, Mutation, Mutator, Target
+from fuzz.case import Command, Expect, Kind, Mutation, Mutator, Target
 from fuzz.templates import QUICK, SMALL
 
 RUN = (
@@ -21,7 +21,9 @@ def _run(name: str) -> tuple[str, ...]:
 
 
 def _scan(*arguments: str) -> Command:
-    return Command(("scan", "run", *arguments, *QUICK, "--json"), _run("run"), volatile=("run/run.json", "run/report.html"))
+    return Command(
+        ("scan", "run", *arguments, *QUICK, "--json"), _run("run"), volatile=("run/settings.toml", "run/run.json", "run/report.html")
+    )
 
 
 def _import(source: str, *more: str) -> Command:
@@ -37,6 +39,19 @@ def _provenance(rng: random.Random, path: Path) -> Mutation:
 
 def _targets(file: str, *weighted: tuple[int, Mutator]) -> tuple[Target, ...]:
     return tuple(Target(file, (mutator,), weight) for weight, mutator in weighted)
+
+
+def _training(missing: Expect) -> tuple[Target, ...]:
+    return (
+        *_targets("t/settings.toml", (2, text.toml_file("either")), (1, raw.damaged("either")), (1, raw.replaced("either"))),
+        *_targets("t/run.json", (2, text.json_file("free")), (1, raw.damaged("free")), (1, raw.replaced("either"))),
+        *_targets("t/log.jsonl", (2, text.json_lines), (1, raw.damaged("free")), (1, raw.replaced("either", "free", "free"))),
+        *_targets(
+            "t/imitate.checkpoint.safetensors", (4, tensors.tensors), (2, raw.damaged("either")), (1, raw.replaced("either", "free"))
+        ),
+        *_targets("t/imitate.safetensors", (2, tensors.tensors), (1, raw.damaged("either")), (1, raw.replaced("either", missing))),
+        *_targets("t", (1, places.decoys("run.json")), (1, places.decoys("imitate.safetensors")), (1, places.decoys("log.jsonl"))),
+    )
 
 
 def _resumed() -> tuple[Command, ...]:
@@ -63,14 +78,6 @@ _OWN = (
     *_targets("run/states", (1, places.decoys("001.h5"))),
 )
 _RESULTS = Command(templates.EVALUATE, (), ("ev/results.jsonl", "ev/cells.json", "ev/tables.json"), ("ev/results.jsonl",))
-_TRAINING = (
-    *_targets("t/settings.toml", (2, text.toml_file("either")), (1, raw.damaged("either")), (1, raw.replaced("either"))),
-    *_targets("t/run.json", (2, text.json_file("free")), (1, raw.damaged("free")), (1, raw.replaced("either"))),
-    *_targets("t/log.jsonl", (2, text.json_lines), (1, raw.damaged("free")), (1, raw.replaced("either", "free", "free"))),
-    *_targets("t/imitate.checkpoint.safetensors", (4, tensors.tensors), (2, raw.damaged("either")), (1, raw.replaced("either", "free"))),
-    *_targets("t/imitate.safetensors", (2, tensors.tensors), (1, raw.damaged("either")), (1, raw.replaced("either", "either"))),
-    *_targets("t", (1, places.decoys("run.json")), (1, places.decoys("imitate.safetensors")), (1, places.decoys("log.jsonl"))),
-)
 _TRAINED = ("t/log.jsonl", "t/imitate.safetensors", "t/imitate.checkpoint.safetensors", "t/curve.png", "t/pictures", "t/pictures/*")
 _RESUME = Command(("train", "resume", "t", "--json"), _TRAINED, _TRAINED, volatile=("t/log.jsonl", "t/curve.png"))
 _FIGURES = ("figures", "ev", "--out", "new", "--json")
@@ -245,7 +252,7 @@ KINDS = (
     Kind(
         "trained",
         templates.trained,
-        _TRAINING,
+        _training("free"),  # figures show what is there
         (_RESUME, Command(("train", "figures", "new", "t", "--json"), _PICTURES)),
     ),
     Kind(

@@ -239,7 +239,7 @@ KINDS = (
         "training",
         templates.training,
         (
-            *_TRAINING,
+            *_training("either"),
             *_targets(
                 "t/start.safetensors",
                 (2, tensors.tensors),

@@ -5,7 +5,7 @@
 .SUFFIXES:
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
-.PHONY: help demo test lint types docs bench fuzz clean distclean FORCE
+.PHONY: help demo test machines lint types docs bench fuzz clean distclean FORCE
 
 BIN := .venv/bin
 # Versions are pinned for the build requirements too: older pips read the first variable in the build environment, newer ones the second.
@@ -16,6 +16,7 @@ help:
 	@echo 'make test       all checks: ruff, mypy, import-linter, pytest with the code in the docs'
 	@echo 'make lint       ruff check, ruff format --check, import-linter'
 	@echo 'make types      mypy'
+	@echo 'make machines   make test as on other processors, and with one and two threads (an hour)'
 	@echo 'make docs       run the code and check the commands and links in README.md and docs/'
 	@echo 'make bench      time the hot paths'
 	@echo 'make fuzz       try 2,000 damaged inputs (ten minutes)'
@@ -34,7 +35,10 @@ test: .venv/.stamp-test
 	@echo '== import-linter'
 	@$(BIN)/lint-imports
 	@echo '== pytest'
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
+
+machines: .venv/.stamp-test
+	@$(BIN)/python tests/machines.py
 
 lint: .venv/.stamp-test
 	@$(BIN)/ruff check .

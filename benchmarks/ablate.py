@@ -18,11 +18,9 @@ The paper's protocol on MoS2: 250 positions, 5 sub-sequences. Every line has the
 """
 
 import argparse
-import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -32,7 +30,7 @@ from torch import Tensor, nn
 from adaptycho import build, metrics, weights
 from adaptycho import settings as tree
 from adaptycho.episode import State, advance, run, scattered, split_evenly
-from adaptycho.evaluate import judge, sample
+from adaptycho.evaluate import judge, provenance, sample, table
 from adaptycho.evaluate.ledger import Ledger, Row, key
 from adaptycho.evaluate.sample import Sample
 from adaptycho.evaluate.trial import seed
@@ -194,9 +192,9 @@ class Task:
     @property
     def key(self) -> str:
         """Of its row: everything that the result depends on."""
-        digest = hashlib.sha256(self.path.read_bytes()).hexdigest()[:12]
-        changed = tree.changes(self.settings) | {"evaluate": {"specimens": self.settings.evaluate.specimens}}
-        return key(version("adaptycho"), "ablate", self.what, changed, self.number, digest)
+        given = provenance.digest([Path(__file__), self.path])
+        # Positions come from the next specimen, of the last from the first: how many there are counts.
+        return key(judge.conditions(self.settings), self.what, self.settings.evaluate.specimens, self.number, given)
 
 
 def perform(task: Task) -> Row:
@@ -233,6 +231,7 @@ def ablate(given: argparse.Namespace) -> None:
             "by_policy": [round(float(v), 4) for v in scores.mean(1)],
             "over_random": listed(statistics.relative(mine, random, generator=seeded())),
             "difference": listed(statistics.paired(mine, full, generator=seeded())),
+            **table.source(done),
         }
         print(json.dumps(line), flush=True)
 

@@ -18,7 +18,6 @@ import json
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,7 @@ from torch import Tensor
 
 from adaptycho import build, metrics
 from adaptycho import settings as tree
-from adaptycho.evaluate import sample, trial
+from adaptycho.evaluate import judge, sample, trial
 from adaptycho.evaluate.ledger import Ledger, Row, key
 from adaptycho.evaluate.sample import Sample
 from adaptycho.metrics import statistics
@@ -99,7 +98,7 @@ class Work:
     def file(self, number: int, scan: str) -> Path:
         """Of a scan's patterns: another for other settings or weights."""
         path = self.scans[scan]
-        what = key(version("adaptycho"), tree.changes(self.case.settings), self.case.defocus, hashed(path) if path else "")
+        what = key(judge.conditions(self.case.settings), self.case.defocus, hashed(path) if path else "")
         return self.folder / f"{number}-{scan.replace(' ', '-')}-{what[:8]}.npz"
 
 

@@ -26,7 +26,7 @@ from learned import REGULAR, column, gains, listed, measure, ours, seeded
 from torch import Tensor
 
 from adaptycho import settings as tree
-from adaptycho.evaluate import judge
+from adaptycho.evaluate import judge, table
 from adaptycho.metrics import statistics
 from adaptycho.metrics.statistics import Estimate
 from adaptycho.settings import Settings
@@ -155,7 +155,7 @@ def line(name: str, cell: judge.Cell, trained: judge.Cell) -> dict[str, Any]:
             estimate = kept(function, here, there, generator=seeded())
             known = key == "kept" or math.isfinite(reached.mean)
             found[metric][key] = listed(estimate) if known and estimate is not None else None
-    return {"comparison": "generalise", "case": name, "specimens": len(cell.numbers["random"]), **found}
+    return {"comparison": "generalise", "case": name, "specimens": len(cell.numbers["random"]), **found, **table.source(cell)}
 
 
 def main() -> None:

@@ -132,6 +132,7 @@ def paper(
                 "specimens": 25,
                 "oracle_ssim": round(float(column(done, "ssim", "oracle").mean()), 4),
                 **found,
+                **table.source(done),
             }
         )
     )
@@ -170,7 +171,7 @@ def saving(weights: Sequence[Path], out: Path) -> None:
         print(json.dumps({"comparison": "saving", **line}), flush=True)
     # Specimens are drawn alike in all cells of a mean; those beyond the curve's end count with the end.
     means = {of: listed(statistics.mean_dose_saving(found, generator=seeded())) for of, found in cases.items()}
-    print(json.dumps({"comparison": "saving", "means": means, "bounded": bounded}))
+    print(json.dumps({"comparison": "saving", "means": means, "bounded": bounded, **table.source(mine[-1])}))
     archive.write(out / "saving.json.gz", along(mine, done))
 
 
@@ -229,6 +230,7 @@ def saved(cell: judge.Cell, among: Sequence[judge.Cell], name: str) -> tuple[Cas
         "conventional_score": round(float(known[same].mean()), 4),
         "gain": listed(statistics.relative(score, known[same], generator=seeded())),
         "plans": [(p.strategy, p.defocus) for n, p in cell.plans.items() if n.startswith(f"{name} ")],
+        **table.source(cell),
     }
     return (scan.positions * scan.dose, score, at, known), line
 
@@ -265,7 +267,7 @@ def harmless(weights: Sequence[Path], out: Path) -> None:
         plans = [(p.strategy, p.defocus) for n, p in cell.plans.items() if n.startswith(f"{name} ")]
         asked = gains(cell, "adaptive", STRONG, [INSIDE])[INSIDE]["over_best"]
         found = gains(cell, name, STRONG, [INSIDE])[INSIDE] | {"over_best_as_asked": asked}
-        print(json.dumps({**line, "strategy": name, **found, "plans": plans}), flush=True)
+        print(json.dumps({**line, "strategy": name, **found, "plans": plans, **table.source(cell)}), flush=True)
     archive.write(out / "harmless.json.gz", done)
 
 

@@ -292,6 +292,23 @@ def engines(lines: Sequence[Mapping[str, Any]]) -> Lines:
                 yield row([r["case"], r["engine"], metric, *scores, percent(f["over_random"]), percent(f["over_raster"])])
 
 
+def sourced(make: Callable[[Any], Lines], data: Any) -> Lines:
+    """A table and, if that was kept, when and by what code it was measured and on which specimens."""
+    yield from make(data)
+    known = [found for found in sources(data) if found.get("measured")]
+    if known:
+        dates, codes = (", ".join(sorted({found["measured"][key] for found in known})) for key in ("date", "code"))
+        firsts = sorted({found["test"][0] for found in known if found["test"]})
+        yield from ["", f"*Measured on {dates}, code {codes}{''.join(f', specimens from {n:,} on' for n in firsts)}.*"]
+
+
+def sources(data: Any) -> list[Mapping[str, Any]]:
+    """What comparisons, or lines of a benchmark, say about where they come from."""
+    if isinstance(data, Cell):
+        return [table.source(data)]
+    return [data] if isinstance(data, Mapping) else [found for part in data for found in sources(part)]
+
+
 def times(values: Sequence[float], bounded: str | None) -> str:
     """How many times the dose, and whether that is only a bound."""
     return {"above": "≥ ", "below": "≤ ", None: ""}[bounded] + table.between(values, 2)
@@ -317,25 +334,25 @@ def best() -> list[Cell]:
 
 
 TABLES: dict[str, Callable[[], Lines]] = {
-    "paper-light": lambda: paper(read("paper-light.json")[0]),
-    "paper-size": lambda: paper(read("paper-size.json")[0]),
-    "paper-wse2": lambda: paper(read("paper-wse2.json")[0]),
-    "paper-graphene": lambda: paper(read("paper-graphene.json")[0]),
-    "recorded": lambda: recorded(read("recorded.json")),
-    "summary": lambda: summary(best()),
-    "defocus": lambda: defocus(best()),
-    "conventional": lambda: conventional(best()),
-    "adaptive": lambda: adaptive(best()),
-    "savings": lambda: savings([*best(), *read("further.json")]),
-    "table1": lambda: table1(printed("table1.json")[0]),
-    "table1-recurrent": lambda: table1(printed("table1-recurrent.json")[0]),
-    "table1-size": lambda: table1(printed("table1-size.json")[0]),
-    "table1-recurrent-size": lambda: table1(printed("table1-recurrent-size.json")[0]),
-    "learned": lambda: learned(printed("learned.jsonl")),
-    "learned-means": lambda: learned_means(printed("learned.jsonl")),
-    "generalise": lambda: generalised(printed("generalise.jsonl")),
-    "ablate": lambda: parts(printed("ablate.jsonl")),
-    "engine": lambda: engines(printed("engine.jsonl")),
+    "paper-light": lambda: sourced(paper, read("paper-light.json")[0]),
+    "paper-size": lambda: sourced(paper, read("paper-size.json")[0]),
+    "paper-wse2": lambda: sourced(paper, read("paper-wse2.json")[0]),
+    "paper-graphene": lambda: sourced(paper, read("paper-graphene.json")[0]),
+    "recorded": lambda: sourced(recorded, read("recorded.json")),
+    "summary": lambda: sourced(summary, best()),
+    "defocus": lambda: sourced(defocus, best()),
+    "conventional": lambda: sourced(conventional, best()),
+    "adaptive": lambda: sourced(adaptive, best()),
+    "savings": lambda: sourced(savings, [*best(), *read("further.json")]),
+    "table1": lambda: sourced(table1, printed("table1.json")[0]),
+    "table1-recurrent": lambda: sourced(table1, printed("table1-recurrent.json")[0]),
+    "table1-size": lambda: sourced(table1, printed("table1-size.json")[0]),
+    "table1-recurrent-size": lambda: sourced(table1, printed("table1-recurrent-size.json")[0]),
+    "learned": lambda: sourced(learned, printed("learned.jsonl")),
+    "learned-means": lambda: sourced(learned_means, printed("learned.jsonl")),
+    "generalise": lambda: sourced(generalised, printed("generalise.jsonl")),
+    "ablate": lambda: sourced(parts, printed("ablate.jsonl")),
+    "engine": lambda: sourced(engines, printed("engine.jsonl")),
 }
 
 

@@ -13,7 +13,7 @@ from jaxtyping import install_import_hook
 # Annotated shapes and types are checked here and nowhere else (docs/decisions/0008). `int` passes for `float`, as for a type checker.
 TYPECHECKER = "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
 # The hook would hand its wrappers to numba, which compiles plain functions only.
-UNCHECKED = {"kernels"}
+UNCHECKED = {"kernels", "noise"}
 
 
 def _check_shapes() -> None:

@@ -484,8 +484,8 @@ def test_the_recommended_scan_can_be_typed(counting: bool) -> None:
     assert found["recommended"]["positions"] == (round(1024 * place(question, table().beam, 1, 1.0).across_ratio ** 2) if counting else 90)
     program, name, *words = shlex.split(found["next"])
     assert (program, name) == ("adaptycho", "scan")
-    parent = cli.commands.make_context("adaptycho", [name])  # where commands learn that -h is help, which they remember
-    with cli.commands.commands["scan"].make_context(name, words, parent=parent) as context:
+    parent = commands.make_context("adaptycho", [name])  # where commands learn that -h is help, which they remember
+    with commands.commands["scan"].make_context(name, words, parent=parent) as context:
         chosen = collect(context.params, protocol=context.params["protocol"])
     taken = found["recommended"]
     assert (chosen.scan.policy, chosen.scan.positions) == ("adaptive", taken["positions"])
@@ -505,7 +505,8 @@ def test_what_was_not_measured_is_measured_by_the_next_command(tmp_path: Path, m
     last = next(i for i in range(first, len(words)) if words[i].startswith("--"))
     assert set(words[first:last]) >= {"raster", "dense", "adaptive"}
     words[first:last] = ["raster", "adaptive"]
-    assert cli.main([*words, *shlex.split("--specimens 1 --workers 1 --evaluate.tuning 1 --evaluate.defoci [0]")]) == 0
+    few = "--specimens 1 --workers 1 --evaluate.tuning 1 --evaluate.defoci [0] --evaluate.test '[1200000, 1300000]'"
+    assert cli.main([*words, *shlex.split(few)]) == 0
     (cell,) = archive.read(tmp_path / "adaptycho-evaluation" / "cells.json")
     assert set(cell.numbers) == {"raster", "adaptive"} and cell.settings.geometry.field == (11.0, 10.0)
 

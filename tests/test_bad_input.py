@@ -14,6 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 from adaptycho import cli
+from adaptycho.cli import program
 
 SMALL = ["--geometry.field", "[8.0, 6.0]", "--geometry.object", "auto"]
 SCAN = [
@@ -37,7 +38,7 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("good")
     for arguments in (["simulate", "good.h5", *SMALL, "--positions", "36"], ["scan", "run", *SCAN]):
         arguments[1] = str(folder / arguments[1])
-        CliRunner().invoke(cli.commands, arguments, catch_exceptions=False)
+        CliRunner().invoke(program.commands, arguments, catch_exceptions=False)
     with h5py.File(folder / "good.h5") as file:
         np.save(folder / "patterns.npy", file["patterns"][...])
         np.save(folder / "positions.npy", file["positions"][...])
@@ -231,10 +232,10 @@ SETTINGS = {
     "section": ("[microscope]\n", r"s\.toml: microscope: expected one of beam, .*scan, .*found 'microscope'"),
     "key": ("[scan]\nbeams = 1\n", r"s\.toml: scan\.beams: expected one of .*scan\.positions.*, found 'scan\.beams'"),
     "type": ("[scan]\npositions = 'x'\n", r"s\.toml: scan\.positions: expected a valid integer.*, found 'x'"),
-    "value": ("[scan]\ndose = 0\n", r"s\.toml: scan\.dose: expected greater than 0, found 0"),
+    "value": ("[scan]\ndose = 0\n", r"s\.toml: scan\.dose: expected greater than or equal to 0\.001, found 0"),
     "no section": ("scan = 1\n", r"s\.toml: scan: expected a dictionary.*, found 1"),
     "beam": ("beam = 'wavelength'\n", r"s\.toml: beam: expected a dictionary.*, found 'wavelength'"),
-    "both": ("[beam]\nenergy = 1.0\nwavelength = 1.0\n", r"s\.toml: beam: expected an energy or a wavelength, not both, found"),
+    "both": ("[beam]\nenergy = 6e4\nwavelength = 1.0\n", r"s\.toml: beam: expected an energy or a wavelength, not both, found"),
 }
 
 
@@ -255,7 +256,7 @@ def test_wrong_settings_files(capsys: pytest.CaptureFixture[str], folder: Path, 
         (["--settings", "none.toml"], r"none\.toml: expected a settings file, found none"),
         (["--positions", "many"], r"scan\.positions: expected a valid integer.*, found 'many'"),
         (["--subsequences", "300"], r"subsequences: expected 1 to 250 for 250 positions, got 300"),
-        (["--threads", "0"], r"'--threads': 0 is not in the range x>=1"),
+        (["--threads", "0"], r"'--threads': 0 is not in the range 1<=x<=1024"),
         (["--beam.energy", "1e5", "--beam.wavelength", "1"], r"command line: beam: expected an energy or a wavelength, not both, found"),
         (["--beam.aberrations", "{X1 = 1.0}"], r"beam\.aberrations: expected Krivanek names .*, found X1"),
         (["--geometry.field", "[20.0]"], r"geometry\.field: expected two values, found \[20\.0\]"),
@@ -281,8 +282,8 @@ def test_wrong_scans_leave_no_folder(capsys: pytest.CaptureFixture[str], folder:
             ["scan", "run", *SCAN],
             r"run: expected a new or empty folder for the run, found one with something in it \(go on with `resume`\)",
         ),
-        (["scan", "good.h5", *SCAN], r"good\.h5: expected a new or empty folder"),
-        (["scan", "good.h5/run", *SCAN], r"Not a directory: 'good\.h5"),
+        (["scan", "good.h5", *SCAN], r"good\.h5: expected a folder to write into, found a file"),
+        (["scan", "good.h5/run", *SCAN], r"good\.h5/run: expected a folder to write into, found a file at good\.h5"),
         (["resume", "none"], r"none: expected a run folder with settings\.toml, found no such folder"),
         (["resume", "."], r"expected a run folder with settings\.toml, found none in it"),
         (["report", "good.h5"], r"good\.h5: expected a run folder with settings\.toml, found no such folder"),
@@ -296,8 +297,11 @@ def test_wrong_scans_leave_no_folder(capsys: pytest.CaptureFixture[str], folder:
         (["reconstruct", "good.h5", "good.h5"], r"good\.h5: expected a new file to write, found one that exists"),
         (["reconstruct", "good.h5", "run/patterns.png"], r"run/patterns\.png: expected a name such as run/patterns\.h5"),
         (["reconstruct", "good.h5", "no/folder.h5"], r"no/folder\.h5: expected an existing folder to write into, found none at no"),
-        (["import", "patterns.npy", "good.h5", *IMPORT], r"good\.h5: expected a name that is not taken, found a file"),
-        (["import", "patterns.npy", "no/folder.h5", *IMPORT], r"no/folder\.h5: expected an existing folder, found none at no"),
+        (["import", "patterns.npy", "good.h5", *IMPORT], r"good\.h5: expected a new file to write, found one that exists"),
+        (
+            ["import", "patterns.npy", "no/folder.h5", *IMPORT],
+            r"no/folder\.h5: expected an existing folder to write into, found none at no",
+        ),
         (["import", "run", "new.h5"], r"run.*: expected .*, found"),
         (["inspect", "run"], r"run: expected an adaptycho HDF5 file, found a folder"),
         (["inspect", "run/result.h5"], r"run/result\.h5: format: expected 'adaptycho', found 'adaptycho run 1'"),

@@ -31,7 +31,7 @@ TINY = {
     "practice": {"positions": [12], "pool": 2, "scored": 2},
     "reconstruct": {"iterations": 2, "reference_side": 12},
     "train": {"reinforce_batch": 4, "reinforce_steps": 2, "credit": "window", "baseline": "pair"},
-    "evaluate": {"specimens": 2},
+    "evaluate": {"specimens": 2, "test": [1_200_000, 1_300_000]},
 }
 
 

@@ -12,8 +12,10 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from adaptycho import build, cli, files, runs, summary
+from adaptycho import build, cli, files, runs, settings, summary
+from adaptycho.cli import program
 from adaptycho.forward import Measurement
+from adaptycho.options import PROTOCOLS
 from adaptycho.settings import ADAPTIVE, BEST, dump, load, preset, update
 
 FIELD = ["--geometry.field", "[8.0, 6.0]", "--geometry.object", "auto"]
@@ -60,7 +62,7 @@ def raster(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A recorded raster of 12 x 12 positions."""
     path = tmp_path_factory.mktemp("recordings") / "raster.h5"
     options = [*FIELD, "--positions", "144", "--workers", "1"]
-    CliRunner().invoke(cli.commands, ["simulate", str(path), *options], catch_exceptions=False)
+    CliRunner().invoke(program.commands, ["simulate", str(path), *options], catch_exceptions=False)
     return path
 
 
@@ -70,7 +72,7 @@ def test_every_command_explains_itself(capsys: pytest.CaptureFixture[str], comma
     code, out, err = adaptycho(capsys, command, flag)
     assert (code, err) == (0, "")
     assert out.startswith(f"Usage: adaptycho {command} ")
-    assert set(cli.commands.commands) == {*COMMANDS, "bench"}
+    assert set(program.commands.commands) == {*COMMANDS, "bench"}
 
 
 def test_without_arguments_it_explains_itself(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,11 +153,11 @@ def test_an_explicit_protocol_goes_before_the_file_and_a_field_before_both(tmp_p
     file = tmp_path / "s.toml"
     file.write_text('[reconstruct]\niterations = 7\nloss = "poisson"\n', encoding="utf-8")
     bare = {"preset": "light", "settings_file": file} | dict.fromkeys(OPTIONS)
-    assert cli.collect(bare, cli.PROTOCOLS["best"]).reconstruct.loss == "poisson"
-    assert cli.collect(bare, {}, "best").reconstruct.loss == "amplitude"
-    assert cli.collect(bare, cli.PROTOCOLS["best"], "paper").reconstruct.step == 525.0
+    assert program.collect(bare, PROTOCOLS["best"]).reconstruct.loss == "poisson"
+    assert program.collect(bare, {}, "best").reconstruct.loss == "amplitude"
+    assert program.collect(bare, PROTOCOLS["best"], "paper").reconstruct.step == 525.0
     field = bare | {"reconstruct__iterations": "9"}
-    assert cli.collect(field, {}, "paper").reconstruct.iterations == 9
+    assert program.collect(field, {}, "paper").reconstruct.iterations == 9
 
 
 def test_what_a_recording_has_already_is_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -167,17 +169,17 @@ def test_what_a_recording_has_already_is_refused(capsys: pytest.CaptureFixture[s
 
 
 def test_simulate_gives_the_full_scan_by_default() -> None:
-    chosen = cli.collect({"preset": "light", "settings_file": None} | dict.fromkeys(OPTIONS), cli.FULL_SCAN)
+    chosen = program.collect({"preset": "light", "settings_file": None} | dict.fromkeys(OPTIONS), program.FULL_SCAN)
     assert (chosen.scan.policy, chosen.scan.positions, chosen.scan.subsequences) == ("raster", 10_000, 1)
 
 
-OPTIONS = [parameter.name or "" for parameter in cli.commands.commands["simulate"].params if "__" in (parameter.name or "")]
+OPTIONS = [parameter.name or "" for parameter in program.commands.commands["simulate"].params if "__" in (parameter.name or "")]
 
 
 def test_every_setting_is_an_option_of_every_command_that_uses_settings() -> None:
-    wanted = {f"--{name}" for name, _, _ in cli.tree.fields(preset("light"))}
+    wanted = {f"--{name}" for name, _, _ in settings.fields(preset("light"))}
     for command in ("simulate", "reconstruct", "scan", "settings"):
-        assert wanted <= {name for parameter in cli.commands.commands[command].params for name in parameter.opts}
+        assert wanted <= {name for parameter in program.commands.commands[command].params for name in parameter.opts}
 
 
 def test_settings_are_preset_then_file_then_options(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -194,7 +196,7 @@ def test_settings_are_preset_then_file_then_options(capsys: pytest.CaptureFixtur
 def test_a_recorded_scan_reconstructs_best_and_a_simulated_one_as_the_paper(
     tmp_path: Path, raster: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cli, "_finish", lambda run, as_json: None)
+    monkeypatch.setattr(program, "_finish", lambda run, as_json: None)
     recorded = ["--microscope", "recorded", "--file", str(raster), "--positions", "12", "--subsequences", "2"]
     for options, best in (
         (SMALL, False),
@@ -203,7 +205,7 @@ def test_a_recorded_scan_reconstructs_best_and_a_simulated_one_as_the_paper(
         ([*recorded, "--protocol", "paper"], False),
     ):
         folder = tmp_path / f"run{len(list(tmp_path.iterdir()))}"
-        result = CliRunner().invoke(cli.commands, ["scan", str(folder), *options, "--reconstruct.iterations", "1", "--threads", "1"])
+        result = CliRunner().invoke(program.commands, ["scan", str(folder), *options, "--reconstruct.iterations", "1", "--threads", "1"])
         assert result.exit_code == 0, result.output
         chosen = load(folder / "settings.toml").reconstruct
         assert chosen.iterations == 1

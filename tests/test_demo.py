@@ -4,6 +4,7 @@ import json
 import math
 from pathlib import Path
 
+import click
 import pytest
 
 from adaptycho import cli, demo, report, settings
@@ -23,7 +24,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict:
         patch.setitem(settings.BEST, "iterations", 6)
         patch.setattr(report, "LIMIT", 600_000)
         printed: list[str] = []
-        patch.setattr(cli.click, "echo", lambda text, **_: printed.append(text))
+        patch.setattr(click, "echo", lambda text, **_: printed.append(text))
         out = tmp_path_factory.mktemp("demo") / "tour"
         assert cli.main(["demo", "--out", str(out), "--specimens", "2", "--json", "--threads", "1"]) == 0
     (text,) = printed

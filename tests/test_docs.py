@@ -54,10 +54,10 @@ def names_in(file: str) -> frozenset[str]:
 
 @cache
 def program() -> click.Group:
-    """The command group of `adaptycho`: the one group in `adaptycho.cli` that no other group holds."""
-    from adaptycho import cli
+    """The command group of `adaptycho`: the one group in `adaptycho.cli.program` that no other group holds."""
+    from adaptycho.cli import program
 
-    groups = [value for value in vars(cli).values() if isinstance(value, click.Group)]
+    groups = [value for value in vars(program).values() if isinstance(value, click.Group)]
     (top,) = [group for group in groups if not any(group in other.commands.values() for other in groups)]
     return top
 

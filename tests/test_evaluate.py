@@ -1,7 +1,9 @@
 """The judge: fair rules, disjoint specimens, results that are kept, and the same table wherever the work is done."""
 
+import ast
 import json
 import math
+import shutil
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -10,8 +12,9 @@ from typing import Any
 import pytest
 import torch
 
+import adaptycho
 from adaptycho import build, cli, files, produce, settings
-from adaptycho.evaluate import archive, judge, sample, search, strategies, table, trial
+from adaptycho.evaluate import archive, judge, provenance, sample, search, strategies, table, trial
 from adaptycho.evaluate.ledger import Ledger
 from adaptycho.evaluate.trial import Plan
 from adaptycho.metrics.atoms import column_error
@@ -21,7 +24,7 @@ SMALL = {
     "geometry": {"field": (8.0, 8.0), "object": "auto"},
     "scan": {"positions": 16, "dose": 1e4, "subsequences": 2},
     "specimen": {"family": "island", "options": {"filling": 0.4}},
-    "evaluate": {"specimens": 3, "tuning": 2, "defoci": (0.0, 60.0), "dense": 25},
+    "evaluate": {"specimens": 3, "tuning": 2, "defoci": (0.0, 60.0), "dense": 25, "test": (1_200_000, 1_300_000)},
     "reconstruct": {"reference_side": 10},
 }
 
@@ -87,11 +90,13 @@ def test_search_gives_every_strategy_the_same_budget_and_freezes_the_best() -> N
         assert means[done.plans[name]] == max(v for p, v in means.items() if p.strategy == name)
 
 
-def test_focused_variants_stay_in_focus() -> None:
-    done = judged(small(), ["raster", "raster:focused"])
-    assert done.plans["raster:focused"].defocus == 0.0
-    # The search may choose focus too, and then both are the same scan.
-    assert done.plans["raster"].defocus in (0.0, 60.0)
+@pytest.mark.parametrize("best", [0.0, 60.0])
+def test_focused_variants_stay_in_focus(best: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(search, "explore", lambda plan, *_: {str(stop): float(plan.defocus == best) + stop / 100 for stop in search.STOPS})
+    done = judged(small(evaluate={"specimens": 1}), ["raster", "raster:focused"])
+    assert {name: plan.defocus for name, plan in done.plans.items()} == {"raster": best, "raster:focused": 0.0}
+    # Where focus is best, both are the same scan.
+    assert (done.numbers["raster"] == done.numbers["raster:focused"]) is (best == 0)
 
 
 def test_training_score_is_the_score_that_is_reported() -> None:
@@ -122,12 +127,67 @@ def test_results_are_kept_and_only_what_is_missing_is_measured(tmp_path: Path, m
     assert measured == []
 
 
-def test_results_of_other_code_are_said_to_be(tmp_path: Path) -> None:
+def test_results_of_other_code_are_measured_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, cell = tmp_path / "results.jsonl", small()
-    judged(cell, ["raster"], Ledger.open(path))
-    path.write_text(path.read_text().replace('"code":"', '"code":"0'))
-    with pytest.warns(UserWarning, match=r"3 of 3 results were measured by other code than this"):
-        judged(cell, ["raster"], Ledger.open(path))
+    first = judged(cell, ["raster"], Ledger.open(path), protocol="paper")
+    monkeypatch.setattr(provenance, "code", lambda: "0123456789ab")
+    with pytest.warns(UserWarning, match=r"3 results in .*results\.jsonl were measured by other code than this and are left alone"):
+        again = judged(cell, ["raster"], Ledger.open(path), protocol="paper")
+    rows = list(Ledger.open(path))
+    assert Counter(r["code"] for r in rows) == {first.origin.code: 3, "0123456789ab": 3}
+    assert again.origin == replace(first.origin, code="0123456789ab")
+
+
+def test_the_code_is_everything_that_measuring_imports() -> None:
+    """No module that is left out of the hash is imported where something is measured, directly or not, on the first call or later."""
+    root = Path(adaptycho.__file__).parent
+    paths = {".".join(p.relative_to(root.parent).with_suffix("").parts).removesuffix(".__init__"): p for p in root.rglob("*.py")}
+    found, left = set(), [f"adaptycho.evaluate.{name}" for name in ("sample", "search", "strategies", "trial")]
+    while left:
+        name = left.pop()
+        if name in found or name not in paths:
+            continue
+        found.add(name)
+        left.append(name.rpartition(".")[0])
+        for node in ast.walk(ast.parse(paths[name].read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                left += [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                left += [str(node.module), *(f"{node.module}.{alias.name}" for alias in node.names)]
+    assert {"adaptycho.forward", "adaptycho.policy.process", "adaptycho.metrics.image"} < found  # the walk goes somewhere
+    apart = ["adaptycho." + name.replace("/", ".") for name in provenance.APART]
+    assert [name for name in found if any(f"{name}.".startswith(f"{a}.") for a in apart)] == []
+    assert all((root / name).exists() or (root / f"{name}.py").exists() or (root / f"{name}.json").exists() for name in provenance.APART)
+
+
+def test_another_byte_of_code_is_another_hash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(
+        Path(adaptycho.__file__).parent, tmp_path / "adaptycho", ignore=shutil.ignore_patterns("*.h5", "*.safetensors", "__pycache__")
+    )
+    monkeypatch.setattr(adaptycho, "__file__", str(tmp_path / "adaptycho" / "__init__.py"))
+    usual = provenance.code.__wrapped__()
+    assert usual == provenance.code()
+    for name, counts in (("forward.py", True), ("data/lobato.json", True), ("cli/__init__.py", False), ("data/advice.json", False)):
+        path = tmp_path / "adaptycho" / name
+        kept = path.read_bytes()
+        path.write_bytes(kept + b"\n")
+        assert (provenance.code.__wrapped__() != usual) is counts, name
+        path.write_bytes(kept)
+
+
+def test_reports_on_specimens_that_designs_were_chosen_on_are_said_to_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(judge, "perform", lambda task: pytest.fail("expected the warning first"))
+    with pytest.raises(UserWarning, match=r"evaluate\.test: designs were changed after looking at specimens 1100000 to 1200000"):
+        judged(small(evaluate={"test": (1_150_000, 1_250_000)}), ["raster"])
+
+
+@pytest.mark.parametrize("name", ["train", "validation"])
+def test_nothing_is_learnt_or_chosen_on_specimens_that_are_for_reports(name: str) -> None:
+    assert Settings().evaluate.test == (2_000_000, 2_100_000)
+    with pytest.raises(ValueError, match=r"evaluate: expected train and validation to end at 2000000 or before"):
+        settings.update(Settings(), {"evaluate": {name: (1_900_000, 2_000_001), "test": (2_000_001, 2_100_000)}}, "test")
+    ends = settings.update(Settings(), {"evaluate": {name: (1_900_000, 2_000_000)}}, "test")
+    assert getattr(ends.evaluate, name)[1] == ends.evaluate.test[0]
 
 
 def test_a_damaged_ledger_is_refused(tmp_path: Path) -> None:
@@ -147,11 +207,44 @@ def test_a_key_tells_apart_whatever_changes_a_result() -> None:
         replace(task, settings=small(scan={"dose": 2e4})),
         replace(task, settings=small(evaluate={"dense": 36})),
         replace(task, settings=small(specimen={"options": {"filling": 0.3}})),
+        replace(task, settings=small(scan={"microscope": "recorded"})),
     ]
     keys = [t.key(plan) for t in other] + [task.key(Plan("raster")), task.key(Plan("random", 60.0)), task.key(plan)]
     assert len(set(keys)) == len(keys)
-    # How many specimens are tried does not change what happens on one.
-    assert replace(task, settings=small(evaluate={"specimens": 2})).key(plan) == task.key(plan)
+    # How many specimens are tried does not change what happens on one, nor does how policies are trained.
+    for same in (small(evaluate={"specimens": 2}), small(train={"imitate_steps": 7}), small(network={"floor": 0.3})):
+        assert replace(task, settings=same).key(plan) == task.key(plan)
+
+
+def test_a_key_has_code_libraries_defaults_and_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan, keys = Plan("adaptive"), []
+
+    def add(cell: Settings) -> None:
+        keys.append(judge.Task(cell, 1, (plan,), "truth").key(plan))
+
+    unit, weights, recording = tmp_path / "unit.xyz", tmp_path / "weights", tmp_path / "recording.h5"
+    for path in (unit, weights, recording):
+        path.write_bytes(b"1")
+    sections = [
+        {"specimen": {"structure": str(unit)}},
+        {"scan": {"weights": str(weights)}},
+        {"scan": {"microscope": "recorded", "file": str(recording)}},
+    ]
+    for cell in (small(), *(small(**section) for section in sections)):
+        add(cell)
+    for path in (unit, weights, recording):
+        path.write_bytes(b"22")
+    for section in sections:
+        add(small(**section))
+    monkeypatch.setattr(provenance, "code", lambda: "other")
+    add(small())
+    monkeypatch.setattr(provenance, "libraries", lambda: {"torch": "0"})
+    add(small())
+    # A default that a later version changes: the same file of settings is another scan then.
+    keep = settings.nested
+    monkeypatch.setattr(judge.tree, "nested", lambda given: {**keep(given), "beam": {"semiangle": 34.0}})
+    add(small())
+    assert len(set(keys)) == len(keys)
 
 
 def test_table_has_every_metric_with_intervals() -> None:
@@ -186,15 +279,31 @@ def test_paper_protocol_is_the_papers() -> None:
     assert done.numbers["random"][0]["ssim"] == pytest.approx(expected, rel=1e-4)  # five digits are kept
 
 
+def test_an_archive_from_before_is_of_the_range_of_then(tmp_path: Path) -> None:
+    """Files that were written before the range was kept have what differed from the defaults."""
+    path, done = tmp_path / "cells.json", judged(small(), ["random"], protocol="paper")
+    archive.write(path, [done])
+    written = json.loads(path.read_text())
+    assert written["cells"][0].pop("measured")["code"] == provenance.code()
+    written["cells"][0]["settings"] = {"scan": {"positions": 16}, "evaluate": {"specimens": 3}}
+    path.write_text(json.dumps(written))
+    (read,) = archive.read(path)
+    assert (read.settings.evaluate.test, read.settings.evaluate.specimens, read.settings.scan.positions) == (settings.USED, 3, 16)
+    assert read.origin is None and table.table(read)["measured"] is None
+    assert read.numbers.keys() == done.numbers.keys()
+
+
 def test_an_archive_gives_the_same_table(tmp_path: Path) -> None:
     done = judged(small(), ["raster", "random"])
     for name in ("cells.json", "cells.json.gz"):
         archive.write(tmp_path / name, [done])
         assert table.table(archive.read(tmp_path / name)[0]) == table.table(done)
+        assert archive.read(tmp_path / name)[0].origin == done.origin
+    assert archive.read(tmp_path / name)[0].settings == done.settings
     with pytest.raises(ValueError, match=r"none\.json: expected an evaluation .*, found none"):
         archive.read(tmp_path / "none.json")
     (tmp_path / "other.json").write_text("{}")
-    with pytest.raises(ValueError, match=r"other\.json: format: expected 'adaptycho evaluation 1', found None"):
+    with pytest.raises(ValueError, match=r"other\.json: format: expected a value, found none"):
         archive.read(tmp_path / "other.json")
 
 
@@ -383,6 +492,7 @@ def test_command_gives_one_object(capsys: pytest.CaptureFixture[str], tmp_path: 
     words = ["evaluate", "--protocol", "best", "--family", "island", "--positions", "16", "--dose", "300", "1e4"]
     words += ["--strategies", "raster", "oracle-density", "--specimens", "2", "--workers", "1", "--out", str(tmp_path / "e")]
     words += ["--geometry.field", "[8.0, 8.0]", "--geometry.object", "auto", "--evaluate.tuning", "1", "--evaluate.defoci", "[0.0, 60.0]"]
+    words += ["--evaluate.test", "[1200000, 1300000]"]
     assert cli.main([*words, "--json"]) == 0
     out, err = capsys.readouterr()
     assert err == ""

@@ -134,16 +134,6 @@ def test_a_detector_that_crops_and_bins(loss, binning, rows, columns, seed):
     assert (factor != 0).sum() <= 3 * known
 
 
-def test_probe_table_is_the_shifted_probe():
-    """The Fourier sum over the aperture is the inverse transform of the whole spectrum."""
-    setup = Setup(field=(6.0, 6.0), object=Grid((48, 44), 0.3), window=Grid((24, 20), 0.3), detector=(24, 20), semiangle=33.0, energy=60e3)
-    spectra = setup.spectra(torch.tensor([0.0, 80.0], dtype=torch.float64))
-    which, shift = torch.tensor([0, 1, 1, 0]), torch.tensor([[0, 0], [8, -8], [-3, 5], [7, 1]])
-    table = kernels.probe_table(spectra, which, shift, 16)
-    # Unit-sum probes in double precision: 1e-14 is a hundred roundings.
-    torch.testing.assert_close(table, setup.shift(spectra[which], shift.double() / 16), rtol=0, atol=1e-14)
-
-
 def test_illumination_is_the_summed_intensity():
     given = windows(torch.float64, count=40)
     total = torch.zeros(30, 26, dtype=torch.float64)

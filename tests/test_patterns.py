@@ -12,9 +12,10 @@ from scipy.spatial import cKDTree
 from scipy.stats import qmc
 
 from adaptycho import patterns
-from adaptycho.patterns import Name, pattern
+from adaptycho.names import Pattern
+from adaptycho.patterns import pattern
 
-NAMES = get_args(Name)
+NAMES = get_args(Pattern)
 FIELDS = st.tuples(st.floats(1.0, 100.0), st.floats(1.0, 100.0))
 
 
@@ -32,7 +33,7 @@ def largest_hole(positions: torch.Tensor, field: tuple[float, float]) -> float:
 @settings(max_examples=25, deadline=None)
 @given(count=st.integers(1, 400), field=FIELDS, seed=st.integers(0, 2**31))
 @pytest.mark.parametrize("name", NAMES)
-def test_exact_count_inside_and_distinct(name: Name, count: int, field: tuple[float, float], seed: int) -> None:
+def test_exact_count_inside_and_distinct(name: Pattern, count: int, field: tuple[float, float], seed: int) -> None:
     positions = pattern(name, count, field, generator=seeded(seed))
     assert positions.shape == (count, 2) and positions.dtype == torch.float64
     assert bool(((positions >= 0) & (positions <= 1)).all())
@@ -40,7 +41,7 @@ def test_exact_count_inside_and_distinct(name: Name, count: int, field: tuple[fl
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_same_generator_same_scan(name: Name) -> None:
+def test_same_generator_same_scan(name: Pattern) -> None:
     first, again, other = (pattern(name, 60, (20.0, 30.0), generator=seeded(seed)) for seed in (1, 1, 2))
     assert torch.equal(first, again)
     assert torch.equal(first, other) == (name not in ("random", "poisson-disk", "jittered"))
@@ -54,14 +55,14 @@ def test_same_generator_same_scan(name: Name) -> None:
     ("name", "bound"),
     [("raster", 1.0), ("hexagonal", 1.2), ("jittered", 2.0), ("poisson-disk", 1.5), ("spiral", 1.7)],
 )
-def test_no_large_holes(name: Name, bound: float, count: int, aspect: float, seed: int) -> None:
+def test_no_large_holes(name: Pattern, bound: float, count: int, aspect: float, seed: int) -> None:
     field = (20.0 * aspect, 20.0)
     positions = pattern(name, count, field, generator=seeded(seed))
     assert largest_hole(positions, field) < bound * math.sqrt(math.prod(field) / count)
 
 
 @pytest.mark.parametrize("name", [n for n in NAMES if n != "random"])
-def test_more_even_than_random(name: Name) -> None:
+def test_more_even_than_random(name: Pattern) -> None:
     # Centred discrepancy; the mean of 40 random scans of 250 positions has a standard error of 10 % of itself: five below.
     random = np.mean([qmc.discrepancy(pattern("random", 250, (1.0, 1.0), generator=seeded(s)).numpy()) for s in range(40)])
     assert qmc.discrepancy(pattern(name, 250, (1.0, 1.0), generator=seeded()).numpy()) < 0.5 * random

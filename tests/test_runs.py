@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import math
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -13,17 +15,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import ase.io
 import h5py
 import numpy as np
 import pytest
 import torch
+from ase.build import mx2
 
-from adaptycho import build, files, runs, summary
+from adaptycho import build, files, provenance, runs, summary
 from adaptycho.files import Recording
 from adaptycho.forward import Measurement
 from adaptycho.policy import Action
 from adaptycho.runs import Journal, Run, execute, read_reference, read_states
-from adaptycho.settings import Settings, load, preset, update
+from adaptycho.settings import Settings, dump, load, preset, update
 from adaptycho.store import alone
 
 LENGTHS = [5, 5, 4, 4]
@@ -118,8 +122,7 @@ def test_resumed_run_is_the_uninterrupted_one(finished: Run, tmp_path: Path, los
     finish(opened)
     same_run(finished.path, cut)
     again = digest(cut / "subsequences")
-    assert {name: again[name] for name in kept if name.endswith(".h5")} == {k: v for k, v in kept.items() if k.endswith(".h5")}
-    assert not list(cut.rglob("subsequences/*.part"))
+    assert {name: again[name] for name in kept} == kept  # also the half file, which this process did not make
 
 
 def test_resuming_a_finished_run_changes_nothing(finished: Run, tmp_path: Path) -> None:
@@ -222,7 +225,8 @@ def test_a_sub_sequence_is_flushed_before_it_has_its_name(tmp_path: Path, monkey
     monkeypatch.setattr(os, "fsync", spy_fsync)
     monkeypatch.setattr(Path, "replace", spy_replace)
     journal.acquire(action, generator=torch.Generator())
-    assert events == [("flushed", "000.h5.part"), ("named", "000.h5"), ("flushed", "subsequences")]
+    (part,) = {name for done, name in events if name.endswith(".part")}
+    assert events == [("flushed", part), ("named", "000.h5"), ("flushed", "subsequences")]
 
 
 def test_journal_reads_instead_of_acquiring_and_says_if_the_request_has_changed(tmp_path: Path) -> None:
@@ -244,7 +248,7 @@ def test_what_is_in_the_folder(finished: Run) -> None:
     names = {p.name for p in folder.iterdir()}
     assert names == {"settings.toml", "run.json", "subsequences", "states", "reference.h5", "result.h5"}
     facts = json.loads((folder / "run.json").read_text())
-    assert (facts["format"], facts["seed"]) == ("adaptycho run 1", 3)
+    assert (facts["format"], facts["seed"]) == ("adaptycho run 2", 3)
     assert {"adaptycho", "torch", "numpy", "numba", "h5py"} <= facts["versions"].keys()
     assert facts.keys() >= {"created", "command", "python", "platform", "threads"}
     if chosen.scan.microscope == "recorded":
@@ -332,10 +336,12 @@ def test_a_damaged_sub_sequence_is_named(tmp_path: Path, plain: Run, damage: str
     else:
         path.write_bytes({"truncated": whole[: len(whole) // 2], "empty": b"", "no HDF5": b"hello" * 100}[damage])
     before = digest(folder / "subsequences")
-    expected = "a sub-sequence with positions and patterns" if damage in ("altered", "no patterns") else "a whole HDF5 file"
-    with pytest.raises(ValueError, match=rf"^{path}: expected {expected}, found a damaged one \("):
+    said = (
+        "patterns: expected an array .* found none" if damage == "no patterns" else "expected a whole HDF5 file, found one that cannot be"
+    )
+    with pytest.raises(ValueError, match=rf"^{path}: {said}"):
         finish(Run.open(folder))
-    with pytest.raises(ValueError, match=rf"^{path}: expected"):
+    with pytest.raises(ValueError, match=rf"^{path}: {said}"):
         summary.run_page(Run.open(folder))
     assert digest(folder / "subsequences") == before
 
@@ -362,11 +368,187 @@ def test_a_run_is_there_whole_or_not_at_all(tmp_path: Path, plain: Run, monkeypa
 
 
 def test_sub_sequences_of_other_settings_are_refused(tmp_path: Path, plain: Run) -> None:
-    target = Run.create(tmp_path / "run", plain.settings)
-    finish(target)
-    more = update(target.settings, {"scan": {"positions": target.settings.scan.positions * 2}}, "test")
+    """Also if somebody changed the checksum of the settings with them."""
+    folder = tmp_path / "run"
+    shutil.copytree(plain.path, folder)
+    changed = update(plain.settings, {"scan": {"positions": plain.settings.scan.positions * 2}}, "test")
+    (folder / "settings.toml").write_text(dump(changed), encoding="utf-8")
+    rewrite(folder / "run.json", {"settings": provenance.settings_digest(folder / "settings.toml")})
     with pytest.raises(ValueError, match=r"000\.h5: requested: expected .* as the settings say, found"):
-        list(execute(Run(target.path, more)))
+        finish(Run.open(folder))
+
+
+def rewrite(path: Path, changes: dict[str, object]) -> None:
+    """Changes keys of a file of JSON; those that are None go."""
+    facts = {**json.loads(path.read_text()), **changes}
+    path.write_text(json.dumps({k: v for k, v in facts.items() if v is not None}))
+
+
+@pytest.mark.parametrize(
+    ("section", "change"),
+    [("scan", {"seed": 4}), ("specimen", {"family": "island"}), ("beam", {"energy": 80e3}), ("reconstruct", {"iterations": 3})],
+)
+def test_other_settings_than_those_of_the_beginning_are_refused(
+    section: str, change: dict[str, object], tmp_path: Path, plain: Run
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(plain.path, folder)
+    path = folder / "settings.toml"
+    path.write_text("# a remark\n" + path.read_text(encoding="utf-8"), encoding="utf-8")
+    assert Run.open(folder).settings == plain.settings
+    path.write_text(dump(update(plain.settings, {section: change}, "test")), encoding="utf-8")
+    with pytest.raises(ValueError, match=rf"^{path}: expected the settings that {folder} began with, found others$"):
+        Run.open(folder)
+
+
+@pytest.mark.parametrize("name", ["subsequences/001.h5", "states/001.h5", "reference.h5"])
+def test_an_array_that_was_changed_is_named(name: str, tmp_path: Path, plain: Run) -> None:
+    """By one bit of one number, with HDF5's own means, so that the file is whole."""
+    folder = tmp_path / "run"
+    shutil.copytree(plain.path, folder)
+    key = "patterns" if "sub" in name else "phase_in_field"
+    with h5py.File(folder / name, "a") as file:
+        values = file[key][...]
+        values.view(np.uint8).flat[values.nbytes // 2] ^= 1
+        file[key][...] = values
+    said = rf"^{folder / name}: {key}: expected what the run wrote, found other values"
+    with pytest.raises(ValueError, match=said):
+        summary.run_page(Run.open(folder))
+    if "states" not in name:  # those are made again
+        with pytest.raises(ValueError, match=said):
+            finish(Run.open(folder))
+
+
+def test_sub_sequences_from_elsewhere_are_refused(tmp_path: Path, plain: Run) -> None:
+    folder, other = tmp_path / "run", finish(Run.create(tmp_path / "other", tiny(scan={"seed": 4})))
+    for source, number, said in ((other, 0, "000.h5: run: expected"), (plain.path, 1, "000.h5: number: expected 0, found 1")):
+        shutil.copytree(plain.path, folder, dirs_exist_ok=True)
+        shutil.copy(source / "subsequences" / f"{number:03d}.h5", folder / "subsequences" / "000.h5")
+        with pytest.raises(ValueError, match=said):
+            finish(Run.open(folder))
+
+
+@pytest.mark.parametrize("what", ["input", "weights", "structure"])
+def test_other_files_than_those_of_the_beginning_are_refused(what: str, tmp_path: Path, recording: Path) -> None:
+    """Of the same name; the same file under another name is fine."""
+    source, policies = tmp_path / "source", Path(files.__file__).parents[1] / "data" / "policies"
+    if what == "input":
+        shutil.copy(recording, source)
+        chosen = tiny(scan={"microscope": "recorded", "file": str(source)})
+    elif what == "weights":
+        shutil.copy(policies / "lattice.safetensors", source)
+        chosen = tiny(scan={"policy": "adaptive", "weights": str(source)})
+    else:
+        source = tmp_path / "source.vasp"
+        ase.io.write(source, mx2("MoS2", vacuum=5))
+        chosen = tiny(specimen={"structure": str(source)})
+    target = Run.create(tmp_path / "run", chosen)
+    next(execute(target))
+    source.write_bytes(source.read_bytes() + b" ")
+    with pytest.raises(ValueError, match=rf"run\.json: {what}: expected {source.name} as it was when the run began, found another file"):
+        next(execute(Run.open(target.path)))
+    rewrite(target.path / "run.json", {what: None})
+    with pytest.raises(ValueError, match=rf"run\.json: {what}: expected a checksum of it"):
+        next(execute(Run.open(target.path)))
+
+
+def test_a_run_of_an_older_version_is_read_and_gone_on_with(tmp_path: Path, plain: Run) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(plain.path, folder)
+    rewrite(folder / "run.json", {"format": "adaptycho run 1", "settings": None})
+    for path in folder.rglob("*.h5"):
+        with h5py.File(path, "a") as file:
+            file.visititems(lambda _, item: item.attrs.pop("sha256", None))
+            for name in ("run", "number"):
+                file.attrs.pop(name, None)
+    (folder / "subsequences" / "003.h5").unlink()
+    with pytest.warns(UserWarning, match=f"{folder}: of an older version, without checksums"):
+        old = Run.open(folder)
+    finish(old)
+    same_run(plain.path, folder)
+    assert summary.run_page(old)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"input": 1}, "input: expected an object, found 1"),
+        ({"seed": "three"}, "seed: expected a valid integer, found 'three'"),
+        ({"versions": ["torch"]}, "versions: expected an object, found ['torch']"),
+        ({"created": None}, "created: expected a value, found none"),
+        ({"format": "\x1b[31mred"}, "format: expected 'adaptycho run 2' or 'adaptycho run 1', found '\\x1b[31mred'"),
+    ],
+)
+def test_facts_of_a_wrong_type_are_named(changes: dict[str, object], said: str, tmp_path: Path, plain: Run) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(plain.path, folder)
+    rewrite(folder / "run.json", changes)
+    with pytest.raises(ValueError, match=f"^{re.escape(str(folder / 'run.json'))}: {re.escape(said)}$"):
+        Run.open(folder)
+
+
+@pytest.mark.parametrize("kind", ["complex64", "float16", "object", "int32"])
+def test_arrays_of_another_type_are_named(kind: str, tmp_path: Path, plain: Run) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(plain.path, folder)
+    path = folder / "subsequences" / "001.h5"
+    with h5py.File(path, "a") as file:
+        values = file["positions"][...]
+        del file["positions"]
+        if kind == "object":
+            file.create_dataset("positions", values.shape, h5py.string_dtype())
+        else:
+            file["positions"] = values.astype(kind)
+    with pytest.raises(ValueError, match=f"^{path}: positions: expected"):
+        finish(Run.open(folder))
+
+
+def test_counts_that_are_none_are_not_kept(tmp_path: Path) -> None:
+    target = Run.create(tmp_path / "run", tiny())
+    action, generator = Action(torch.full((1, 2, 2), 0.5)), torch.Generator()
+    measured = target.microscope.acquire(action, generator=generator)
+
+    class Broken(Faulty):
+        def acquire(self, action: Action, *, generator: torch.Generator) -> Measurement:
+            return measured
+
+    journal = Journal(Broken(target.microscope, target.path), target.path / "subsequences")
+    for bad in (-1.0, math.nan, math.inf):
+        measured.patterns[0, 1, 2, 3] = bad
+        with pytest.raises(ValueError, match=r"000\.h5: patterns: expected counts from 0 on that are finite, got .* nothing was kept"):
+            journal.acquire(action, generator=generator)
+    assert target.recorded == 0
+
+
+def test_folders_beside_stay_and_links_are_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "run.part").mkdir()
+    (tmp_path / "run.part" / "thesis.txt").write_text("mine")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "link").symlink_to("empty")
+    for name in ("run", "link", "new/run"):
+        assert Run.create(tmp_path / name, tiny()).recorded == 0
+    assert (tmp_path / "run.part" / "thesis.txt").read_text() == "mine"
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "empty" / "run.json").exists()
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(ValueError, match=r"^\.: expected the name of a new folder"):
+        Run.create(Path(), tiny())
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["empty", "here", "link", "new", "run", "run.part"]
+
+
+def test_two_that_begin_at_once_do_not_meet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = runs.build.simulated
+
+    def overtaken(chosen: Settings) -> Any:
+        monkeypatch.setattr(runs.build, "simulated", real)
+        Run.create(tmp_path / "run", tiny(scan={"seed": 9}))
+        return real(chosen)
+
+    monkeypatch.setattr(runs.build, "simulated", overtaken)
+    with pytest.raises(ValueError, match="run: expected a new or empty folder, found something that came there meanwhile"):
+        Run.create(tmp_path / "run", tiny())
+    assert Run.open(tmp_path / "run").settings.scan.seed == 9
+    assert [p.name for p in tmp_path.iterdir()] == ["run"]
 
 
 def test_a_field_too_small_to_score_is_refused(tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adaptycho import cli, settings
+from adaptycho import settings
+from adaptycho.cli import program
 from adaptycho.optics import Setup
 from adaptycho.reconstruct import Reconstructor
 from adaptycho.settings import Settings, dump, fields, load, override, preset, update
@@ -18,26 +19,35 @@ from adaptycho.settings import Settings, dump, fields, load, override, preset, u
 # Half the largest number and below: what is finite stays finite when TOML writes it in decimal.
 finite = st.floats(-1e300, 1e300)
 positive = st.floats(1e-300, 1e300)
+defocus = st.floats(-1e8, 1e8)
+words = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1)
 trees = st.fixed_dictionaries(
     {},
     optional={
         "beam": st.one_of(
-            st.fixed_dictionaries({}, optional={"energy": positive, "defocus": finite}),
+            st.fixed_dictionaries({}, optional={"energy": st.floats(1e3, 3e6), "defocus": defocus}),
             st.fixed_dictionaries(
-                {"wavelength": positive, "aberrations": st.dictionaries(st.sampled_from(["C12", "phi12", "C30"]), finite)}
+                {
+                    "wavelength": st.floats(1e-3, 1e5),
+                    "aberrations": st.dictionaries(st.sampled_from(["C12", "phi12", "C30"]), st.floats(-1e12, 1e12)),
+                }
             ),
         ),
         "geometry": st.fixed_dictionaries(
-            {}, optional={"field": st.tuples(positive, positive), "object": st.just("auto") | st.integers(1, 500).map(lambda n: 2 * n)}
+            {},
+            optional={
+                "field": st.tuples(st.floats(0.1, 1e3), st.floats(0.1, 1e3)),
+                "object": st.just("auto") | st.integers(1, 500).map(lambda n: 2 * n),
+            },
         ),
         "specimen": st.fixed_dictionaries(
-            {}, optional={"structure": st.text(), "options": st.dictionaries(st.text(), finite | st.text() | st.lists(finite))}
+            {}, optional={"structure": words, "options": st.dictionaries(st.text(), finite | st.text() | st.lists(finite))}
         ),
         "scan": st.fixed_dictionaries(
             {},
             optional={
-                "file": st.none() | st.text(),
-                "defocus": st.none() | finite,
+                "file": st.none() | words,
+                "defocus": st.none() | defocus,
                 "warm": st.booleans(),
                 "seed": st.integers(0, 2**63 - 1),
                 "policy": st.sampled_from(get_args(settings.Policy)),
@@ -143,7 +153,7 @@ def test_the_beam_is_an_energy_or_a_wavelength() -> None:
         ("[scan]\npositions = 2.5\n", r": scan\.positions: expected a valid integer.*, found 2\.5"),
         ("[scan]\npositions = 0\n", r": scan\.positions: expected greater than or equal to 1, found 0"),
         ("[scan]\npolicy = 'greedily'\n", r": scan\.policy: expected 'heuristic', 'greedy'.*, found 'greedily'"),
-        ("[scan]\ndose = -1.0\n", r": scan\.dose: expected greater than 0, found -1\.0"),
+        ("[scan]\ndose = -1.0\n", r": scan\.dose: expected greater than or equal to 0\.001, found -1\.0"),
         ("[scan]\ndose = inf\n", r": scan\.dose: expected a finite number, found inf"),
         ("[scan]\nrows = [0.0, 1.5]\n", r": scan\.rows: expected less than or equal to 1, found 1\.5"),
         ("[geometry]\nfield = [20.0]\n", r": geometry\.field: expected two values, found \[20\.0\]"),
@@ -166,7 +176,7 @@ def test_wrong_settings_are_refused_in_one_sentence(tmp_path: Path, text: str, s
 
 def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     (tmp_path / "binary.toml").write_bytes(b"\xff\xfe\x00")
-    for name, found in (("none.toml", "found none"), ("binary.toml", "utf-8"), (".", "directory")):
+    for name, found in (("none.toml", "found none"), ("binary.toml", "utf-8"), (".", "a folder")):
         path = tmp_path / name
         with pytest.raises(ValueError, match=f"^{path}: expected .*{found}"):
             load(path)
@@ -175,10 +185,10 @@ def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("extra", [[], ["--preset", "paper"], ["--beam.wavelength", "1.5"], ["--scan.defocus", "5", "--file", "a.h5"]])
 def test_settings_as_printed_load_again(tmp_path: Path, extra: list[str]) -> None:
     options = [*extra, "--specimen.options", "{thickness = 3.0}", "--beam.aberrations", "{C30 = 1e4}"]
-    printed = CliRunner().invoke(cli.commands, ["settings", *options], catch_exceptions=False).output
+    printed = CliRunner().invoke(program.commands, ["settings", *options], catch_exceptions=False).output
     path = tmp_path / "s.toml"
     path.write_text(printed, encoding="utf-8")
-    again = CliRunner().invoke(cli.commands, ["settings", "--settings", str(path)], catch_exceptions=False).output
+    again = CliRunner().invoke(program.commands, ["settings", "--settings", str(path)], catch_exceptions=False).output
     assert again == printed
     assert dump(load(path)) == dump(load(path, preset("light")))
     # What it means stands over every value, and the two that are not set are named at the end.

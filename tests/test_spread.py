@@ -1,6 +1,11 @@
 """Spreading work: in this process, over processes, over a Dask cluster; the results are the same."""
 
 import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -54,3 +59,63 @@ def test_cores_are_those_this_process_may_use() -> None:
 def test_no_scheduler_is_one_sentence() -> None:
     with pytest.raises(ValueError, match=r"scheduler: expected a Dask scheduler at .*, found none"):
         list(spread(fail, [1], scheduler="nonsense://here"))
+
+
+WAITING = """
+import os, sys, time
+from pathlib import Path
+from adaptycho.spread import spread
+
+def wait(folder):
+    (Path(folder) / str(os.getpid())).touch()
+    time.sleep(100)
+
+if __name__ == "__main__":
+    try:
+        list(spread(wait, [sys.argv[1]] * 3, workers=2))
+    except KeyboardInterrupt:
+        sys.exit(130)
+"""
+
+
+def alive(pid: str) -> bool:
+    """Whether a process is there and not only waits to be buried."""
+    status = Path("/proc") / pid / "status"
+    try:
+        return "\nState:\tZ" not in status.read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="looks at processes in /proc")
+def test_workers_end_with_their_parent_however_it_ends(tmp_path: Path) -> None:
+    """Two workers in the middle of 100 s of work, the third task not begun; Ctrl-C goes to the whole group, as on a terminal."""
+    (tmp_path / "waiting.py").write_text(WAITING)
+    signals, running = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT), {}
+    for sent in signals:
+        (folder := tmp_path / sent.name).mkdir()
+        command = [sys.executable, str(tmp_path / "waiting.py"), str(folder)]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        running[sent] = subprocess.Popen(command, **pipes, start_new_session=True)
+    for sent, parent in running.items():
+        while len(workers := [p.name for p in (tmp_path / sent.name).iterdir()]) < 2:
+            assert parent.poll() is None, parent.stderr.read()
+            time.sleep(0.01)
+        started = time.monotonic()
+        os.killpg(parent.pid, sent) if sent is signal.SIGINT else parent.send_signal(sent)
+        _, said = parent.communicate(timeout=30)  # the pipes are closed by the last process that has them
+        # Of nothing but ending processes; without the pipe they would take 100 s.
+        assert time.monotonic() - started < 10
+        assert not any(map(alive, workers)), sent
+        assert parent.returncode == (130 if sent is signal.SIGINT else -sent)
+        if sent is signal.SIGINT:
+            assert said == b""
+
+
+def test_a_caller_that_stops_early_waits_for_nobody() -> None:
+    results = spread(time.sleep, [0, 60], workers=2)
+    started = time.monotonic()
+    assert next(results) == (0, None)
+    results.close()
+    assert time.monotonic() - started < 30  # of starting processes, not of the 60 s that one of them had to go

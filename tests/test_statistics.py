@@ -1,5 +1,6 @@
 """Estimates and their intervals: exact cases, independent implementations, and how often intervals hold the truth."""
 
+import itertools
 import math
 from collections.abc import Callable
 
@@ -17,6 +18,7 @@ from adaptycho.metrics.statistics import (
     dose_saving,
     filled,
     interval,
+    mean_dose_saving,
     oracle_fraction,
     paired,
     relative,
@@ -163,6 +165,70 @@ def test_dose_saving_on_a_level_stretch_takes_the_lowest_dose() -> None:
     assert dose_saving(100.0, torch.full((3,), 2.0), DOSES, dip, generator=seeded()).mean == pytest.approx(3, rel=1e-9)
 
 
+def straight(specimens: torch.Tensor, dose: float, factor: float, slope: float) -> tuple[float, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Ours is the curve at `factor` times the dose, on a line that is straight in the logarithm of the dose."""
+    return dose, specimens + slope * math.log(dose * factor), DOSES, specimens + slope * DOSES.log()[:, None]
+
+
+def test_the_mean_of_savings_is_arithmetic() -> None:
+    """2.0 in one cell and 1.5 in another: 1.75, and not 1.732; 4 and 1/4 on other curves: 2.125, and not 1."""
+    specimens = normal(seeded(), 8)
+    for factors, expected in (((2.0, 1.5), 1.75), ((4.0, 0.25), 2.125), ((3.0,), 3.0), ((1.0, 2.0, 6.0), 3.0)):
+        cases = [straight(specimens + i, 500.0 * (1 + i), f, 0.1 + i) for i, f in enumerate(factors)]
+        found = mean_dose_saving(cases, generator=seeded())
+        # Each factor is exact whatever specimens are drawn, so nothing is uncertain: rounding of scores of order 10 over slopes of 0.1.
+        assert [found.mean, found.low, found.high] == pytest.approx([expected] * 3, rel=1e-10)
+        assert (found.count, found.bounded) == (8, None)
+
+
+def test_the_mean_of_savings_is_the_mean_of_each() -> None:
+    generator = seeded(6)
+    cases = []
+    for dose, factor in ((300.0, 2.0), (1000.0, 1.2), (2000.0, 0.7)):
+        spent, score, at, curve = straight(normal(generator, 12), dose, factor, 0.4)
+        cases.append((spent, score + 0.05 * normal(generator, 12), at, curve + 0.05 * normal(generator, 5, 12)))
+    # Diverged in the case of low scores: no worse than the worst of that case, though another has far higher ones.
+    cases[0][1][3] = math.nan
+    cases[2] = (cases[2][0], cases[2][1] + 50, cases[2][2], cases[2][3] + 50)
+    singly = [dose_saving(*case, generator=seeded()) for case in cases]
+    found = mean_dose_saving(cases, generator=seeded())
+    assert found.mean == pytest.approx(sum(e.mean for e in singly) / 3, rel=1e-12)
+    # One case is the single factor with its interval.
+    assert mean_dose_saving(cases[:1], generator=seeded()) == singly[0]
+    # Specimens are drawn alike: two cases that are the same are as uncertain as one, and not less.
+    twice = mean_dose_saving(cases[:1] * 2, generator=seeded())
+    assert [twice.mean, twice.low, twice.high] == pytest.approx([singly[0].mean, singly[0].low, singly[0].high], rel=1e-12)
+
+
+def test_specimens_are_drawn_alike_in_all_cases() -> None:
+    """What one cell gains on a specimen the other loses: the mean is certain, though neither factor is."""
+    noise, level = 0.3 * normal(seeded(8), 12), torch.zeros(12, dtype=torch.float64)
+    noise = noise - noise.mean()
+    curve = DOSES.log()[:, None].expand(-1, 12)
+    up, down = ((1000.0, level + math.log(2000) + sign * noise, DOSES, curve) for sign in (1, -1))
+    alone, both = dose_saving(*up, generator=seeded()), mean_dose_saving([up, down], generator=seeded())
+    # exp(x) + exp(-x) over 2 is 1 to the second order in the mean x of a draw, which is within 0.3 in any.
+    assert alone.high - alone.low > 0.4 and both.high - both.low < 0.1
+    assert both.mean == pytest.approx(2.0, rel=1e-12)
+
+
+def test_a_mean_with_factors_beyond_their_curves_is_a_bound() -> None:
+    specimens = normal(seeded(), 6)
+    inside, above, below = (straight(specimens, dose, factor, 1.0) for dose, factor in ((500.0, 2.0), (2000.0, 9.0), (1000.0, 0.01)))
+    cases = [([inside, inside], 2.0, None), ([inside, above], 3.5, "above"), ([inside, below], 1.05, "below"), ([above, below], 2.55, None)]
+    for some, expected, bounded in cases:
+        found = mean_dose_saving(some, generator=seeded())
+        # An end is 5 times the dose of 2000, or a tenth of 1000.
+        assert [found.mean, found.low, found.high] == pytest.approx([expected] * 3, rel=1e-10) and found.bounded == bounded
+
+
+def test_a_mean_of_no_savings_is_refused() -> None:
+    with pytest.raises(ValueError, match="cases: expected at least one, got none"):
+        mean_dose_saving([], generator=seeded())
+    with pytest.raises(ValueError, match="scores: expected one for each of the same specimens"):
+        mean_dose_saving([straight(normal(seeded(), n), 500.0, 2.0, 1.0) for n in (6, 7)], generator=seeded())
+
+
 @pytest.mark.parametrize(
     ("dose", "doses", "rows", "message"),
     [
@@ -261,8 +327,17 @@ def _saving(generator: torch.Generator, specimens: int) -> tuple[Estimate, float
     return dose_saving(1000.0, score, DOSES, curve, generator=generator), 2.2
 
 
-@pytest.mark.parametrize("simulate", [_mean, _gain, _fraction, _saving])
-@pytest.mark.parametrize("specimens", [12, 25])
+def _mean_saving(generator: torch.Generator, specimens: int) -> tuple[Estimate, float]:
+    # Cells as in `_saving`, worth 2.0 and 1.5 times their dose, of specimens that have their height in common and no slope.
+    height, cases = 0.1 * normal(generator, specimens), []
+    for dose, factor in ((1000.0, 2.0), (500.0, 1.5)):
+        slope = 0.15 + 0.02 * normal(generator, specimens)
+        curve = height + slope * DOSES.log()[:, None] + 0.03 * normal(generator, len(DOSES), specimens)
+        cases.append((dose, height + slope * math.log(dose * factor) + 0.03 * normal(generator, specimens), DOSES, curve))
+    return mean_dose_saving(cases, generator=generator), 1.75
+
+
+@pytest.mark.parametrize(("simulate", "specimens"), [*itertools.product((_mean, _gain, _fraction, _saving), (12, 25)), (_mean_saving, 12)])
 def test_intervals_hold_the_truth(
     simulate: Callable[[torch.Generator, int], tuple[Estimate, float]], specimens: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,6 +3,8 @@
 import json
 import math
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -437,11 +439,92 @@ def test_weights_of_another_kind_are_refused(file: Path, tmp_path: Path, capsys:
     assert not (tmp_path / "run").exists()
 
 
-def test_resume_wants_the_folder_of_a_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{", "run.json: expected JSON, found something else"),
+        ('{"format": "something else"}', "run.json: format: expected 'adaptycho training 1', found 'something else'"),
+        ("[]", "run.json: expected an object"),
+        ('{"format": "adaptycho training 1"}', "run.json: courses: expected a value, found none"),
+        ('{"format": "adaptycho training 1", "courses": []}', "run.json: courses: expected List should have at least 1 item"),
+        (
+            '{"format": "adaptycho training 1", "courses": ["sleep"]}',
+            "run.json: courses.0: expected 'autoencoder', 'imitate' or 'reinforce'",
+        ),
+        ('{"format": "adaptycho training 1", "courses": ["imitate"], "start": 1}', "run.json: start: expected"),
+    ],
+)
+def test_resume_wants_the_folder_of_a_training(text: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "expected the folder of a training" in refused(["train", "resume", str(tmp_path / "nothing")], capsys)
-    (tmp_path / "run.json").write_text("{")
-    assert "expected the folder of a training" in refused(["train", "resume", str(tmp_path)], capsys)
-    (tmp_path / "run.json").write_text('{"format": "something else"}')
-    assert "format: expected 'adaptycho training 1', found 'something else'" in refused(["train", "resume", str(tmp_path)], capsys)
-    (tmp_path / "run.json").write_text("[]")
-    assert "format: expected 'adaptycho training 1', found None" in refused(["train", "resume", str(tmp_path)], capsys)
+    (tmp_path / "run.json").write_text(text)
+    (tmp_path / "settings.toml").write_text(tree.dump(tiny()), encoding="utf-8")
+    assert said in refused(["train", "resume", str(tmp_path)], capsys)
+
+
+def test_a_training_goes_on_as_it_began_or_not_at_all(trained: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    """Other settings, other weights to start from, a checkpoint from elsewhere or of another course, a changed byte."""
+    source, found = trained
+    folder, other = tmp_path / "run", tmp_path / "other"
+    runs.create(other, tiny(train={"seed": 1, "imitate_steps": 2, "reinforce_steps": 0}), ("imitate",), Path(found["weights"]))
+    runs.execute(other, quietly)
+    settings, step = folder / "settings.toml", folder / "imitate.checkpoint.safetensors"
+    last = step.with_name("reinforce.checkpoint.safetensors")
+
+    def harm(name: str) -> None:
+        if name == "settings":
+            settings.write_text(tree.dump(tiny(train={"seed": 5})), encoding="utf-8")
+        elif name == "elsewhere":
+            shutil.copy(other / step.name, step)
+        elif name == "course":
+            shutil.copy(step, last)
+        elif name == "log":
+            log = folder / "log.jsonl"
+            log.write_text(log.read_text().replace('"step": 2', '"step": "two"'))
+        else:
+            raw = bytearray(step.read_bytes())
+            raw[-3] ^= 1
+            step.write_bytes(raw)
+
+    for name, said in (
+        ("settings", f"{settings}: expected the settings that {folder} began with, found others"),
+        ("elsewhere", f"{step}: expected a checkpoint of this training's course imitate, found one from elsewhere"),
+        ("course", f"{last}: expected a checkpoint of this training's course reinforce, found one from elsewhere"),
+        ("byte", f"{step}: expected"),
+        ("log", f"{folder / 'log.jsonl'}: line 3: step: expected a valid integer, found 'two'"),
+    ):
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(source, folder)
+        harm(name)
+        with pytest.raises(ValueError, match=f"^{re.escape(said)}"):
+            runs.execute(folder, quietly)
+    begun = other / "start.safetensors"
+    begun.write_bytes(begun.read_bytes() + b" ")
+    with pytest.raises(ValueError, match=f"^{begun}: expected the weights that the training began with, found others"):
+        runs.execute(other, quietly)
+
+
+def test_a_training_without_checksums_is_gone_on_with(trained: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    """As older versions left it: no checksum of settings, no course and run in the checkpoint."""
+    source, found = trained
+    folder = tmp_path / "run"
+    shutil.copytree(source, folder)
+    facts = json.loads((folder / "run.json").read_text())
+    del facts["settings"]
+    (folder / "run.json").write_text(json.dumps(facts))
+    for path in folder.glob("*.checkpoint.safetensors"):
+        loaded = weights.load(path)
+        weights.write(path, loaded.tensors, {k: v for k, v in loaded.card.items() if k in ("step", "best", "seconds")})
+    with pytest.warns(UserWarning, match="of an older version, without checksums"):
+        again = runs.execute(folder, quietly)
+    assert again == found | {"weights": str(folder / "reinforce.safetensors")}
+
+
+def test_a_folder_beside_a_training_stays(tmp_path: Path) -> None:
+    (tmp_path / "run.part").mkdir()
+    (tmp_path / "run.part" / "thesis.txt").touch()
+    (tmp_path / "taken").touch()
+    with pytest.raises(ValueError, match="taken: expected a new or empty folder, found"):
+        runs.create(tmp_path / "taken", tiny(), ("imitate",), None)
+    runs.create(tmp_path / "run", tiny(), ("imitate",), None)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["run", "run.part", "taken"]
+    assert (tmp_path / "run.part" / "thesis.txt").exists()

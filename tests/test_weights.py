@@ -101,13 +101,13 @@ def test_no_file_or_a_folder(tmp_path: Path) -> None:
 def test_other_files_are_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "a"
     path.write_bytes(content)
-    with pytest.raises(ValueError, match="a: expected weights in safetensors format, found something else"):
+    with pytest.raises(ValueError, match="a: expected a file of weights in safetensors format, found one that cannot be read"):
         load(path)
 
 
 def test_a_pickle_is_not_opened(tmp_path: Path, module: Little) -> None:
     torch.save(module.state_dict(), tmp_path / "a")
-    with pytest.raises(ValueError, match="a: expected weights in safetensors format, found something else"):
+    with pytest.raises(ValueError, match="a: expected a file of weights in safetensors format, found one that cannot be read"):
         load(tmp_path / "a")
 
 

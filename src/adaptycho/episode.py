@@ -18,6 +18,8 @@ from adaptycho.optics import Setup
 from adaptycho.policy import Action, Memory, Observation, Scanner
 from adaptycho.reconstruct import Reconstruction, Reconstructor
 
+_BEAM = 500_000  # keeps the noise of a sub-sequence apart from its scanner's random numbers, however many of those it takes
+
 
 @dataclass(frozen=True, eq=False)
 class State:
@@ -81,13 +83,14 @@ def advance(
     warm: bool = False,
 ) -> State:
     """Takes one sub-sequence: decide, acquire, reconstruct."""
-    generator = stream(seed, number)
     started = time.perf_counter()
-    action, memory = scanner(observe(state, microscope, lengths, number), None if state is None else state.memory, generator=generator)
+    action, memory = scanner(
+        observe(state, microscope, lengths, number), None if state is None else state.memory, generator=stream(seed, number)
+    )
     decided = time.perf_counter()
     if action.positions.shape[1] != lengths[number]:
         raise ValueError(f"scanner: expected {lengths[number]} positions for sub-sequence {number}, got {action.positions.shape[1]}")
-    latest = microscope.acquire(action, generator=generator)
+    latest = microscope.acquire(action, generator=stream(seed, number + _BEAM))
     acquired = time.perf_counter()
     seen = latest if state is None else state.seen + latest
     reconstruction = reconstructor(seen, state.reconstruction if state is not None and warm else None)

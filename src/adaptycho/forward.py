@@ -13,8 +13,14 @@ from jaxtyping import Complex, Float, Int, Shaped
 from torch import Tensor
 
 from adaptycho.grid import fft2, ifft2
+from adaptycho.noise import counted
 from adaptycho.optics import Setup
 
+# Number types that patterns may have: no complex numbers, truth values or half precision.
+COUNTS = (
+    torch.uint8, torch.int8, torch.uint16, torch.int16, torch.uint32, torch.int32, torch.uint64, torch.int64, torch.float32, torch.float64,
+)  # fmt: skip
+MOST = 2.0**53  # electrons of a pattern: beyond, numbers of double precision no longer count them
 CHUNK = 64  # patterns in work at a time: memory never grows with the number of positions
 
 
@@ -43,6 +49,12 @@ class Measurement:
                 raise ValueError(f"{name}: expected shape {wanted}, got {tuple(getattr(self, name).shape)}")
         if self.patterns.ndim != 4 or tuple(self.patterns.shape[:2]) != (b, k):
             raise ValueError(f"patterns: expected shape ({b}, {k}, Q, Q), as many as there are positions, got {tuple(self.patterns.shape)}")
+        if self.patterns.dtype not in COUNTS:
+            raise ValueError(f"patterns: expected integer or real counts in single or double precision, got {self.patterns.dtype}")
+        for name in ("positions", "dose", "defocus"):
+            values = getattr(self, name)
+            if not values.is_floating_point() or not bool(torch.isfinite(values).all()):
+                raise ValueError(f"{name}: expected finite real numbers, got others ({values.dtype})")
         if self.lengths is None:
             object.__setattr__(self, "lengths", torch.full((b,), k, dtype=torch.int64))
 
@@ -108,8 +120,8 @@ class Imperfections:
 
     def __post_init__(self) -> None:
         for name in ("jitter", "background", "source_size"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name}: expected a value of at least 0, got {getattr(self, name)}")
+            if not 0 <= getattr(self, name) <= MOST:
+                raise ValueError(f"{name}: expected a value from 0 to {MOST:.0e}, got {getattr(self, name)}")
 
 
 def transmission(potential: Shaped[Tensor, "*batch H W"]) -> Complex[Tensor, "*batch H W"]:
@@ -182,9 +194,11 @@ def expose(
         size = positions.new_tensor(setup.field)
         kick = torch.randn(positions.shape, generator=generator, dtype=positions.dtype, device=positions.device)
         positions = (positions + imperfections.jitter * kick / size).clamp(0, 1)
+    if not bool(((dose >= 0) & (dose <= MOST)).all()):
+        raise ValueError(f"dose: expected 0 to {MOST:.0e} electrons per position, got {float(dose.min()):g} to {float(dose.max()):g}")
     expected = diffract(setup, potential, positions, defocus, thickness=thickness, source_size=imperfections.source_size, item=item)
     electrons = expected * dose[:, None, None].to(expected.dtype) + imperfections.background
-    return torch.poisson(electrons, generator=generator) if imperfections.noise else electrons
+    return counted(electrons, generator=generator) if imperfections.noise else electrons
 
 
 def _exit_waves(

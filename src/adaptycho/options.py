@@ -1,6 +1,7 @@
 """Settings on the command line: which options a command has, and the settings that they describe."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,8 +28,25 @@ as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON o
 scheduler = click.option(
     "--scheduler", metavar="ADDRESS", default=None, help="Dask scheduler to send the work to (tcp://host:8786, or a scheduler file)."
 )
-workers = click.option("--workers", type=click.IntRange(1), default=None, help="Processes on this machine.  [default: one for each core]")
-threads = click.option("--threads", type=click.IntRange(1), default=None, help="Processor cores to use.  [default: all]")
+
+
+class Source(click.Path):
+    """A file or folder to read. A pipe or a device is none: it may never end."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The path, unless nothing can be read there."""
+        path = Path(value)
+        if "\0" in str(path):
+            self.fail("expected a name, found one with a NUL character", param, ctx)
+        if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
+            self.fail(f"{path}: expected a file or a folder, found a pipe or a device", param, ctx)
+        return path
+
+
+source = Source(path_type=Path)
+_some = click.IntRange(1, 1024)
+workers = click.option("--workers", type=_some, default=None, help="Processes on this machine.  [default: one for each core]")
+threads = click.option("--threads", type=_some, default=None, help="Processor cores to use.  [default: all]")
 
 
 class Listing(click.Command):
@@ -58,7 +76,7 @@ def with_settings(*short: str) -> Callable[[Callable[..., Any]], Callable[..., A
             function = click.option(f"--{name}", _variable(name), metavar="VALUE", hidden=True)(function)
         for name in reversed(short):
             function = click.option(f"--{name}", _variable(f"short.{name}"), metavar="VALUE", help=described[f"scan.{name}"])(function)
-        function = click.option("--settings", "settings_file", type=click.Path(path_type=Path), help="TOML file with settings.")(function)
+        function = click.option("--settings", "settings_file", type=source, help="TOML file with settings.")(function)
         presets = click.Choice(settings.PRESETS)
         return click.option("--preset", type=presets, default="light", show_default=True, help="Settings to start from.")(function)
 

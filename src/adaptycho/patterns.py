@@ -7,7 +7,7 @@ Poisson disk is round on the specimen. A scan listed here is used defocused by g
 
 import math
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 import torch
@@ -16,14 +16,15 @@ from scipy.spatial import cKDTree
 from scipy.stats import qmc
 from torch import Tensor
 
-Name = Literal["raster", "hexagonal", "random", "halton", "poisson-disk", "jittered", "spiral"]
+from adaptycho.names import Pattern
 
 GOLDEN_RATIO = (1 + math.sqrt(5)) / 2
 GOLDEN_ANGLE = math.pi * (3 - math.sqrt(5))
 DARTS = 40  # random places tried per Poisson-disk position; more of them pack a little closer
+NEVER = -1e9  # a class of distances below all that there are
 
 
-def pattern(name: Name | str, count: int, field: tuple[float, float], *, generator: torch.Generator) -> Float[Tensor, "P 2"]:
+def pattern(name: Pattern | str, count: int, field: tuple[float, float], *, generator: torch.Generator) -> Float[Tensor, "P 2"]:
     """A conventional scan by name.
 
     Args:
@@ -52,7 +53,7 @@ def pattern(name: Name | str, count: int, field: tuple[float, float], *, generat
         case "spiral":
             return spiral(count, field)
         case _:
-            raise ValueError(f"pattern: expected one of {', '.join(get_args(Name))}, got {name!r}")
+            raise ValueError(f"pattern: expected one of {', '.join(get_args(Pattern))}, got {name!r}")
 
 
 def raster(count: int, field: tuple[float, float]) -> Float[Tensor, "P 2"]:
@@ -156,12 +157,16 @@ def spread(positions: Float[Tensor, "P 2"], field: tuple[float, float]) -> Float
     jump = torch.argsort(torch.arange(len(positions), dtype=torch.float64) * GOLDEN_RATIO % 1)
     places = (positions[jump].double() - 0.5) * positions.new_tensor(field, dtype=torch.float64)
     cell = math.prod(field) / max(1, len(positions))
-    distance, order = -places.square().sum(1), []
+    y, x = places.T.contiguous()
+    rank, nearest, order = -places.square().sum(1), torch.full_like(y, math.inf), []
     for _ in range(len(positions)):
-        order.append(int(distance.argmax()))
-        new = ((places - places[order[-1]]).square().sum(1) / cell).log2().round()
-        distance = new if len(order) == 1 else torch.minimum(distance, new)
-        distance[order] = -math.inf
+        order.append(int(rank.argmax()))
+        squared = (y - y[order[-1]]).square() + (x - x[order[-1]]).square()
+        closer = (squared < nearest).nonzero()[:, 0]  # soon only those round the new place
+        nearest[closer] = squared[closer]
+        # Clamped, so that a place that is there twice comes again after all others.
+        rank[closer] = (squared[closer] / cell).log2().round().clamp(min=NEVER)
+        rank[order[-1]] = -math.inf
     return positions[jump[order]]
 
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from adaptycho import build, files, pictures, report, runs, summary
+from adaptycho import build, files, pictures, report, runs, summary, targets
 from adaptycho.episode import observe, stream
 from adaptycho.evaluate import archive, judge, table, table1, trained
 from adaptycho.evaluate.ledger import Ledger
@@ -29,11 +29,14 @@ def simulate(out: Path, chosen: Settings, progress: Progress, *, workers: int | 
         raise ValueError(
             f"scan.policy: expected a conventional simulated scan to record, found {chosen.scan.microscope}, {chosen.scan.policy}"
         )
+    targets.named(out)
+    if out.suffix == ".toml":
+        raise ValueError(f"{out}: expected a name such as {out.with_suffix('.h5')} for the recording, found that of the settings beside it")
     many = chosen.specimen.count > 1
     paths = [out.with_name(f"{out.stem}-{b:03d}{out.suffix}") if many else out for b in range(chosen.specimen.count)]
     described = out.with_suffix(".toml")
     for path in (*paths, described):
-        _check_new(path)
+        targets.new_file(path)
     with whole(described) as part:
         part.write_text(dump(chosen), encoding="utf-8")
     tasks = [(chosen, b, path.absolute(), described.name) for b, path in enumerate(paths)]
@@ -58,11 +61,12 @@ def imported(source: Path, positions_file: Path | None, **options: Any) -> files
 
 def reconstruct(file: Path, out: Path, chosen: Settings, progress: Progress) -> dict[str, Any]:
     """Reconstructs a recording; writes the potential and a picture."""
+    targets.named(out)
     picture = out.with_suffix(".png")
     if out == picture:
         raise ValueError(f"{out}: expected a name such as {out.with_suffix('.h5')} for the potential, found that of the picture beside it")
     for path in (out, picture):
-        _check_new(path)
+        targets.new_file(path)
     recording = files.read(file)
     descent = build.reconstructor(chosen, recording.setup)
     result = collections.deque(progress(descent.steps(recording.measurement), descent.iterations, "iterations"), maxlen=1).pop()
@@ -171,19 +175,10 @@ def write_report(target: runs.Run) -> Path:
 @contextmanager
 def _results(out: Path) -> Iterator[Ledger]:
     """The ledger of a folder for results, which is made if there is none, for one process at a time."""
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"{out}: expected a folder for results, found a file")
+    targets.folder(out)
     out.mkdir(parents=True, exist_ok=True)
     with alone(out):
         yield Ledger.open(out / "results.jsonl")
-
-
-def _check_new(path: Path) -> None:
-    """Finds out before the work instead of after it."""
-    if path.exists():
-        raise ValueError(f"{path}: expected a new file to write, found one that exists")
-    if not path.parent.is_dir():
-        raise ValueError(f"{path}: expected an existing folder to write into, found none at {path.parent}")
 
 
 def _simulate(task: tuple[Settings, int, Path, str]) -> None:

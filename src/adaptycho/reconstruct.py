@@ -9,12 +9,13 @@ constant added to V changes no pattern, so it is free: its gradient is zero, des
 remove it (`adaptycho.metrics.align`).
 """
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import Float, Int, Shaped
@@ -24,6 +25,7 @@ from adaptycho import kernels
 from adaptycho.forward import Measurement, transmission
 from adaptycho.grid import fft2, ifft2
 from adaptycho.optics import Setup
+from adaptycho.probes import lookup
 
 CHUNK_BYTES = 1 << 20  # waves in work at a time: what a core's own cache holds
 LANE = 1024  # positions worth a thread: longer data sets are summed in up to four lanes, the same whatever the number of threads
@@ -169,15 +171,13 @@ class Reconstructor:
         outside = ((corner < 0) | (corner > room)).any(-1)  # the compiled loops do not look where they write
         _refuse(outside & used, "positions: expected fractions of the field from 0 to 1", measurement.positions)
         _refuse((dose <= 0) & used, "dose: expected positive counts", dose)
-        probes, which = self._probes(measurement, offset, used)
+        _refuse_patterns(measurement.patterns, used)
+        probes, which = lookup(self.setup, measurement.defocus, offset, used, self.subpixel)
+        chunk = max(1, CHUNK_BYTES // probes[0].nbytes)
+        scale = (1 / dose).to(measurement.positions.dtype)
+        weight = (torch.ones(self.setup.detector) if self.mask is None else self.mask).to(measurement.positions)
         problems = [
-            _DataSet(
-                which=which[i, :n].contiguous(),
-                corner=corner[i, :n].contiguous(),
-                patterns=measurement.patterns[i, :n].contiguous(),
-                scale=(1 / dose[i, :n]).to(measurement.positions.dtype),
-                weight=(torch.ones(self.setup.detector) if self.mask is None else self.mask).to(measurement.positions),
-            )
+            _DataSet(*(x[i, :n].contiguous() for x in (which, corner, measurement.patterns, scale)), weight, chunk)
             for i, n in enumerate(lengths.tolist())
         ]
         for problem in problems:
@@ -185,22 +185,6 @@ class Reconstructor:
                 total = kernels.illumination(probes, problem.which, problem.corner, self.setup.object.shape)
                 problem.illumination = total + SOFT * total.amax()
         return probes, problems
-
-    def _probes(self, measurement: Measurement, offset: Tensor, used: Tensor) -> tuple[Tensor, Tensor]:
-        """The table of shifted probes, and the entry (B, K) of each position."""
-        focus, item = torch.unique(measurement.defocus, return_inverse=True)
-        spectra = self.setup.spectra(focus).to(offset.dtype.to_complex())
-        if spectra.ndim == 4 and len(spectra) > 1:
-            if len(spectra) != len(measurement):
-                raise ValueError(f"measured_probe: expected one for each of {len(measurement)} data sets, got {len(spectra)}")
-            item = item + len(focus) * torch.arange(len(spectra), device=item.device)[:, None]
-        # One number for spectrum, y and x: sorting numbers is ten times faster than sorting rows.
-        base = 2 * self.subpixel
-        y, x = ((offset * self.subpixel).round().long() + self.subpixel).unbind(-1)
-        distinct, entry = torch.unique(((item * base + y) * base + x)[used], return_inverse=True)
-        shift = torch.stack([distinct // base % base, distinct % base], 1) - self.subpixel
-        which = torch.zeros_like(item).masked_scatter_(used, entry)
-        return kernels.probe_table(spectra.flatten(0, -3), distinct // base**2, shift, self.subpixel), which
 
     def _first_step(self, problem: "_DataSet") -> float:
         if self.step != "auto":
@@ -230,27 +214,33 @@ class Reconstructor:
     def _gradient(self, problem: "_DataSet", probes: Tensor, lanes: _Map) -> tuple[float, Tensor]:
         """Loss per position, and the Wirtinger gradient summed over positions (divided by the illumination if asked)."""
         through = transmission(problem.potential)
-        count = len(problem.which)
-        cuts = min(4, max(1, count // LANE))
-        bounds = [(count * i // cuts, count * (i + 1) // cuts) for i in range(cuts)]
-        sums = list((lanes if cuts > 1 else map)(lambda ends: self._lane(problem, probes, through, *ends), bounds))
+        count, cuts = len(problem.which), problem.lanes
+        sums = list((lanes if len(cuts) > 1 else map)(partial(self._lane, problem.weight, probes, through), cuts))
         back, loss = sum(s[1] for s in sums), sum(s[0] for s in sums)
-        gradient = back.imag if self.kind == "potential" else -1j * back
+        gradient = -1j * back if self.kind == "complex" else back
         return loss / count, gradient / problem.illumination if self.scaling == "illumination" else gradient
 
-    def _lane(self, problem: "_DataSet", probes: Tensor, through: Tensor, first: int, last: int) -> tuple[float, Tensor]:
+    def _lane(self, weight: Tensor, probes: Tensor, through: Tensor, chunks: list["_Chunk"]) -> tuple[float, Tensor]:
         """Sums loss and conj(psi) chi over a run of positions, chunk by chunk."""
-        chunk = max(1, CHUNK_BYTES // probes[0].nbytes)
-        back, loss = torch.zeros_like(through), 0.0
-        waves = torch.empty(min(chunk, last - first), *probes.shape[1:], dtype=probes.dtype, device=probes.device)
-        for i in range(first, last, chunk):
-            part = slice(i, min(i + chunk, last))
-            psi = waves[: part.stop - part.start]
-            kernels.exit_waves(probes, problem.which[part], through, problem.corner[part], psi)
+        # Of a real potential only the real part of -i conj(psi) chi is needed.
+        back = torch.zeros(through.shape, dtype=through.dtype if self.kind == "complex" else weight.dtype, device=through.device)
+        waves, loss = probes.new_empty(len(chunks[0].which), *probes.shape[1:]), 0.0
+        for which, corner, patterns, scale in chunks:
+            psi = waves[: len(which)]
+            kernels.exit_waves(probes, which, through, corner, psi)
             far = fft2(psi)
-            loss += kernels.residual(far, problem.patterns[part], problem.scale[part], problem.weight, self.loss, self.setup.binning)
-            kernels.scatter(psi, ifft2(far), problem.corner[part], back)
+            loss += kernels.residual(far, patterns, scale, weight, self.loss, self.setup.binning)
+            kernels.scatter(psi, ifft2(far), corner, back)
         return loss, back
+
+
+class _Chunk(NamedTuple):
+    """Positions that are worked on together."""
+
+    which: Tensor
+    corner: Tensor
+    patterns: Tensor
+    scale: Tensor
 
 
 @dataclass
@@ -262,12 +252,36 @@ class _DataSet:
     patterns: Tensor
     scale: Tensor
     weight: Tensor
+    chunk: InitVar[int]
+    lanes: list[list[_Chunk]] = field(init=False)
     illumination: Tensor = field(default_factory=lambda: torch.ones(()))
     potential: Tensor = field(default_factory=lambda: torch.zeros(()))
     velocity: Tensor = field(default_factory=lambda: torch.zeros(()))
     step: float = 0.0
     losses: list[float] = field(default_factory=list)
     held: tuple[Tensor, Tensor] | None = None
+
+    def __post_init__(self, chunk: int) -> None:
+        count = len(self.which)
+        cuts = min(4, max(1, count // LANE))
+        bounds = [(count * i // cuts, count * (i + 1) // cuts) for i in range(cuts)]
+        given = self.which, self.corner, self.patterns, self.scale
+        self.lanes = [list(map(_Chunk, *(x[first:last].split(chunk) for x in given))) for first, last in bounds]
+
+
+def _refuse_patterns(patterns: Tensor, used: Tensor) -> None:
+    """Counts only. Anything else would end in a result that is wrong without a word."""
+    kind = patterns.dtype
+    if kind in (torch.bool, torch.float16, torch.bfloat16) or kind.is_complex:
+        raise ValueError(f"patterns: expected whole numbers, float32 or float64, got {str(kind).removeprefix('torch.')}")
+    if kind in (torch.uint8, torch.uint16, torch.uint32, torch.uint64):
+        return
+    low, high = torch.aminmax(patterns)
+    if not (0 <= float(low) and float(high) < math.inf):
+        flat = patterns.flatten(2)
+        bad = ~((flat >= 0) & (flat < math.inf))
+        first = flat.gather(2, bad.long().argmax(-1, keepdim=True))[..., 0]
+        _refuse(bad.any(-1) & used, "patterns: expected counts of at least 0", first)
 
 
 def _refuse(bad: Tensor, expected: str, values: Tensor) -> None:

@@ -3,7 +3,7 @@
 ```
 RUN/
   settings.toml       every setting of the scan
-  run.json            versions, machine, command, input file and its checksum
+  run.json            versions, machine, command, checksums of the settings and of the files that they name
   subsequences/000.h5 one sub-sequence: requested and reported positions, patterns (zero frequency in the centre), dose, defocus
   states/000.h5       phase inside the field after it, loss, scores, seconds
   reference.h5        what scores refer to
@@ -12,46 +12,73 @@ RUN/
 ```
 
 A sub-sequence is on disk, complete and flushed, before the next decision. A run is taken up by running the same loop again: sub-sequences
-on disk are read instead of acquired, decisions follow from them, and randomness depends on the seed and the sub-sequence only.
+on disk are read instead of acquired, decisions follow from them, and randomness depends on the seed and the sub-sequence only. A folder
+whose settings, input or arrays are not what they were is refused (`adaptycho.provenance`, `adaptycho.journal`).
 """
 
-import hashlib
 import json
 import platform
-import shutil
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+import pydantic.dataclasses
 import torch
+from pydantic import ConfigDict
 from torch import Tensor
 
-from adaptycho import build, files, settings
+from adaptycho import build, document, provenance, settings
 from adaptycho.episode import State, run, split_evenly
-from adaptycho.journal import FORMAT, Journal, open_file, read_subsequence, write_arrays
+from adaptycho.files import Recording
+from adaptycho.journal import FORMAT, Journal, read_arrays, read_subsequence, write_arrays
 from adaptycho.microscope import Microscope
+from adaptycho.microscope.recorded import Recorded
 from adaptycho.optics import Setup
 from adaptycho.reconstruct import Reconstruction
 from adaptycho.scores import Scores, score
 from adaptycho.settings import Settings
-from adaptycho.store import alone, flush, whole
+from adaptycho.store import alone, whole, whole_folder
 
 SMALLEST = 11  # pixels of the field that a structural similarity needs
 SCORES = ("ssim", "ssim_aligned", "correlation")
 
 
+@pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="ignore"))
+class Provenance(provenance.Beginning):
+    """What `run.json` says.
+
+    Attributes:
+        format: of the folder.
+        created: when the scan began.
+        seed: of specimens, noise and random scans.
+        versions: of the packages that matter.
+    """
+
+    format: Literal["adaptycho run 2", "adaptycho run 1"]
+    created: str
+    seed: int
+    versions: dict[str, str]
+
+
 @dataclass(frozen=True)
 class Run:
-    """A run folder on disk."""
+    """A run folder on disk.
+
+    Attributes:
+        path: of the folder.
+        settings: of the scan.
+        provenance: what it began with.
+    """
 
     path: Path
     settings: Settings
+    provenance: Provenance
 
     @classmethod
     def create(cls, path: Path, chosen: Settings) -> "Run":
@@ -62,17 +89,20 @@ class Run:
         """
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise ValueError(f"{path}: expected a new or empty folder for the run, found one with something in it (go on with `resume`)")
-        new = cls(path, _located(chosen))
-        _check_scan(new)
-        # Everything goes into a folder beside it, which then takes the name: a run is there whole or not at all.
-        part = path.with_name(f"{path.name}.part")
-        shutil.rmtree(part, ignore_errors=True)
-        (part / "subsequences").mkdir(parents=True)
-        (part / "states").mkdir()
-        _write_text(part / "run.json", json.dumps(_provenance(new.settings), indent=2) + "\n")
-        _write_text(part / "settings.toml", settings.dump(new.settings))
-        part.replace(path)
-        flush(path.parent)
+        target = path.resolve()  # where a link leads
+        if target == Path.cwd():
+            raise ValueError(f"{path}: expected the name of a new folder for the run, found the folder that this is started in")
+        chosen = provenance.located(chosen)
+        microscope = build.recorded(chosen) if chosen.scan.microscope == "recorded" else build.simulated(chosen)
+        _check_scan(chosen, microscope.setup)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with whole_folder(target) as part:  # a run is there whole or not at all
+            (part / "subsequences").mkdir()
+            (part / "states").mkdir()
+            _write_text(part / "settings.toml", settings.dump(chosen))
+            _write_text(part / "run.json", json.dumps(_facts(part / "settings.toml", chosen), indent=2) + "\n")
+        new = cls.open(path)
+        vars(new)["microscope"] = microscope  # no need to make it again
         return new
 
     @classmethod
@@ -80,22 +110,45 @@ class Run:
         """Opens a run to look at it or go on with it.
 
         Raises:
-            ValueError: the folder is not a run.
+            ValueError: the folder is not a run, or its settings are not those that it began with.
         """
         if not (path / "settings.toml").is_file():
             found = "none in it" if path.is_dir() else "no such folder"
             raise ValueError(f"{path}: expected a run folder with settings.toml, found {found}")
-        return cls(path, settings.load(path / "settings.toml"))
+        began, chosen = document.read(path / "run.json", Provenance), settings.load(path / "settings.toml")
+        provenance.check_settings(path, began)
+        return cls(path, chosen, began)
 
     @property
     def lengths(self) -> list[int]:
         """Number of positions of each sub-sequence."""
         return split_evenly(self.settings.scan.positions, self.settings.scan.subsequences)
 
+    @property
+    def sealed(self) -> bool:
+        """Whether it has checksums; those of older versions have none."""
+        return self.provenance.settings is not None
+
+    @cached_property
+    def recording(self) -> Recording | None:
+        """What is replayed; nothing if the scan is simulated."""
+        return build.recording(self.settings) if self.settings.scan.microscope == "recorded" else None
+
+    @cached_property
+    def setup(self) -> Setup:
+        """Geometry and beam."""
+        return self.recording.setup if self.recording else build.setup(self.settings)
+
+    @property
+    def batch(self) -> int:
+        """Number of specimens."""
+        return 1 if self.recording else self.settings.specimen.count
+
     @cached_property
     def microscope(self) -> Microscope:
         """The microscope of the run's settings."""
-        return build.recorded(self.settings) if self.settings.scan.microscope == "recorded" else build.simulated(self.settings)
+        source = self.recording
+        return Recorded(source.setup, source.measurement, source.counts_per_electron) if source else build.simulated(self.settings)
 
     @property
     def recorded(self) -> int:
@@ -114,11 +167,11 @@ def execute(target: Run) -> Iterator[State]:
 
 
 def _execute(target: Run) -> Iterator[State]:
-    _check_input(target)
+    provenance.check_sources(target.path, target.provenance, target.settings)
     (target.path / "states").mkdir(exist_ok=True)
     chosen, setup = target.settings, target.microscope.setup
     reference = _reference(target, target.microscope)
-    journal = Journal(target.microscope, target.path / "subsequences")
+    journal = Journal(target.microscope, target.path / "subsequences", target.provenance.settings or "")
     scanner, descent = build.scanner(chosen), build.reconstructor(chosen, setup)
     for state in run(journal, scanner, descent, target.lengths, seed=chosen.scan.seed, warm=chosen.scan.warm):
         _write_state(target.path / "states" / f"{state.number - 1:03d}.h5", state, score(state.potential, reference))
@@ -134,28 +187,50 @@ def write_result(path: Path, setup: Setup, result: Reconstruction) -> None:
 
 
 def read_states(target: Run) -> list[dict[str, Any]]:
-    """What was known after each sub-sequence that is on disk: phase in the field, loss, scores, seconds, positions, dose."""
+    """What was known after each sub-sequence that is on disk: phase in the field, loss, scores, seconds, positions, dose.
+
+    Raises:
+        ValueError: a file is missing, damaged or not of this run.
+    """
+    provenance.check_sources(target.path, target.provenance, target.settings, ["input"])
+    states, batch = _numbered(target.path / "states"), target.batch
+    if len(states) > len(target.lengths):
+        raise ValueError(
+            f"{target.path / 'states'}: expected at most {len(target.lengths)} files, as the settings say, found {len(states)}"
+        )
+    tasks = ("decide", "acquire", "reconstruct")
+    wanted: dict[str, tuple[int, ...]] = {
+        "phase_in_field": (batch, *target.setup.field_shape),
+        "loss": (batch, target.settings.reconstruct.iterations),
+        **{f"scores/{name}": (batch,) for name in SCORES},
+        **{f"seconds/{name}": () for name in tasks},
+    }
     found = []
-    for path in _numbered(target.path / "states"):
-        requested, measurement = read_subsequence(target.path / "subsequences" / path.name)
-        with open_file(path) as file:
-            found.append(
-                {
-                    "requested": requested,
-                    "measurement": measurement,
-                    "potential": torch.from_numpy(file["phase_in_field"][:]),
-                    "loss": torch.from_numpy(file["loss"][:]),
-                    "scores": {k: file["scores"][k][:] for k in SCORES},
-                    "seconds": {k: float(file["seconds"][k][()]) for k in ("decide", "acquire", "reconstruct")},
-                }
-            )
+    for path, count in zip(states, target.lengths, strict=False):
+        subsequence = target.path / "subsequences" / path.name
+        requested, measurement = read_subsequence(subsequence, target.setup, (batch, count), sealed=target.sealed)
+        read = read_arrays(path, wanted, sealed=target.sealed)
+        found.append(
+            {
+                "requested": requested,
+                "measurement": measurement,
+                "potential": read["phase_in_field"],
+                "loss": read["loss"],
+                "scores": {name: read[f"scores/{name}"].numpy() for name in SCORES},
+                "seconds": {name: float(read[f"seconds/{name}"]) for name in tasks},
+            }
+        )
     return found
 
 
 def read_reference(target: Run) -> Tensor:
-    """What the run's scores refer to, (B, h, w)."""
-    with open_file(target.path / "reference.h5") as file:
-        return torch.from_numpy(file["phase_in_field"][:])
+    """What the run's scores refer to, (B, h, w).
+
+    Raises:
+        ValueError: it is missing, damaged or not of this run.
+    """
+    wanted = {"phase_in_field": (target.batch, *target.setup.field_shape)}
+    return read_arrays(target.path / "reference.h5", wanted, sealed=target.sealed)["phase_in_field"]
 
 
 def _reference(target: Run, microscope: Any) -> Tensor:
@@ -182,18 +257,13 @@ def _numbered(folder: Path) -> list[Path]:
     return sorted((p for p in folder.glob("*.h5") if p.stem.isdecimal()), key=lambda p: int(p.stem))
 
 
-def _located(chosen: Settings) -> Settings:
-    """The same with the input file's whole path: a run may be resumed from another folder."""
-    file = chosen.scan.file and str(Path(chosen.scan.file).resolve())
-    return replace(chosen, scan=replace(chosen.scan, file=file))
-
-
 def _units(setup: Setup) -> dict[str, Any]:
     return {"pixel": setup.object.pixel, "pixel_unit": "Å", "field": np.array(setup.field), "field_unit": "Å (y, x)", "phase_unit": "rad"}
 
 
-def _provenance(chosen: Settings) -> dict[str, Any]:
-    facts: dict[str, Any] = {
+def _facts(settings_file: Path, chosen: Settings) -> dict[str, Any]:
+    """What goes into `run.json`."""
+    return {
         "format": FORMAT,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
@@ -202,44 +272,16 @@ def _provenance(chosen: Settings) -> dict[str, Any]:
         "versions": {name: version(name) for name in ("adaptycho", "torch", "numpy", "scipy", "numba", "h5py", "scikit-image", "ase")},
         "threads": torch.get_num_threads(),
         "seed": chosen.scan.seed,
+        **provenance.facts(settings_file, chosen),
     }
-    return facts | ({"input": _input(chosen)} if chosen.scan.microscope == "recorded" else {})
 
 
-def _check_scan(target: Run) -> None:
+def _check_scan(chosen: Settings, setup: Setup) -> None:
     """Refuses what cannot be scanned before there is a folder."""
-    wanted, setup = target.settings.scan, target.microscope.setup
-    _ = target.lengths
+    wanted = chosen.scan
+    split_evenly(wanted.positions, wanted.subsequences)
     if min(setup.field_shape) < SMALLEST:
         found = f"{setup.field_shape} of {setup.object.pixel:g} Å"
         raise ValueError(f"geometry.field: expected at least {SMALLEST} pixels along each axis, found {found}")
     if wanted.microscope == "recorded" and wanted.defocus is not None:
         raise ValueError(f"scan.defocus: expected none for a recording, which cannot be taken again, found {wanted.defocus:g} Å")
-
-
-def read_provenance(target: Run) -> dict[str, Any]:
-    """What `run.json` says: versions, machine, command, input.
-
-    Raises:
-        ValueError: the file is missing or not JSON.
-    """
-    path = target.path / "run.json"
-    try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path}: expected the provenance of the run in JSON, found none ({error})") from None
-    return found
-
-
-def _check_input(target: Run) -> None:
-    began = read_provenance(target).get("input")
-    if began and target.settings.scan.microscope == "recorded" and _input(target.settings) != began:
-        raise ValueError(f"{target.path / 'run.json'}: input: expected {began['file']} as it was when the run began, found another file")
-
-
-def _input(chosen: Settings) -> dict[str, str]:
-    """Name and checksum of the recording that is replayed."""
-    source = Path(chosen.scan.file) if chosen.scan.file else files.example()
-    with source.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return {"file": source.name, "sha256": digest}

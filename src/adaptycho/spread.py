@@ -1,10 +1,20 @@
-"""Many independent tasks on the cores of this machine, or on a Dask cluster (extra `dask`)."""
+"""Many independent tasks on the cores of this machine, or on a Dask cluster (extra `dask`).
+
+Processes of this machine end with the one that started them, however it ends: each watches a pipe whose other end only that one holds. They
+leave Ctrl-C to it. A Dask cluster is somebody else's: nothing here listens for connections, but what comes back from a scheduler is
+unpickled, which can execute anything, so its address has to be one that is trusted as much as the program itself (Dask's own TLS settings
+in `DASK_DISTRIBUTED__COMM__...` hold).
+"""
 
 import os
+import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from multiprocessing import get_context
+from multiprocessing.connection import Connection
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -34,21 +44,53 @@ def spread(
         for i, task in enumerate(tasks):
             yield i, _on_one_thread(function, task)
         return
-    # Forking would copy the locks of threads that are at work.
-    pool = ProcessPoolExecutor(count, mp_context=get_context("spawn"))
-    try:
-        futures = {pool.submit(_on_one_thread, function, task): i for i, task in enumerate(tasks)}
-        for future in as_completed(futures):
-            yield futures[future], future.result()
-    except BrokenProcessPool:
-        raise ValueError("workers: expected every process to live, found one that died, perhaps for want of memory") from None
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+    yield from _in_processes(function, tasks, count)
 
 
 def cores() -> int:
     """Processor cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _in_processes(function: Callable[[T], R], tasks: Sequence[T], count: int) -> Iterator[tuple[int, R]]:
+    # Forking would copy the locks of threads that are at work.
+    context = get_context("spawn")
+    watched, held = context.Pipe(duplex=False)
+    pool = ProcessPoolExecutor(count, mp_context=context, initializer=_end_with, initargs=(watched,))
+    try:
+        with _deaf_children():  # they are started as tasks are handed in
+            futures = {pool.submit(_on_one_thread, function, task): i for i, task in enumerate(tasks)}
+        for future in as_completed(futures):
+            yield futures[future], future.result()
+    except BrokenProcessPool:
+        raise ValueError("workers: expected every process to live, found one that died, perhaps for want of memory") from None
+    except BaseException:
+        held.close()  # nobody waits for what is still being done
+        raise
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+        held.close()
+        watched.close()
+
+
+def _end_with(watched: Connection) -> None:
+    """Ends this process as soon as the other end of a pipe is closed, also by a kill of the process that held it."""
+
+    def watch() -> None:
+        watched.poll(None)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+@contextmanager
+def _deaf_children() -> Iterator[None]:
+    """Processes that are started in the block do not hear Ctrl-C, not even while they load modules; this one hears it at its end."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _on_dask(function: Callable[[T], R], tasks: Sequence[T], scheduler: str) -> Iterator[tuple[int, R]]:

@@ -5,11 +5,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from adaptycho import build, report
+from adaptycho import report
 from adaptycho.microscope.recorded import distance
 from adaptycho.optics import Setup
 from adaptycho.pictures import Scan, Stage
-from adaptycho.runs import Run, read_provenance, read_reference, read_states
+from adaptycho.runs import Run, read_reference, read_states
 from adaptycho.settings import Settings
 
 SHOWN = 4  # specimens drawn in full; the table has all
@@ -24,9 +24,7 @@ def run_page(target: Run) -> str:
     states = read_states(target)
     if not states:
         raise ValueError(f"{target.path}: expected at least one finished sub-sequence to report on, found none")
-    chosen = target.settings
-    recording = build.recording(chosen) if chosen.scan.microscope == "recorded" else None
-    setup = recording.setup if recording else build.setup(chosen)
+    chosen, recording, setup = target.settings, target.recording, target.setup
     counts = recording.counts_per_electron if recording else 1.0
     what = recording.title if recording else f"{chosen.specimen.structure}, {chosen.specimen.family}"
     reference = read_reference(target)
@@ -74,7 +72,6 @@ def _table(states: list[dict[str, Any]], batch: int) -> report.Table:
 
 
 def _facts(target: Run, setup: Setup, states: list[dict[str, Any]], counts: float) -> dict[str, str]:
-    provenance = read_provenance(target)
     sent = sum(float(s["measurement"].dose[0].sum()) for s in states) / counts
     taken = torch.cat([s["measurement"].positions[0] for s in states])
     beam = f"{setup.energy / 1e3:g} keV" if setup.energy else f"wavelength {setup.wavelength:g} Å"
@@ -84,7 +81,7 @@ def _facts(target: Run, setup: Setup, states: list[dict[str, Any]], counts: floa
         "pixel": f"{setup.object.pixel:g} Å",
         "electrons": f"{sent:.3g} in all, {sent / (setup.field[0] * setup.field[1]):.3g} per Å²",
         "positions": f"{len(taken)}, of which {len(taken) - len(torch.unique(taken, dim=0))} were taken again",
-        "seed": str(provenance["seed"]),
-        "started": provenance["created"],
-        "versions": ", ".join(f"{name} {number}" for name, number in provenance["versions"].items()),
+        "seed": str(target.provenance.seed),
+        "started": target.provenance.created,
+        "versions": ", ".join(f"{name} {number}" for name, number in target.provenance.versions.items()),
     }

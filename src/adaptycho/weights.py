@@ -1,7 +1,8 @@
 """Files of trained weights that say what they hold; nothing in them is ever executed.
 
 A file is in safetensors format. Its metadata hold one key, `adaptycho`, whose JSON text has the card (what kind of network, from which
-arguments it is made, how it was trained) and a checksum of the tensors. The same weights with the same card give the same bytes.
+arguments it is made, how it was trained), a checksum of the tensors, and a seal, which is one of both; older files have none. The same
+weights with the same card give the same bytes.
 """
 
 import hashlib
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from adaptycho import store
+from adaptycho.reading import reading
 
 KEY = "adaptycho"
 
@@ -59,7 +61,8 @@ def write(path: Path, tensors: Mapping[str, Tensor], card: Mapping[str, Any], *,
         stored = {name: _halved(tensor, f"{path}: {name}") if tensor.is_floating_point() else tensor for name, tensor in stored.items()}
     try:
         # One key, because safetensors writes several in no particular order.
-        text = json.dumps({"card": dict(card), "sha256": _checksum(stored)}, sort_keys=True, allow_nan=False)
+        checksum = _checksum(stored)
+        text = json.dumps({"card": dict(card), "sha256": checksum, "seal": _seal(card, checksum)}, sort_keys=True, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path}: card: expected what JSON can hold, got something else ({error})") from None
     with store.whole(path) as part:
@@ -74,26 +77,12 @@ def load(path: Path) -> Loaded:
     """
     if not path.is_file():
         raise ValueError(f"{path}: expected a file of weights, found none")
-    try:
+    with reading(path, "a file of weights in safetensors format"):
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             # Cloned, because they are read from the file only when they are used.
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 (not a mapping)
-    except (OSError, safetensors.SafetensorError) as error:
-        raise ValueError(f"{path}: expected weights in safetensors format, found something else ({error})") from None
-    if KEY not in metadata:
-        raise ValueError(f"{path}: {KEY}: expected a card in the metadata, found none: another program's weights")
-    try:
-        told = json.loads(metadata[KEY])
-        card, checksum = told["card"], told["sha256"]
-    except (ValueError, KeyError, TypeError):
-        raise ValueError(f"{path}: {KEY}: expected a card and a checksum in JSON, found something else") from None
-    if not isinstance(card, dict):
-        raise ValueError(f"{path}: {KEY}: expected a card of names and values, found {type(card).__name__}")
-    if checksum != _checksum(tensors):
-        raise ValueError(f"{path}: expected tensors of checksum {checksum}, found others: the file is damaged")
-    whole = {name: tensor.float() if tensor.dtype == torch.float16 else tensor for name, tensor in tensors.items()}
-    return Loaded(card, whole, str(path))
+        return Loaded(_card(path, metadata, _checksum(tensors)), {name: _single(tensor) for name, tensor in tensors.items()}, str(path))
 
 
 def restore(module: nn.Module, loaded: Loaded) -> None:
@@ -106,6 +95,12 @@ def restore(module: nn.Module, loaded: Loaded) -> None:
     Raises:
         ValueError: a tensor that is missing, too many or of another shape; the module is then as it was.
     """
+    check_fit(module, loaded)
+    module.load_state_dict(loaded.tensors)
+
+
+def check_fit(module: nn.Module, loaded: Loaded) -> None:
+    """Refuses weights that `restore` would refuse; the module may be one without memory, on the device "meta"."""
     wanted = module.state_dict()
     for name, tensor in wanted.items():
         if name not in loaded.tensors:
@@ -115,7 +110,34 @@ def restore(module: nn.Module, loaded: Loaded) -> None:
     for name in loaded.tensors:
         if name not in wanted:
             raise ValueError(f"{loaded.source}: {name}: expected no such tensor in a {type(module).__name__}, found one")
-    module.load_state_dict(loaded.tensors)
+
+
+def _card(path: Path, metadata: Mapping[str, str], found: str) -> dict[str, Any]:
+    """The card in the metadata, if checksum and seal are those of tensors with the checksum that was found."""
+    if KEY not in metadata:
+        raise ValueError(f"{path}: {KEY}: expected a card in the metadata, found none: another program's weights")
+    try:
+        told = json.loads(metadata[KEY])
+        card, checksum, seal = told["card"], told["sha256"], told.get("seal")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise ValueError(f"{path}: {KEY}: expected a card and a checksum in JSON, found something else") from None
+    if not isinstance(card, dict):
+        raise ValueError(f"{path}: {KEY}: expected a card of names and values, found {type(card).__name__}")
+    if checksum != found:
+        raise ValueError(f"{path}: expected tensors of checksum {checksum}, found others: the file is damaged")
+    if (seal is not None and seal != _seal(card, checksum)) or not told.keys() <= {"card", "sha256", "seal"}:
+        raise ValueError(f"{path}: {KEY}: expected the card that was written, found another: the file is damaged")
+    return card
+
+
+def _seal(card: Mapping[str, Any], checksum: str) -> str:
+    """SHA-256 of the card, as JSON gives it back, and of what it belongs to."""
+    read_back = json.loads(json.dumps(dict(card), allow_nan=False))
+    return hashlib.sha256(f"{json.dumps(read_back, sort_keys=True)} {checksum}".encode()).hexdigest()
+
+
+def _single(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.dtype == torch.float16 else tensor
 
 
 def _halved(tensor: Tensor, name: str) -> Tensor:

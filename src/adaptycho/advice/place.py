@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import get_args
 
 from adaptycho.advice.table import ROUNDED, Beam
+from adaptycho.names import Family
 from adaptycho.optics import interaction_constant, wavelength
-from adaptycho.specimen import Family
 
 UNIFORM = ("crystal", "vacancies", "boundary", "amorphous")  # alike everywhere: structure fills the field
 SUBSEQUENCES = 4  # that an adaptive scan takes, and so the fewest positions
@@ -26,7 +26,7 @@ class Question:
     """What a microscopist has and wants.
 
     Attributes:
-        family: of the specimen (`adaptycho.specimen.Family`).
+        family: of the specimen (`adaptycho.names.Family`).
         energy: of the beam in eV.
         semiangle: of convergence in mrad.
         field: (y, x) in Å.

@@ -11,12 +11,13 @@ import math
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Literal, NamedTuple, get_args
+from typing import Annotated, Literal, NamedTuple, get_args
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from adaptycho.evaluate.strategies import LEARNED
+from adaptycho.reading import printable, reading
 from adaptycho.settings import ADAPTIVE
 
 FORMAT = "adaptycho advice 2"
@@ -29,7 +30,8 @@ Kind = Literal["auto", "adaptive", "unlearned"]
 KINDS: tuple[Kind, ...] = get_args(Kind)  # in the order in which they are asked
 UNLEARNED = tuple(name for name in ADAPTIVE if name not in LEARNED)
 
-_strict = ConfigDict(extra="forbid")
+_strict = ConfigDict(extra="forbid", allow_inf_nan=False)
+Positive = Annotated[float, Field(gt=0)]
 
 
 class Estimate(NamedTuple):
@@ -97,8 +99,8 @@ class Row:
 
     family: str
     filling: Range
-    electrons: float
-    positions: int
+    electrons: Positive
+    positions: Annotated[int, Field(gt=0)]
     scan: Kind
     strategy: str
     defocus: float
@@ -196,15 +198,16 @@ def load(path: Path | None = None) -> Table:
         ValueError: the file is missing, no such table, or has a hole in a grid.
     """
     where = path or resources.files("adaptycho") / "data" / "advice.json"
+    if not where.is_file():
+        raise ValueError(f"{where}: expected a table of measurements (benchmarks/advice.py writes one), found none")
+    with reading(str(where), "a table of measurements in JSON"):
+        text = json.loads(where.read_text(encoding="utf-8"))
     try:
-        found = TypeAdapter(Table).validate_python(json.loads(where.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        raise ValueError(f"{where}: expected a table of measurements (benchmarks/advice.py writes one), found none") from None
+        found = TypeAdapter(Table).validate_python(text)
     except ValidationError as error:
         first = error.errors()[0]
-        raise ValueError(f"{where}: {'.'.join(map(str, first['loc']))}: {first['msg']}, found {first['input']!r:.60}") from None
-    except ValueError as error:
-        raise ValueError(f"{where}: expected a table of measurements in JSON, found something else ({error})") from None
+        said = f"{where}: {'.'.join(map(str, first['loc']))}: expected another value ({first['msg']}), found {first['input']!r:.60}"
+        raise ValueError(printable(said)) from None
     for family in {row.family for row in found.rows}:
         for group in (*found.groups(family, focused=False), *found.groups(family, focused=True)):
             cells = [(row.electrons, row.positions) for row in group]

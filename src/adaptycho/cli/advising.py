@@ -6,9 +6,10 @@ from typing import Any, get_args
 
 import click
 
+from adaptycho import targets
 from adaptycho.cli.output import tell
+from adaptycho.names import Family
 from adaptycho.options import as_json
-from adaptycho.specimen import Family
 
 PICTURES = (".png", ".pdf", ".svg")
 
@@ -61,6 +62,8 @@ def advise(drawing: Path | None, as_json: bool, **options: Any) -> None:
         raise ValueError(f"--picture: expected a name that ends in {', '.join(PICTURES)}, found {drawing.name}")
     if drawing is not None and not drawing.parent.is_dir():
         raise ValueError(f"--picture: expected a folder that exists, found {drawing.parent}")
+    if drawing is not None:
+        targets.new_file(drawing)
     question, table = advice.Question(**options), advice.load()
     found, answer = advice.advise(question, table)
     said = advice.lines(answer)

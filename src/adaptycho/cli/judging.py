@@ -7,11 +7,10 @@ import click
 from click.core import ParameterSource
 
 from adaptycho import settings as tree
+from adaptycho import targets
 from adaptycho.cli.output import patient_progress, tell, teller
-from adaptycho.options import Listing, as_json, collect, scheduler, with_settings, workers
+from adaptycho.options import Listing, as_json, collect, scheduler, source, with_settings, workers
 from adaptycho.settings import Settings
-
-UNSAID = 1_000_000_000  # positions and sub-sequences that nobody asks for, to find out whether somebody asked for any
 
 
 @click.command(cls=Listing)
@@ -27,7 +26,7 @@ UNSAID = 1_000_000_000  # positions and sub-sequences that nobody asks for, to f
 @click.option("--microscope", type=click.Choice(["simulated", "recorded"]), help="Recorded: windows of a recording, in split halves.")
 @click.option("--table1", is_flag=True, help="Table I of the paper instead: learned policies against a random scan, protocol paper.")
 @click.option("--rows", multiple=True, metavar="ROW...", help="Of Table I, such as 250x5.  [default: all that fit the settings]")
-@click.option("--weights", multiple=True, type=click.Path(path_type=Path), metavar="FILE...", help="Policies for it.  [default: shipped]")
+@click.option("--weights", multiple=True, type=source, metavar="FILE...", help="Policies for it.  [default: shipped]")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("adaptycho-evaluation"), show_default=True, help="Folder for results.")
 @workers
 @scheduler
@@ -44,6 +43,7 @@ def evaluate(out: Path, workers: int | None, scheduler: str | None, as_json: boo
     name scan.positions or scan.subsequences, in a file or as options, leave those that fit. Figures are in per cent; OUT/table1.json has
     them too.
     """
+    targets.folder(out)
     from adaptycho import produce
 
     how: dict[str, Any] = {"workers": workers, "scheduler": scheduler}
@@ -79,9 +79,10 @@ def _first_table(out: Path, options: dict[str, Any], as_json: bool, how: dict[st
     cells = produce.cells(chosen, options["family"], (), options["dose"])
     if len(cells) > 1:
         raise click.UsageError("--family, --dose: expected one of each with --table1, found more")
-    said = collect(options, {"scan.positions": str(UNSAID), "scan.subsequences": str(UNSAID)}, "paper").scan
-    positions = options["positions"] or tuple({said.positions} - {UNSAID})
-    rows = table1.choose(options["rows"], positions, tuple({said.subsequences} - {UNSAID}))
+    # What somebody said is the same whatever it is laid on.
+    some, other = (collect(options, {"scan.positions": str(n), "scan.subsequences": str(n)}, "paper").scan for n in (1, 2))
+    positions = options["positions"] or tuple({some.positions} & {other.positions})
+    rows = table1.choose(options["rows"], positions, tuple({some.subsequences} & {other.subsequences}))
     weights = options["weights"] or [Path(file) for file in (chosen.scan.weights,) if file]
     found = produce.first_table(out, cells[0], rows, weights, patient_progress, **how)
     tell(found, table1.text(found), as_json)
@@ -97,7 +98,7 @@ def _chosen(options: dict[str, Any], rules: str) -> Settings:
 
 
 @click.command(cls=Listing)
-@click.argument("results", type=click.Path(path_type=Path))
+@click.argument("results", type=source)
 @click.option(
     "--out", type=click.Path(path_type=Path), default=Path("adaptycho-figures"), show_default=True, help="Folder for the figures."
 )
@@ -109,6 +110,7 @@ def figures(results: Path, out: Path, strategies: tuple[str, ...], as_json: bool
     Quality against positions, dose and time, gains over the best conventional scan, time by task, positions over the specimen, and
     reconstructions with their diffractograms.
     """
+    targets.folder(out)
     from adaptycho import gallery
 
     written = gallery.draw(results, out, strategies, teller())

@@ -1,4 +1,4 @@
-"""What commands share: threads, progress, and what they print."""
+"""What commands share: threads, progress, what they print, and how they end that cannot do what they were asked."""
 
 import json
 import os
@@ -17,9 +17,36 @@ def use(count: int | None) -> None:
     torch.set_num_threads(count or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else count or os.cpu_count() or 1)
 
 
+def say(text: str, *, err: bool = False) -> None:
+    """Prints text in which anything may stand that a file or a user said: a terminal is shown escapes and never told them."""
+    shown = "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
+    click.echo(shown, err=err)
+
+
+def warn(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+    """A warning as one line, as errors are; what arithmetic on damaged data provokes in a library is left to the error that follows."""
+    if not issubclass(category, RuntimeWarning) or os.environ.get("ADAPTYCHO_DEBUG"):
+        say(f"adaptycho: {' '.join(str(message).split())}", err=True)
+
+
+def explain(error: Exception) -> tuple[int, str]:
+    """Exit code and sentence of a command that ended with an exception."""
+    match error:
+        case click.ClickException():
+            return 2, error.format_message()
+        case ValueError() | OSError():
+            return 2, str(error)
+        case MemoryError():
+            return 2, f"memory: expected enough for this, found too little ({str(error) or 'none could be allocated'})"
+        case RuntimeError() if "allocate memory" in str(error):  # as torch says it
+            return 2, f"memory: expected enough for this, found too little ({str(error).partition(': ')[2]})"
+        case _:
+            return 1, f"unexpected {type(error).__name__}: {error}; ADAPTYCHO_DEBUG=1 shows where"
+
+
 def teller() -> Callable[[str], None]:
     """Says what is going on, on a terminal only."""
-    return (lambda text: click.echo(text, err=True)) if sys.stderr.isatty() else (lambda text: None)
+    return (lambda text: say(text, err=True)) if sys.stderr.isatty() else (lambda text: None)
 
 
 def progress(items: Any, total: int, what: str) -> Any:
@@ -40,12 +67,12 @@ def patient_progress(items: Any, total: int, what: str) -> Any:
         now = time.monotonic()
         if now - said > 60:
             said, left = now, (now - started) * (total - done) / done
-            click.echo(f"{what}: {done} of {total}, about {left / 60:.0f} min left", err=True)
+            say(f"{what}: {done} of {total}, about {left / 60:.0f} min left", err=True)
 
 
 def tell(found: dict[str, Any], text: list[str], as_json: bool) -> None:
     """Prints what was found, as text or as JSON."""
-    click.echo(to_json(found) if as_json else "\n".join(text))
+    say(to_json(found) if as_json else "\n".join(text))
 
 
 def to_json(found: dict[str, Any]) -> str:

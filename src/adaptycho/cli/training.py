@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from adaptycho import targets
 from adaptycho.cli.output import patient_progress, tell
-from adaptycho.options import as_json, collect, with_settings
+from adaptycho.options import as_json, collect, source, with_settings
 from adaptycho.settings import RECIPES
 
 if TYPE_CHECKING:  # at run time torch is loaded when a command needs it
@@ -31,7 +32,7 @@ def _course(names: "tuple[Name, ...]", text: str) -> Command:
         function = as_json(function)
         function = with_settings()(function)
         function = click.option("--recipe", type=click.Choice(RECIPES), help="Settings that come with the package.")(function)
-        function = click.option("--weights", type=click.Path(path_type=Path), help="Weights to start from (.safetensors).")(function)
+        function = click.option("--weights", type=source, help="Weights to start from (.safetensors).")(function)
         function = click.option("--out", type=click.Path(path_type=Path), required=True, help="New folder for the run.")(function)
         return train.command(name=names[0] if len(names) == 1 else "all", help=text)(function)
 
@@ -39,6 +40,7 @@ def _course(names: "tuple[Name, ...]", text: str) -> Command:
 
 
 def _begin(names: "tuple[Name, ...]", out: Path, weights: Path | None, recipe: str | None, as_json: bool, options: dict[str, Any]) -> None:
+    targets.folder(out)
     from adaptycho.train import runs
 
     runs.create(out, collect(options, recipe=recipe), names, weights)
@@ -82,7 +84,7 @@ def all_(out: Path, weights: Path | None, recipe: str | None, as_json: bool, **o
 
 
 @train.command()
-@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("run", type=source)
 @as_json
 def resume(run: Path, as_json: bool) -> None:
     """Go on with an interrupted training in the folder RUN, from its last checkpoint."""
@@ -91,13 +93,14 @@ def resume(run: Path, as_json: bool) -> None:
 
 @train.command()
 @click.argument("out", type=click.Path(path_type=Path))
-@click.argument("runs", type=click.Path(path_type=Path), nargs=-1, required=True, metavar="RUN...")
+@click.argument("runs", type=source, nargs=-1, required=True, metavar="RUN...")
 @as_json
 def figures(out: Path, runs: tuple[Path, ...], as_json: bool) -> None:
     """Draw the figures of trainings: learning curves, cells, what a code keeps, where positions went.
 
     Runs that differ in nothing but their seed are one training, drawn with its spread.
     """
+    targets.folder(out)
     from adaptycho.train import gallery
 
     written = [str(path) for path in gallery.draw(runs, out)]

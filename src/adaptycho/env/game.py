@@ -17,6 +17,7 @@ from torch import Tensor
 from adaptycho import build, metrics, patterns
 from adaptycho.env.deal import Against, Deal, Dealer
 from adaptycho.episode import State, advance, scattered, split_evenly
+from adaptycho.names import Pattern
 from adaptycho.optics import Setup
 from adaptycho.policy import Action, Memory, Observation, Scanner
 from adaptycho.policy.fixed import Fixed
@@ -27,7 +28,7 @@ from adaptycho.settings import Settings
 Credit = Literal[Name, "inside"]
 CREDITS: tuple[Credit, ...] = get_args(Credit)
 PARTIAL = ("island", "edge", "particles")  # families that fill a part of the field
-SURVEY: patterns.Name = "halton"
+SURVEY: Pattern = "halton"
 LIMIT = 10.0  # rad: phases beyond come from a descent that has diverged, and observations need bounds
 WINDOW = 0.8  # resolutions: rms width of the windows that credits are averaged in; 1.2 Å at 60 keV and 33 mrad
 

@@ -1,22 +1,21 @@
 """The comparison itself: which tasks there are, in which order, and what is there already."""
 
 import dataclasses
-import hashlib
 import math
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache, cached_property
-from importlib.metadata import version
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 from torch import Tensor
 
-import adaptycho
+from adaptycho import files
 from adaptycho import settings as tree
-from adaptycho.evaluate import sample, search
+from adaptycho.evaluate import provenance, sample, search
 from adaptycho.evaluate.ledger import Ledger, Row, key
+from adaptycho.evaluate.provenance import Origin
 from adaptycho.evaluate.strategies import AUTO, FOCUSED, LEARNED, SIMULATED, STRATEGIES, check
 from adaptycho.evaluate.trial import Plan, Reference, scan, score
 from adaptycho.settings import Settings
@@ -75,29 +74,54 @@ class Task:
 
     def key(self, plan: Plan) -> str:
         """Of the row that comes of a plan: everything the result depends on."""
-        learnt = [_digest(self.settings.scan.weights)] if plan.strategy in LEARNED else []
+        weights = self.settings.scan.weights
+        learnt = provenance.digest([Path(weights)] if weights else provenance.shipped_policies()) if plan.strategy in LEARNED else None
         described = plan.strategy, plan.defocus, plan.reconstruct
-        return key(_version(), self._changed, self.number, described, self.reference, *learnt)
+        return key(self._conditions, self.number, described, self.reference, learnt)
 
     @cached_property
-    def _changed(self) -> dict[str, Any]:
-        """Only what differs from the defaults: a setting that is new in a later version leaves the keys as they are."""
-        changed = tree.changes(self.settings)
-        changed["evaluate"] = {"dense": self.settings.evaluate.dense}
-        for section in ("practice", "network", "train"):  # of policies that are trained, which are known by their weights
-            changed.pop(section, None)
-        changed.get("scan", {}).pop("weights", None)
-        return changed
+    def _conditions(self) -> str:
+        return conditions(self.settings)
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One finished comparison: for every strategy its plan, and what was measured on every test specimen."""
+    """One finished comparison: for every strategy its plan, and what was measured on every test specimen.
+
+    Attributes:
+        settings: with the range that test specimens came from.
+        protocol: its rules.
+        plans: by strategy.
+        numbers: by strategy, of every specimen.
+        origin: when and by what it was measured, if that was kept.
+    """
 
     settings: Settings
     protocol: Protocol
     plans: Mapping[str, Plan]
     numbers: Mapping[str, tuple[Numbers, ...]]
+    origin: Origin | None = None
+
+
+def conditions(settings: Settings) -> str:
+    """What all results of some settings depend on: code, libraries, every setting that counts, and what the files named there hold."""
+    scan, structure = settings.scan, Path(settings.specimen.structure)
+    recording = [Path(scan.file) if scan.file else files.example()] if scan.microscope == "recorded" else []
+    given = provenance.digest([structure, *recording])
+    return key(provenance.package(), provenance.code(), provenance.libraries(), _counting(settings), given)
+
+
+def _counting(settings: Settings) -> dict[str, Any]:
+    """The settings that a result depends on.
+
+    Left out are what is compared on how many specimens, and all that concerns the training of policies, which are known by their weights.
+    """
+    found = tree.nested(settings)
+    found["evaluate"] = {"dense": settings.evaluate.dense}
+    for section in ("practice", "network", "train"):
+        del found[section]
+    found["scan"].pop("weights", None)
+    return found
 
 
 def judge(
@@ -124,6 +148,7 @@ def judge(
     Raises:
         ValueError: an unknown strategy, or settings that cannot be simulated.
     """
+    _caution(cells, ledger)
 
     def work(tasks: list[Task], what: str) -> None:
         left = _missing(tasks, ledger)
@@ -143,12 +168,20 @@ def judge(
         chosen[i] = plans
     tests = [_testing(cell, plans, protocol) for cell, plans in zip(cells, chosen, strict=True)]
     work([task for tasks in tests for task in tasks], "test specimens")
-    used = [task.key(plan) for tasks in tests for task in tasks for plan in task.plans]
-    if others := sum(ledger[key].get("code") != _code() for key in used):
-        warnings.warn(
-            f"{others} of {len(used)} results were measured by other code than this; another --out measures them again", stacklevel=2
-        )
     return [_cell(ledger, cell, protocol, plans, tasks) for cell, plans, tasks in zip(cells, chosen, tests, strict=True)]
+
+
+def _caution(cells: Sequence[Settings], ledger: Ledger) -> None:
+    """Says what whoever reads the results has to know."""
+    (low, high), simulated = tree.USED, [cell.evaluate.test for cell in cells if cell.scan.microscope == "simulated"]
+    if any(first < high and last > low for first, last in simulated):
+        warnings.warn(
+            f"evaluate.test: designs were changed after looking at specimens {low} to {high}, so results on them do not test these designs",
+            stacklevel=3,
+        )
+    if others := sum(row.get("code") != provenance.code() for row in ledger):
+        where = ledger.path or "the ledger"
+        warnings.warn(f"{others} results in {where} were measured by other code than this and are left alone", stacklevel=3)
 
 
 def _tuned(
@@ -206,9 +239,8 @@ def perform(task: Task) -> list[Row]:
             numbers = search.explore(plan, task.settings, specimen)
         else:
             numbers = score(plan, task.settings, specimen, task.reference)
-        rows.append(
-            {"key": task.key(plan), "code": _code(), **_described(task, plan), "numbers": {k: _rounded(v) for k, v in numbers.items()}}
-        )
+        measured = {"code": provenance.code(), "version": provenance.package(), "date": provenance.today()}
+        rows.append({"key": task.key(plan), **measured, **_described(task, plan), "numbers": {k: _rounded(v) for k, v in numbers.items()}})
     return rows
 
 
@@ -222,42 +254,12 @@ def _specimen(task: Task) -> sample.Sample:
 def _full_scan(task: Task, fresh: sample.Sample) -> Tensor:
     """The full scan of a specimen: the same however else it is scanned, and the work of ten scans of 250 positions."""
     otherwise = tree.update(task.settings, {"scan": {"positions": 1, "subsequences": 1, "policy": "random", "weights": None}}, "full scan")
-    name = key(tree.changes(otherwise), task.number)
+    name = key(conditions(otherwise), task.number)
     if name not in FULL:
         if len(FULL) >= MOST_FULL:
             FULL.clear()
         FULL[name] = fresh.full()
     return FULL[name]
-
-
-def _digest(file: str | None) -> str:
-    """Tells weights apart: those in a file, or all that are shipped."""
-    shipped = Path(adaptycho.__file__).parent / "data" / "policies"
-    paths = [Path(file)] if file else sorted(shipped.glob("*.safetensors"))
-    return _hash(tuple((path, path.stat().st_mtime_ns) for path in paths if path.exists()))
-
-
-@cache
-def _hash(files: tuple[tuple[Path, int], ...]) -> str:
-    found = hashlib.sha256()
-    for path, _ in files:
-        found.update(path.read_bytes())
-    return found.hexdigest()[:12]
-
-
-@cache
-def _version() -> str:
-    return version("adaptycho")
-
-
-@cache
-def _code() -> str:
-    """Tells versions of the package apart: a hash of its modules and small data files."""
-    found = hashlib.sha256()
-    for path in sorted(Path(adaptycho.__file__).parent.rglob("*")):
-        if path.suffix in (".py", ".json"):
-            found.update(path.read_bytes())
-    return found.hexdigest()[:12]
 
 
 def _described(task: Task, plan: Plan) -> Row:
@@ -326,7 +328,8 @@ def _cell(ledger: Ledger, cell: Settings, protocol: Protocol, plans: dict[str, P
     if cell.scan.microscope == "recorded":
         # The two halves of a window say nearly the same: the window is what is counted.
         numbers = {name: tuple(_mean(*pair) for pair in zip(rows[::2], rows[1::2], strict=True)) for name, rows in numbers.items()}
-    return Cell(cell, protocol, plans, numbers)
+    rows = [ledger[task.key(plan)] for task in tasks for plan in task.plans]
+    return Cell(cell, protocol, plans, numbers, provenance.latest(Origin(row["date"], row["code"], row["version"]) for row in rows))
 
 
 def _mean(first: Numbers, second: Numbers) -> Numbers:

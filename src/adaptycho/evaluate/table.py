@@ -1,5 +1,6 @@
 """From the numbers of finished comparisons to tables: means with intervals, gains, win rates, doses saved."""
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -23,11 +24,11 @@ Table = dict[str, Any]
 def table(cell: Cell) -> Table:
     """One comparison, ready for JSON.
 
-    Keys: what was compared (`protocol`, `family`, `positions`, `dose`, `subsequences`, `specimens`, `seed`, `reference`, `primary`); every
-    metric as a mapping from strategy to mean, and with `_ci` to its 95 % interval (none for fewer than three specimens); `plans`;
-    `best_conventional`, the conventional strategy with the best primary score; against it `gain` (relative, with interval) and `win_rate`;
-    against the random scan (`q_against` says which) `q_ssim` and `q_res` as Table I of Schloz et al. has them; `oracle_fraction`, the share
-    of the best oracle's gain that is reached. What diverged scores as `columns` says.
+    Keys: what was compared (`protocol`, `family`, `positions`, `dose`, `subsequences`, `specimens`, `seed`, `reference`, `primary`), and
+    `test` and `measured` as `source` gives them; every metric as a mapping from strategy to mean, and with `_ci` to its 95 % interval (none
+    for fewer than three specimens); `plans`; `best_conventional`, the conventional strategy with the best primary score; against it `gain`
+    (relative, with interval) and `win_rate`; against the random scan (`q_against` says which) `q_ssim` and `q_res` as Table I of Schloz et
+    al. has them; `oracle_fraction`, the share of the best oracle's gain that is reached. What diverged scores as `columns` says.
     """
     s = cell.settings
     recorded = s.scan.microscope == "recorded"
@@ -41,6 +42,7 @@ def table(cell: Cell) -> Table:
         "seed": s.scan.seed,
         "reference": "full" if recorded else cell.protocol.reference,
         "primary": cell.protocol.primary,
+        **source(cell),
     }
     for metric in dict.fromkeys(k for rows in cell.numbers.values() for row in rows for k in row):
         values = columns(cell, metric)
@@ -51,6 +53,13 @@ def table(cell: Cell) -> Table:
         found["dose"] = round(next(iter(found["dose_total"].values())) / s.scan.positions, 1)
     found["plans"] = {n: {"strategy": p.strategy, "defocus": p.defocus, "reconstruct": dict(p.reconstruct)} for n, p in cell.plans.items()}
     return found | _gains(cell)
+
+
+def source(cell: Cell) -> Table:
+    """`test`, the range that test specimens came from (null for a recording), and `measured`: `date`, `code` and `version` if known."""
+    simulated = cell.settings.scan.microscope == "simulated"
+    measured = None if cell.origin is None else dataclasses.asdict(cell.origin)
+    return {"test": list(cell.settings.evaluate.test) if simulated else None, "measured": measured}
 
 
 def columns(cell: Cell, metric: str) -> dict[str, Float[Tensor, " B"]]:

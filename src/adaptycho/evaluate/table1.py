@@ -113,12 +113,13 @@ def table1(
     """Measures rows of the table that are not in the ledger yet, and returns them ready for JSON.
 
     Keys: `unit`, of all `q_...`: per cent; `specimens`, `seed`, `pixels` (of a pattern) and `policies` (files of weights, or "shipped");
-    `rows`, each with `positions` and `subsequences`; `dose` in electrons per Å², `nk_nu` and `nk_nu_lit` (see above); `q_ssim` and `q_res`,
-    the gains over a random scan of as many positions, a ratio of means over specimens, and their 95 % intervals over specimens
-    `q_ssim_ci` and `q_res_ci` (null for fewer than three); mean scores `ssim`, `ssim_aligned`, `correlation` and `resolution` in Å,
-    of the random scan with `_random`; `q_ssim_by_policy` and `q_res_by_policy`; `policies` that fit the row; the paper's `paper_q_ssim`,
-    `paper_q_res`, `paper_nk_nu`, `paper_dose`; `below_paper`, those of our gains that are smaller than the paper's. What no policy fits
-    is null. A specimen's score is the mean over policies, and what diverged counts as `table.columns` says.
+    `test` and `measured` as `table.source` gives them; `rows`, each with `positions` and `subsequences`; `dose` in electrons per Å²,
+    `nk_nu` and `nk_nu_lit` (see above); `q_ssim` and `q_res`, the gains over a random scan of as many positions, a ratio of means over
+    specimens, and their 95 % intervals over specimens `q_ssim_ci` and `q_res_ci` (null for fewer than three); mean scores `ssim`,
+    `ssim_aligned`, `correlation` and `resolution` in Å, of the random scan with `_random`; `q_ssim_by_policy` and `q_res_by_policy`;
+    `policies` that fit the row; the paper's `paper_q_ssim`, `paper_q_res`, `paper_nk_nu`, `paper_dose`; `below_paper`, those of our gains
+    that are smaller than the paper's. What no policy fits is null. A specimen's score is the mean over policies, and what diverged counts
+    as `table.columns` says.
 
     Args:
         base: of everything but positions and sub-sequences; `PROTOCOL` is the caller's to apply.
@@ -136,6 +137,7 @@ def table1(
     random = dict(zip(blind, judge.judge(list(blind.values()), PROTOCOL, ["random"], ledger, **how), strict=True))
     learned = trained.judged(cells, PROTOCOL, policies, ledger, **how)
     scan = {positions: scan_facts(cell) for positions, cell in blind.items()}
+    joined = [trained.joined(cell, random[row.positions]) for row, cell in zip(rows, learned, strict=True)]
     return {
         "table": "I",
         "unit": UNIT,
@@ -145,10 +147,8 @@ def table1(
         "pixels": base.geometry.detector,
         "strategy": policies[0].strategy,
         "policies": [policy.file or trained.SHIPPED for policy in policies],
-        "rows": [
-            _row(row, trained.joined(cell, random[row.positions]), policies) | scan[row.positions]
-            for row, cell in zip(rows, learned, strict=True)
-        ],
+        **table.source(joined[0]),
+        "rows": [_row(row, cell, policies) | scan[row.positions] for row, cell in zip(rows, joined, strict=True)],
     }
 
 

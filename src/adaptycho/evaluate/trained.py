@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from adaptycho.episode import split_evenly
-from adaptycho.evaluate import judge, table
+from adaptycho.evaluate import judge, provenance, table
 from adaptycho.evaluate.judge import Cell, Protocol
 from adaptycho.evaluate.ledger import Ledger
 from adaptycho.evaluate.strategies import AUTO, FOCUSED, LEARNED
@@ -93,13 +93,14 @@ def judged(
     for (i, number, _), one in zip(jobs, done, strict=True):
         mine = {name: f"{name} {number}" for name in one.plans if name.removesuffix(FOCUSED) in (*LEARNED, AUTO)}
         plans, numbers = {new: one.plans[n] for n, new in mine.items()}, {new: one.numbers[n] for n, new in mine.items()}
-        found[i] = joined(found[i], Cell(one.settings, protocol, plans, numbers))
+        found[i] = joined(found[i], Cell(one.settings, protocol, plans, numbers, one.origin))
     return found
 
 
 def joined(first: Cell, second: Cell) -> Cell:
     """One comparison of the strategies of two on the same specimens; settings are the first's."""
-    return dataclasses.replace(first, plans={**first.plans, **second.plans}, numbers={**first.numbers, **second.numbers})
+    origin = provenance.latest(cell.origin for cell in (first, second) if cell.numbers)
+    return dataclasses.replace(first, plans={**first.plans, **second.plans}, numbers={**first.numbers, **second.numbers}, origin=origin)
 
 
 def by_policy(cell: Cell, metric: str, strategy: str) -> Float[Tensor, "N B"] | None:

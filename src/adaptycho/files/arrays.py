@@ -1,21 +1,23 @@
 """Imports plain arrays: NumPy, HDF5 and text files that hold patterns and positions, with the geometry given by hand."""
 
 import math
-import pickle
-import zipfile
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import h5py
 import numpy as np
 import torch
 
-from adaptycho.files.recording import CHUNK, Recording, check
+from adaptycho.files import stored
+from adaptycho.files.plausible import LENGTH, check_energy, plausible, within
+from adaptycho.files.recording import CHUNK, MOST, Recording, check_recording
 from adaptycho.forward import Measurement
 from adaptycho.grid import Grid
 from adaptycho.optics import Aberrations, Setup, object_grid
 from adaptycho.optics import wavelength as electron_wavelength
+from adaptycho.reading import check_size, reading
 
+SMALLEST = 1e-4  # Å, of a pixel
 PIXEL_TOLERANCE = 0.005  # relative, between a real-space pixel and a detector pixel that are both given
 
 
@@ -56,107 +58,86 @@ def from_arrays(
         dose: counts of a pattern if nothing missed the detector; by default the mean of the patterns' sums.
         counts_per_electron: detector counts that one electron makes.
         key: name of the array in an .npz or HDF5 file that holds several.
-        crop: keep the central crop x crop detector pixels.
+        crop: keep the central crop x crop detector pixels; no more than these are read of an .npy or HDF5 file.
         swap: exchange the detector's rows and columns.
         title: what was recorded.
         source: where it comes from.
         licence: the terms it is under.
 
     Raises:
-        ValueError: naming the file and the option at fault; also for files with Python objects (pickles), which are never opened.
+        ValueError: naming the file and the option at fault; also for files with Python objects (pickles), which are never opened, for
+            values that lie in another file, for more than fits into memory, and for a beam and a geometry that no microscope has.
     """
     path = Path(path)
+    if dose is not None:
+        within(str(path), "dose", dose, 0, MOST, "counts")
     beam = _beam(path, energy, wavelength)
     _check_positive(path, semiangle=semiangle, counts_per_electron=counts_per_electron)
     for name, value in (("rotation", rotation), ("defocus", defocus)):
         if not math.isfinite(value):
             raise ValueError(f"{path}: {name}: expected a finite number, found {value}")
-    stored = load(path, key)
-    if stored.ndim not in (3, 4) or 0 in stored.shape:
-        raise ValueError(
-            f"{path}: patterns: expected an array (scan_y, scan_x, ky, kx) or (N, ky, kx) with no axis empty, found shape {stored.shape}"
-        )
-    where = _positions(path, stored.shape[:-2], scan_step, positions)
-    patterns = corner_first(stored.reshape(-1, *stored.shape[-2:]), path, crop=crop, swap=swap)
+    with stored.array(path, key) as found:
+        shape = found.shape
+        if len(shape) not in (3, 4) or 0 in shape:
+            raise ValueError(
+                f"{path}: patterns: expected an array (scan_y, scan_x, ky, kx) or (N, ky, kx) with no axis empty, found shape {shape}"
+            )
+        kept = tuple(n if crop is None else min(max(crop, 1), n) for n in shape[-2:])
+        found.check_size((*shape[:-2], *kept))
+        where = _positions(path, shape[:-2], scan_step, positions)
+        patterns = corner_first(found, path, crop=crop, swap=swap)
     q = patterns.shape[-1]
     window = Grid((q, q), _pixel(path, q, beam, detector_pixel, pixel))
+    if not (span := float(np.ptp(where, 0).max())) <= LENGTH:
+        raise ValueError(f"{path}: positions: expected them within {LENGTH:g} Å of each other, found {span:g} Å")
     where = where - where.min(0)
     # A line scan still has a field: one pixel across.
     field = max(float(where[:, 0].max()), window.pixel), max(float(where[:, 1].max()), window.pixel)
     if dose is None:
-        dose = float(patterns.sum(dtype=torch.float64)) / len(patterns)
+        dose = mean_counts(patterns)
     grid = object_grid(field, window, rotation)
     detector = window.shape
     setup = Setup(field, grid, window, detector, semiangle, energy, beam, aberrations=Aberrations(C10=-defocus), rotation=rotation)
+    plausible(setup, str(path))
     measurement = Measurement(
         torch.from_numpy(where / np.array(field)).float().clamp(0, 1)[None],
         patterns[None],
         torch.full((1, len(patterns)), dose, dtype=torch.float32),
         torch.full((1, len(patterns)), defocus, dtype=torch.float32),
     )
-    check(measurement, setup, str(path))
-    return Recording(setup, measurement, title or path.stem, source, licence, counts_per_electron, path)
+    recording = Recording(setup, measurement, title or path.stem, source, licence, counts_per_electron, path)
+    check_recording(recording, str(path))
+    return recording
 
 
-def load(path: Path, key: str | None = None) -> np.ndarray:
-    """The array in an .npy, .npz or HDF5 file; where there are several, the one of name `key`, else the only one with 3 or 4 axes."""
-    if not path.is_file():
-        raise ValueError(f"{path}: expected an .npy, .npz or HDF5 file, found {'a folder' if path.is_dir() else 'no such file'}")
-    if h5py.is_hdf5(path):
-        return _load_hdf5(path, key)
-    try:
-        # Never pickles: a data file must not be able to run code.
-        loaded = np.load(path, allow_pickle=False, mmap_mode="r" if path.suffix == ".npy" else None)
-        if isinstance(loaded, np.ndarray):
-            return loaded
-        with loaded:
-            arrays = {name: loaded[name] for name in loaded.files if key is None or name == key or key not in loaded.files}
-    except (ValueError, EOFError, OSError, zipfile.BadZipFile, pickle.UnpicklingError) as error:
-        if "pickle" in str(error) or "Python objects" in str(error):
-            raise ValueError(f"{path}: expected plain numbers, found Python objects (pickle) or no array; these are not opened") from error
-        raise ValueError(f"{path}: expected a complete .npy, .npz or HDF5 file, found one that cannot be read ({error})") from error
-    return arrays[_choose(path, key, {name: array.shape for name, array in arrays.items()})]
-
-
-def corner_first(stored: np.ndarray, path: Path, *, crop: int | None = None, swap: bool = False) -> torch.Tensor:
+def corner_first(found: stored.Stored, path: Path, *, crop: int | None = None, swap: bool = False) -> torch.Tensor:
     """Patterns (N, Q, Q) with zero frequency moved from the centre to the corner, cropped to the central `crop` pixels."""
-    n, qy, qx = stored.shape
-    if stored.dtype.kind not in "iuf" or stored.dtype.itemsize > 8:
-        raise ValueError(f"{path}: patterns: expected integer or real numbers, found {stored.dtype}")
+    *scan, qy, qx = found.shape
+    stored.check_numbers(found.values.dtype, f"{path}: patterns")
     q = qy if crop is None else crop
     if (crop is None and qy != qx) or q % 2 or not 2 <= q <= min(qy, qx):
         raise ValueError(
             f"{path}: patterns: expected square patterns with an even number of pixels, found {qy} x {qx}"
             + (f" cropped to {crop}" if crop is not None else f"; crop={min(qy, qx) // 2 * 2} would keep the centre")
         )
-    patterns = np.empty((n, q, q), stored.dtype.newbyteorder("="))
+    patterns = np.empty((math.prod(scan), q, q), stored.native(found.values.dtype))
     top, left = qy // 2 - q // 2, qx // 2 - q // 2
-    for first in range(0, n, CHUNK):
-        part = stored[first : first + CHUNK, top : top + q, left : left + q]
-        patterns[first : first + CHUNK] = np.fft.ifftshift(part.swapaxes(-2, -1) if swap else part, (-2, -1))
+    for first, part in _parts(tuple(scan)):
+        taken = np.asarray(found.values[(*part, slice(top, top + q), slice(left, left + q))])
+        patterns[first : first + len(taken)] = np.fft.ifftshift(taken.swapaxes(-2, -1) if swap else taken, (-2, -1))
     return torch.from_numpy(patterns)
 
 
-def _load_hdf5(path: Path, key: str | None) -> np.ndarray:
-    found: dict[str, Any] = {}
-    try:
-        with h5py.File(path, "r") as file:
-            file.visititems(lambda name, item: found.update({name: item.shape}) if isinstance(item, h5py.Dataset) else None)
-            return file[_choose(path, key, found)][...]
-    except OSError as error:
-        raise ValueError(f"{path}: expected a complete HDF5 file, found one that cannot be read ({error})") from error
+def mean_counts(patterns: torch.Tensor) -> float:
+    """Counts of a pattern on average, in double precision without a copy of them all."""
+    return sum(float(part.sum(dtype=torch.float64)) for part in patterns.split(CHUNK)) / len(patterns)
 
 
-def _choose(path: Path, key: str | None, shapes: dict[str, tuple[int, ...]]) -> str:
-    listing = ", ".join(f"{name} {shape}" for name, shape in shapes.items()) or "nothing"
-    if key is not None:
-        if key not in shapes:
-            raise ValueError(f"{path}: key: expected one of the arrays in the file ({listing}), found {key!r}")
-        return key
-    candidates = [name for name, shape in shapes.items() if len(shape) in (3, 4)]
-    if len(candidates) != 1:
-        raise ValueError(f"{path}: patterns: expected one array with 3 or 4 axes, or its name as key, found {listing}")
-    return candidates[0]
+def _parts(scan: tuple[int, ...]) -> Iterator[tuple[int, tuple[int | slice, ...]]]:
+    """Indices of up to `CHUNK` patterns at a time along the last axis of a scan, each with the number of the first of them."""
+    for row, before in enumerate(np.ndindex(*scan[:-1])):
+        for first in range(0, scan[-1], CHUNK):
+            yield row * scan[-1] + first, (*before, slice(first, first + CHUNK))
 
 
 def _beam(path: Path, energy: float | None, wavelength: float | None) -> float:
@@ -166,6 +147,7 @@ def _beam(path: Path, energy: float | None, wavelength: float | None) -> float:
         raise ValueError(f"{path}: energy: expected a beam energy in eV or a wavelength in Å, found {found}")
     _check_positive(path, energy=energy, wavelength=wavelength)
     if energy is not None:
+        check_energy(str(path), energy)
         return electron_wavelength(energy)
     assert wavelength is not None
     return wavelength
@@ -182,14 +164,13 @@ def _positions(
     path: Path, scan: tuple[int, ...], step: float | tuple[float, float] | None, given: str | Path | np.ndarray | None
 ) -> np.ndarray:
     if given is not None:
-        from_file = isinstance(given, str | Path)
-        where = _load_table(Path(given)) if from_file else np.asarray(given, np.float64)  # type: ignore[arg-type]
+        name = str(given) if isinstance(given, str | Path) else str(path)
+        where = _load_table(Path(given)) if isinstance(given, str | Path) else np.asarray(given)
+        stored.check_numbers(where.dtype, f"{name}: positions")
         if where.shape != (math.prod(scan), 2) or not np.isfinite(where).all():
-            name, found = given if from_file else path, f"shape {where.shape}"
-            if not np.isfinite(where).all():
-                found += " with NaN or infinity"
+            found = f"shape {where.shape}" + ("" if np.isfinite(where).all() else " with NaN or infinity")
             raise ValueError(f"{name}: positions: expected {math.prod(scan)} finite pairs (y, x) in Å, found {found}")
-        return where
+        return where.astype(np.float64)
     if len(scan) != 2:
         raise ValueError(f"{path}: positions: expected positions in Å, because the patterns are (N, ky, kx), found none")
     if step is None:
@@ -202,25 +183,28 @@ def _positions(
 
 def _load_table(path: Path) -> np.ndarray:
     if path.suffix in (".npy", ".npz", ".h5", ".hdf5"):
-        return np.asarray(load(path), np.float64)
-    try:
-        lines = [line.replace(",", " ").replace(";", " ") for line in path.read_text(encoding="utf-8").splitlines()]
+        with stored.array(path, axes=(2,), what="positions") as found:
+            return stored.whole(found)
+    if not path.is_file():
+        raise ValueError(f"{path}: positions: expected a file, found {'a folder' if path.is_dir() else 'no such file'}")
+    size = path.stat().st_size
+    check_size(f"{path}: positions", 16 * size, size)  # strings and numbers take more than their digits
+    # An empty table is said by its shape.
+    with reading(f"{path}: positions", "two columns of numbers (y, x) in Å"), warnings.catch_warnings(action="ignore"):
+        lines = [line.replace(",", " ").replace(";", " ") for line in path.read_text(encoding="utf-8-sig").splitlines()]
         first = 1 if lines and any(c.isalpha() and c not in "eE" for c in lines[0]) else 0
         return np.loadtxt(lines[first:], ndmin=2)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path}: positions: expected two columns of numbers (y, x) in Å, found something else ({error})") from error
 
 
 def _pixel(path: Path, q: int, beam: float, detector_pixel: float | None, pixel: float | None) -> float:
     if detector_pixel is None and pixel is None:
         raise ValueError(f"{path}: detector_pixel: expected the angle of a detector pixel in mrad (or pixel in Å), found neither")
     _check_positive(path, detector_pixel=detector_pixel, pixel=pixel)
-    if detector_pixel is None:
-        assert pixel is not None
-        return pixel
-    implied = 1e3 * beam / (q * detector_pixel)
+    implied = pixel if detector_pixel is None else 1e3 * beam / (q * detector_pixel)
+    assert implied is not None
+    within(str(path), "pixel", implied, SMALLEST, LENGTH, "Å")
     if pixel is not None and not abs(implied / pixel - 1) <= PIXEL_TOLERANCE:
         raise ValueError(
-            f"{path}: pixel: expected {implied:.5g} Å, the wavelength over {q} pixels of {detector_pixel:.5g} mrad, found {pixel:.5g} Å"
+            f"{path}: pixel: expected {implied:.5g} Å, the wavelength over {q} pixels of {detector_pixel} mrad, found {pixel:.5g} Å"
         )
     return implied

@@ -1,6 +1,7 @@
 """The project's own file: one HDF5 layout for recorded patterns, positions and geometry.
 
-- root attributes `format` ("adaptycho"), `version` (1), `title`, `source`, `licence`, `counts_per_electron`
+- root attributes `format` ("adaptycho"), `version` (1), `title`, `source`, `licence`, `counts_per_electron`; `sha256`, optional, of
+  everything that is read: take it away after changing a file by hand
 - `/patterns` (N, Q, Q), counts in their recorded number type, zero frequency in the centre pixel Q // 2
 - `/positions` (N, 2), Å, (y, x) from the top-left corner of the scan field
 - `/dose` (N,), counts of each pattern if nothing missed the detector; `/defocus` (N,), Å, positive = underfocus
@@ -12,6 +13,7 @@ Inside the package zero frequency and zero position sit in the array corner and 
 """
 
 import json
+import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,15 +22,19 @@ import h5py
 import numpy as np
 import torch
 
-from adaptycho.files.recording import CHUNK, Recording, check
+from adaptycho.files import seal, stored
+from adaptycho.files.plausible import plausible
+from adaptycho.files.recording import CHUNK, Recording, check_finite, check_recording
 from adaptycho.forward import Measurement
 from adaptycho.grid import Grid
 from adaptycho.optics import EDGE, Aberrations, Setup
+from adaptycho.reading import printable
 from adaptycho.store import whole
 
 FORMAT, VERSION = "adaptycho", 1
 PIXEL_TOLERANCE = 0.005  # relative, between the stored pixel and the one that the detector implies
 PATTERNS_PER_CHUNK = 16
+LONGEST = 16  # values of an attribute
 
 
 def write(path: str | Path, recording: Recording, *, overwrite: bool = False, compression: int = 4) -> None:
@@ -46,17 +52,20 @@ def write(path: str | Path, recording: Recording, *, overwrite: bool = False, co
     path = Path(path)
     if path.is_dir():
         raise ValueError(f"{path}: expected a file name, found a folder")
+    if path.exists() and not path.is_file():
+        raise ValueError(f"{path}: expected a file name, found something else of that name")
     if path.exists() and not overwrite:
         raise ValueError(f"{path}: expected a name that is not taken, found a file; say overwrite to replace it")
     if not path.parent.is_dir():
         raise ValueError(f"{path}: expected an existing folder, found none at {path.parent}")
-    check(recording.measurement, recording.setup, str(path))
-    with whole(path) as part, h5py.File(part, "w") as file:
+    check_recording(recording, str(path))
+    with whole(path, new=not overwrite) as part, h5py.File(part, "w") as file:
         _write_root(file, recording)
-        _write_patterns(file, recording.measurement, compression)
+        digest = _write_patterns(file, recording.measurement, compression)
         _write_positions(file, recording.measurement, recording.setup)
         _write_setup(file.create_group("setup"), recording.setup)
         _write_probe(file, recording.setup, str(path))
+        file.attrs["sha256"] = seal.close(digest, file)
 
 
 def read(path: str | Path) -> Recording:
@@ -64,16 +73,14 @@ def read(path: str | Path) -> Recording:
 
     Raises:
         ValueError: one sentence `{file}: {key}: expected ..., found ...`: no such file, not HDF5 or truncated, another layout or version, a
-            missing key, a wrong number type or shape, values that make no sense, or a pixel that contradicts the detector.
+            missing key, a wrong number type or shape, values that make no sense or are not those that were written, a pixel that
+            contradicts the detector, values that are in another file, or more of them than memory takes.
     """
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"{path}: expected an adaptycho HDF5 file, found {'a folder' if path.is_dir() else 'no such file'}")
-    try:
-        with h5py.File(path, "r") as file:
-            return _read(file, path)
-    except (OSError, RuntimeError) as error:
-        raise ValueError(f"{path}: expected a complete HDF5 file, found one that cannot be read ({error})") from error
+    with stored.hdf5(path) as file:
+        return _read(file, path)
 
 
 def _write_root(file: h5py.File, recording: Recording) -> None:
@@ -82,15 +89,20 @@ def _write_root(file: h5py.File, recording: Recording) -> None:
         file.attrs[key] = getattr(recording, key)
 
 
-def _write_patterns(file: h5py.File, measurement: Measurement, compression: int) -> None:
+def _write_patterns(file: h5py.File, measurement: Measurement, compression: int) -> Any:
+    """Writes them and returns the digest that they begin."""
     patterns = measurement.patterns[0].cpu()
     n, qy, qx = patterns.shape
     kind = patterns[:0].numpy().dtype
     chunks = (min(n, PATTERNS_PER_CHUNK), qy, qx)
     data = file.create_dataset("patterns", (n, qy, qx), kind, chunks=chunks, compression="gzip", compression_opts=compression, shuffle=True)
     data.attrs["units"], data.attrs["zero_frequency"] = "counts", "centre"
+    digest = seal.begin()
     for first in range(0, n, CHUNK):
-        data[first : first + CHUNK] = torch.fft.fftshift(patterns[first : first + CHUNK], (-2, -1)).numpy()
+        part = torch.fft.fftshift(patterns[first : first + CHUNK], (-2, -1)).numpy()
+        data[first : first + CHUNK] = part
+        seal.feed(digest, "patterns", part)
+    return digest
 
 
 def _write_positions(file: h5py.File, measurement: Measurement, setup: Setup) -> None:
@@ -127,53 +139,57 @@ def _write_probe(file: h5py.File, setup: Setup, name: str) -> None:
 def _read(file: h5py.File, path: Path) -> Recording:
     _check_root(file, path)
     setup = _read_setup(file, path)
-    count = len(file["patterns"])
-    for key, shape in (("positions", (count, 2)), ("dose", (count,)), ("defocus", (count,))):
-        if (found := _dataset(file, key, path, "iuf").shape) != shape:
-            raise ValueError(f"{path}: {key}: expected shape {shape} for {count} patterns, found {found}")
-    positions = torch.from_numpy(file["positions"][...].astype(np.float64)) / torch.tensor(setup.field, dtype=torch.float64)
+    counts = stored.dataset(file, "patterns", path)
+    counts.check_size(counts.shape)
+    n = counts.shape[0]
+    arrays = {}
+    for key, shape in (("positions", (n, 2)), ("dose", (n,)), ("defocus", (n,))):
+        found = stored.dataset(file, key, path)
+        if found.shape != shape:
+            raise ValueError(f"{path}: {key}: expected shape {shape} for {n} patterns, found {found.shape}")
+        arrays[key] = torch.from_numpy(stored.whole(found).astype(np.float64))
+        check_finite(arrays[key], str(path), key)
+    positions = arrays["positions"] / torch.tensor(setup.field, dtype=torch.float64)
     # Rounding may put a corner position a hair outside; anything further out is left for `check` to refuse.
     positions = torch.where((positions - 0.5).abs() <= 0.5 + EDGE, positions.clamp(0, 1), positions)
-    dose, defocus = (torch.from_numpy(file[key][...].astype(np.float32))[None] for key in ("dose", "defocus"))
-    measurement = Measurement(positions.float()[None], _read_patterns(file["patterns"])[None], dose, defocus)
-    check(measurement, setup, str(path))
-    texts = {key: str(file.attrs.get(key, "")) for key in ("title", "source", "licence")}
-    counts = float(_values(file, "counts_per_electron", path))
-    if counts <= 0:
-        raise ValueError(f"{path}: counts_per_electron: expected a positive number, found {counts:g}")
-    return Recording(setup, measurement, **texts, counts_per_electron=counts, path=path)
+    patterns, digest = _read_patterns(counts)
+    measurement = Measurement(positions.float()[None], patterns[None], arrays["dose"].float()[None], arrays["defocus"].float()[None])
+    each = float(_values(file, "counts_per_electron", path))
+    if each <= 0:
+        raise ValueError(f"{path}: counts_per_electron: expected a positive number, found {each:g}")
+    texts = {key: printable(_text(file, key, path)) if key in file.attrs else "" for key in seal.TEXTS}
+    recording = Recording(setup, measurement, **texts, counts_per_electron=each, path=path)
+    check_recording(recording, str(path))
+    if "sha256" in file.attrs and (told := _text(file, "sha256", path)) != (made := seal.close(digest, file)):
+        raise ValueError(
+            f"{path}: sha256: expected {told[:8]}... of what was written, found {made[:8]}... of what is there: the file is damaged or was "
+            "changed by hand (then take this attribute away)"
+        )
+    return recording
 
 
 def _check_root(file: h5py.File, path: Path) -> None:
     if (found := file.attrs.get("format")) != FORMAT:
         other = "no such attribute" if found is None else repr(found)
         raise ValueError(f"{path}: format: expected {FORMAT!r}, found {other}; import the file first")
-    if (found := file.attrs.get("version")) != VERSION:
-        raise ValueError(f"{path}: version: expected {VERSION}, found {found}")
+    if (version := _values(file, "version", path, "iu")) != VERSION:
+        raise ValueError(f"{path}: version: expected {VERSION}, found {version}")
 
 
-def _dataset(file: h5py.File, key: str, path: Path, kinds: str) -> h5py.Dataset:
-    data = file.get(key)
-    if not isinstance(data, h5py.Dataset):
-        raise ValueError(f"{path}: {key}: expected an array of that name, found {'none' if data is None else 'a group'}")
-    if data.dtype.kind not in kinds or data.dtype.itemsize > (16 if kinds == "c" else 8):
-        raise ValueError(f"{path}: {key}: expected {'complex' if kinds == 'c' else 'integer or real'} numbers, found {data.dtype}")
-    return data
-
-
-def _read_patterns(data: h5py.Dataset) -> torch.Tensor:
-    patterns = np.empty(data.shape, data.dtype.newbyteorder("="))
-    for first in range(0, len(data), CHUNK):
-        patterns[first : first + CHUNK] = np.fft.ifftshift(data[first : first + CHUNK], (-2, -1))
-    return torch.from_numpy(patterns)
+def _read_patterns(data: stored.Stored) -> tuple[torch.Tensor, Any]:
+    """Patterns with zero frequency in the corner, and the digest that they begin."""
+    patterns, digest = np.empty(data.shape, stored.native(data.values.dtype)), seal.begin()
+    for first in range(0, len(patterns), CHUNK):
+        part = data.values[first : first + CHUNK]
+        patterns[first : first + CHUNK] = np.fft.ifftshift(part, (-2, -1))
+        seal.feed(digest, "patterns", part)
+    return torch.from_numpy(patterns), digest
 
 
 def _read_setup(file: h5py.File, path: Path) -> Setup:
-    group = file.get("setup")
-    if not isinstance(group, h5py.Group):
-        raise ValueError(f"{path}: setup: expected a group of that name, found none")
-    patterns = _dataset(file, "patterns", path, "iuf")
-    if patterns.ndim != 3:
+    group = stored.group(file, "setup", path)
+    patterns = stored.dataset(file, "patterns", path)
+    if len(patterns.shape) != 3 or 0 in patterns.shape:
         raise ValueError(f"{path}: patterns: expected shape (N, Q, Q), found {patterns.shape}")
     pixel, step = float(_values(group, "pixel", path)), float(_values(group, "detector_pixel", path))
     shape, held = (tuple(int(n) for n in _values(group, key, path, "iu", (2,))) for key in ("window_shape", "object_shape"))
@@ -197,7 +213,8 @@ def _read_setup(file: h5py.File, path: Path) -> Setup:
         if str(error).startswith(str(path)):
             raise
         raise ValueError(f"{path}: setup/{str(error).replace(', got ', ', found ')}") from error
-    implied = 1e3 * setup.wavelength * setup.binning / (shape[0] * step)
+    plausible(setup, str(path))
+    implied = 1e3 * setup.wavelength * setup.binning / (shape[0] * step) if step else math.nan
     if not abs(implied / pixel - 1) <= PIXEL_TOLERANCE:
         raise ValueError(
             f"{path}: setup/pixel: expected {implied:.5g} Å, the wavelength over {shape[0]} / {setup.binning} pixels of {step:.5g} mrad, "
@@ -207,13 +224,15 @@ def _read_setup(file: h5py.File, path: Path) -> Setup:
 
 
 def _read_probe(file: h5py.File, window: Grid, path: Path) -> torch.Tensor | None:
-    if "probe" not in file:
+    if stored.absent(file, "probe"):
         return None
-    data = _dataset(file, "probe", path, "c")
+    data = stored.dataset(file, "probe", path, "c")
     if data.shape != window.shape:
         raise ValueError(f"{path}: probe: expected the window's shape {window.shape}, found {data.shape}")
-    probe = torch.from_numpy(np.fft.ifftshift(data[...].astype(np.complex64)))
-    if not bool(torch.isfinite(probe.abs()).all() and probe.abs().max() > 0):
+    with np.errstate(over="ignore"):  # what leaves single precision is infinite, and refused
+        probe = torch.from_numpy(np.fft.ifftshift(stored.whole(data).astype(np.complex64)))
+    largest = float(probe.abs().max())  # NaN if there is one
+    if not 0 < largest < math.inf or not math.isfinite(float(probe.abs().square().sum())):
         raise ValueError(f"{path}: probe: expected finite values that are not all zero, found others")
     return probe
 
@@ -221,7 +240,16 @@ def _read_probe(file: h5py.File, window: Grid, path: Path) -> torch.Tensor | Non
 def _attribute(group: h5py.Group, key: str, path: Path) -> Any:
     if key not in group.attrs:
         raise ValueError(f"{path}: {_named(group, key)}: expected an attribute of that name, found none")
+    if (size := math.prod(group.attrs.get_id(key).shape)) > LONGEST:
+        raise ValueError(f"{path}: {_named(group, key)}: expected at most {LONGEST} values, found {size}")
     return group.attrs[key]
+
+
+def _text(group: h5py.Group, key: str, path: Path) -> str:
+    value = _attribute(group, key, path)
+    if not isinstance(value, str | bytes):
+        raise ValueError(f"{path}: {_named(group, key)}: expected a text, found {str(value)[:80]!r}")
+    return value if isinstance(value, str) else value.decode("utf-8", "replace")
 
 
 def _values(group: h5py.Group, key: str, path: Path, kinds: str = "iuf", shape: tuple[int, ...] = ()) -> np.ndarray:
@@ -237,8 +265,8 @@ def _named(group: h5py.Group, key: str) -> str:
 
 
 def _aberrations(group: h5py.Group, path: Path) -> Aberrations:
-    text = str(_attribute(group, "aberrations", path))
+    text = _text(group, "aberrations", path)
     try:
         return Aberrations(**{str(k): float(v) for k, v in json.loads(text).items()})
-    except (ValueError, TypeError, AttributeError) as error:
-        raise ValueError(f'{path}: setup/aberrations: expected coefficients such as {{"C10": -100.0}}, found {text!r}') from error
+    except (ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        raise ValueError(f'{path}: setup/aberrations: expected coefficients such as {{"C10": -100.0}}, found {text[:80]!r}') from error

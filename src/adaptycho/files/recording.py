@@ -4,14 +4,18 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from adaptycho.files.plausible import COUNTS_PER_ELECTRON, LENGTH, coverable, plausible, within
 from adaptycho.forward import Measurement
 from adaptycho.optics import EDGE, Setup
 
 CHUNK = 256  # patterns looked at together: the checks never copy a whole data set
-UNSIGNED = (torch.uint8, torch.uint16, torch.uint32, torch.uint64)
+MOST = 1e15  # counts in a pixel or a pattern; more is no count, and its square leaves single precision
+METRE = 1e10  # Å
+APART = 0.1  # object pixels that the positions of a recording at least span
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +55,7 @@ def check(measurement: Measurement, setup: Setup, name: str) -> None:
 
     Raises:
         ValueError: `{name}: {key}: expected ..., found ...` for a wrong shape or number type, values that are not finite, negative counts,
-            patterns without dose, or positions outside the scan field.
+            patterns without dose, positions outside the scan field, or a beam and a geometry that no microscope has.
     """
     if len(measurement) != 1:
         _refuse(name, "positions", "one data set", f"{len(measurement)} data sets")
@@ -61,16 +65,42 @@ def check(measurement: Measurement, setup: Setup, name: str) -> None:
         _refuse(name, "patterns", f"patterns of {setup.detector} pixels", f"{tuple(measurement.patterns.shape[-2:])}")
     if measurement.patterns.is_complex() or measurement.patterns.dtype == torch.bool:
         _refuse(name, "patterns", "integer or real counts", f"{str(measurement.patterns.dtype).removeprefix('torch.')} values")
+    plausible(setup, name)
     _check_counts(measurement.patterns[0], name)  # first: where the dose is their mean, it is wrong because they are
-    for key in ("positions", "dose", "defocus"):
-        bad = ~torch.isfinite(getattr(measurement, key)[0])
-        if bool(bad.any()):
-            _refuse(name, key, "finite numbers", f"{int(bad.sum())} that are not (the first at index {int(bad.nonzero()[0, 0])})")
     _check_positions(measurement.positions[0], setup, name)
     empty = measurement.dose[0] <= 0
     if bool(empty.any()):
         found = f"{int(empty.sum())} without (the first at index {int(empty.nonzero()[0, 0])})"
         _refuse(name, "dose", "a positive dose for each pattern", found)
+    within(name, "dose", float(measurement.dose.max()), 0, MOST, "counts")
+    within(name, "defocus", float(measurement.defocus.abs().max()), 0, LENGTH, "Å of either sign")
+
+
+def check_recording(recording: Recording, name: str) -> None:
+    """Refuses what `check` does, and a whole recording that is no scan.
+
+    Args:
+        recording: what to look at.
+        name: a file name, to open the sentence with.
+
+    Raises:
+        ValueError: as `check`; also for positions that all lie in one place, or that leave most of the object dark.
+    """
+    coverable(recording.setup, recording.measurement.positions.shape[1], name)
+    check(recording.measurement, recording.setup, name)
+    within(name, "counts_per_electron", recording.counts_per_electron, *COUNTS_PER_ELECTRON, "counts")
+    where = recording.measurement.positions[0].double().cpu()
+    span, pixel = float(((where.amax(0) - where.amin(0)) * torch.tensor(recording.setup.field)).max()), recording.setup.object.pixel
+    if len(where) > 1 and span < APART * pixel:
+        expected = f"positions in Å that span more than {APART:g} pixels of {pixel:.4g} Å"
+        _refuse(name, "positions", expected, f"{len(where)} within {span:.3g} Å ({span * METRE:.3g} Å if they are in m)")
+
+
+def check_finite(values: Tensor, name: str, key: str) -> None:
+    """Refuses NaN, infinity, and what would become infinite in single precision."""
+    bad = ~(values.abs() <= torch.finfo(torch.float32).max)
+    if bool(bad.any()):
+        _refuse(name, key, "finite numbers", f"{int(bad.sum())} that are not (the first at index {int(bad.nonzero()[0, 0])})")
 
 
 def _refuse(name: str, key: str, expected: str, found: str) -> None:
@@ -88,13 +118,16 @@ def _check_positions(positions: Tensor, setup: Setup, name: str) -> None:
 
 
 def _check_counts(patterns: Tensor, name: str) -> None:
-    if patterns.dtype in UNSIGNED:  # neither negative nor NaN, and torch cannot compare all of them
-        return
     for first in range(0, len(patterns), CHUNK):
-        part = patterns[first : first + CHUNK]
-        if not bool(torch.isfinite(part).all()):
-            where = first + int((~torch.isfinite(part)).flatten(1).any(1).nonzero()[0, 0])
-            _refuse(name, "patterns", "finite counts", f"NaN or infinity in pattern {where}")
-        if bool((part < 0).any()):
-            where = first + int((part < 0).flatten(1).any(1).nonzero()[0, 0])
-            _refuse(name, "patterns", "counts of at least 0", f"{float(part.min()):g} in pattern {where}")
+        part = patterns[first : first + CHUNK].cpu().numpy()  # torch cannot compare all unsigned numbers
+        low, high = float(part.min()), float(part.max())  # NaN if there is one
+        if low >= 0 and high <= MOST:
+            continue
+        if not (math.isfinite(low) and math.isfinite(high)):
+            bad, expected, found = ~np.isfinite(part), "finite counts", "NaN or infinity"
+        elif low < 0:
+            bad, expected, found = part < 0, "counts of at least 0", f"{low:g}"
+        else:
+            bad, expected, found = part > MOST, f"counts of at most {MOST:g}", f"{high:g}"
+        where = first + int(np.flatnonzero(bad.reshape(len(part), -1).any(1))[0])
+        _refuse(name, "patterns", expected, f"{found} in pattern {where}")

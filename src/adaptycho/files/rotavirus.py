@@ -12,11 +12,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from adaptycho.files.arrays import corner_first
-from adaptycho.files.recording import Recording, check
+from adaptycho.files import stored
+from adaptycho.files.arrays import corner_first, mean_counts
+from adaptycho.files.recording import Recording, check_recording
 from adaptycho.forward import Measurement
 from adaptycho.grid import Grid
 from adaptycho.optics import Aberrations, Setup, object_grid
+from adaptycho.reading import reading
 
 TITLE = "Rotavirus double-layered particles in ice, gold beads and a carbon film"
 SOURCE = "github.com/SeanXPWu/Ptycho.jl, commit 5ffb9f3a762c9760a87c9b2b211edc4778e88922, test_data; detector cropped and binned 2 x 2"
@@ -45,7 +47,7 @@ def from_rotavirus(folder: str | Path, *, rows: tuple[int, int] | None = None, c
     field_y, field_x = (float(n) * facts["scan_step_angstrom"] for n in scan.max(0))
     if min(field_y, field_x) <= 0:
         raise ValueError(f"{folder}: rows, columns: expected a range of at least two scan rows and columns, found {rows}, {columns}")
-    patterns = corner_first(counts, folder)
+    patterns = corner_first(stored.Stored.of(counts, str(folder)), folder)
     window = Grid((patterns.shape[-2], patterns.shape[-1]), facts["real_space_pixel_angstrom"])
     rotation, c10 = -facts["scan_rotation_deg_fitted"], facts["defocus_angstrom_fitted"]
     setup = Setup(
@@ -60,15 +62,16 @@ def from_rotavirus(folder: str | Path, *, rows: tuple[int, int] | None = None, c
         rotation=rotation,
         measured_probe=_probe(folder / "probe_start.npz"),
     )
-    dose = float(patterns.sum(dtype=torch.float64)) / len(patterns)
+    dose = mean_counts(patterns)
     measurement = Measurement(
         torch.from_numpy(scan / scan.max(0)).float()[None],
         patterns[None],
         torch.full((1, len(patterns)), dose),
         torch.full((1, len(patterns)), -c10),
     )
-    check(measurement, setup, str(folder))
-    return Recording(setup, measurement, TITLE, SOURCE, LICENCE, COUNTS_PER_ELECTRON, folder)
+    recording = Recording(setup, measurement, TITLE, SOURCE, LICENCE, COUNTS_PER_ELECTRON, folder)
+    check_recording(recording, str(folder))
+    return recording
 
 
 def _blocks(folder: Path, rows: tuple[int, int] | None, columns: tuple[int, int] | None) -> tuple[np.ndarray, np.ndarray]:
@@ -78,6 +81,13 @@ def _blocks(folder: Path, rows: tuple[int, int] | None, columns: tuple[int, int]
     counts, scan = [], []
     for file in files:
         block = _arrays(file, ("counts", "scan_row", "scan_col"))
+        shapes = [array.shape for array in block.values()]
+        if (
+            len(shapes[0]) != 4
+            or any(shape != shapes[0][:2] for shape in shapes[1:])
+            or any(block[k].dtype.kind not in "iu" for k in block)
+        ):
+            raise ValueError(f"{file}: counts: expected whole numbers (row, column, ky, kx) and the place of each, found shapes {shapes}")
         where = np.stack([block["scan_row"], block["scan_col"]], -1).astype(np.int64)
         keep = np.ones(where.shape[:-1], bool)
         for axis, limits in enumerate((rows, columns)):
@@ -85,6 +95,8 @@ def _blocks(folder: Path, rows: tuple[int, int] | None, columns: tuple[int, int]
                 keep &= (where[..., axis] >= limits[0]) & (where[..., axis] < limits[1])
         counts.append(block["counts"][keep])
         scan.append(where[keep])
+        if counts[-1].shape[1:] != counts[0].shape[1:]:
+            raise ValueError(f"{file}: counts: expected patterns of {counts[0].shape[1:]} pixels, found {counts[-1].shape[1:]}")
     if not sum(len(part) for part in scan):
         raise ValueError(f"{folder}: rows, columns: expected a range inside the scan, found {rows}, {columns}")
     return np.concatenate(counts), np.concatenate(scan)
@@ -97,24 +109,25 @@ def _probe(path: Path) -> torch.Tensor:
 def _arrays(path: Path, keys: tuple[str, ...]) -> dict[str, np.ndarray]:
     if not path.is_file():
         raise ValueError(f"{path}: expected an .npz file, found no such file")
-    with np.load(path, allow_pickle=False) as loaded:
+    with reading(path, "a complete .npz file"):
+        known = stored.members(path)
         for key in keys:
-            if key not in loaded.files:
-                raise ValueError(f"{path}: {key}: expected an array of that name, found {', '.join(loaded.files)}")
-        return {key: loaded[key] for key in keys}
+            if key not in known:
+                raise ValueError(f"{path}: {key}: expected an array of that name, found {', '.join(known) or 'none'}")
+        return {key: stored.member(path, key).values for key in keys}
 
 
 def _facts(path: Path) -> dict[str, Any]:
-    try:
+    with reading(path, "a JSON file"):
         facts = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path}: expected a JSON file, found one that cannot be read ({error})") from error
+    if not isinstance(facts, dict):
+        raise ValueError(f"{path}: expected names and numbers in JSON, found {type(facts).__name__}")
     for key in (
         "energy_kev", "convergence_semiangle_mrad_nominal", "scan_step_angstrom", "scan_rotation_deg_fitted", "defocus_angstrom_fitted",
         "real_space_pixel_angstrom", "detector_pixel_mrad",
     ):  # fmt: skip
-        if not isinstance(facts.get(key), int | float):
-            raise ValueError(f"{path}: {key}: expected a number, found {facts.get(key)!r}")
+        if not isinstance(facts.get(key), int | float) or isinstance(facts[key], bool):
+            raise ValueError(f"{path}: {key}: expected a number, found {facts.get(key)!r:.80}")
         signed = key in ("scan_rotation_deg_fitted", "defocus_angstrom_fitted")
         if not (-math.inf if signed else 0) < facts[key] < math.inf:
             raise ValueError(f"{path}: {key}: expected a {'finite' if signed else 'positive'} number, found {facts[key]}")

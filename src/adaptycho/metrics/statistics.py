@@ -167,32 +167,37 @@ def dose_saving(
     """
     logs = _logs(dose, curve_dose, curve_scores)
     scores = _comparable(score, *curve_scores)
-    estimate = _of_means(lambda m: _factor(m, logs, dose), scores, generator)
-    means = torch.stack(scores).mean(1)
-    return replace(estimate, bounded=_bound(float(means[0]), _isotonic(means[None, 1:])[0]))
+    return replace(_of_means(lambda m: _factor(m, logs, dose), scores, generator), bounded=_beyond(scores))
 
 
 def mean_dose_saving(
     cases: Sequence[tuple[float, Float[Tensor, " B"], Float[Tensor, " D"], Float[Tensor, "n B"]]], *, generator: torch.Generator
 ) -> Estimate:
-    """Mean of several factors of `dose_saving`, with the interval of that mean: specimens are drawn alike in all of the cases.
+    """Arithmetic mean of several factors of `dose_saving`, with the interval of that mean: specimens are drawn alike in all of the cases.
+
+    A factor beyond the end of its curve counts with that end, and then so is the mean a bound, if all such factors are to the same side:
+    `bounded`. What has diverged counts as the worst of its own case.
 
     Args:
         cases: dose, score, curve_dose and curve_scores of each, as for `dose_saving`; number B of specimens is the same in all.
         generator: of the bootstrap.
 
     Raises:
-        ValueError: as `dose_saving`.
+        ValueError: as `dose_saving`, or there are no cases.
     """
+    if not cases:
+        raise ValueError("cases: expected at least one, got none")
     logs = [_logs(dose, curve_dose, curve_scores) for dose, _, curve_dose, curve_scores in cases]
-    scores = _comparable(*(s for _, score, _, curve_scores in cases for s in (score, *curve_scores)))
+    scores = [_comparable(score, *curve_scores) for _, score, _, curve_scores in cases]
     widths = [1 + len(curve) for curve in logs]
 
     def statistic(means: Tensor) -> Tensor:
         parts = zip(means.split(widths, 1), logs, cases, strict=True)
         return torch.stack([_factor(part, curve, dose) for part, curve, (dose, *_) in parts]).mean(0)
 
-    return _of_means(statistic, scores, generator)
+    estimate = _of_means(statistic, _comparable(*(s for some in scores for s in some)), generator)
+    bounds = {_beyond(some) for some in scores} - {None}
+    return replace(estimate, bounded=bounds.pop() if len(bounds) == 1 else None)
 
 
 def _logs(dose: float, curve_dose: Float[Tensor, " D"], curve_scores: Float[Tensor, "n B"]) -> Float[Tensor, " D"]:
@@ -222,7 +227,10 @@ def _log_dose_for(score: Float[Tensor, " S"], curve: Float[Tensor, "S D"], logs:
     return torch.where(score.isfinite(), torch.lerp(logs[before[:, 0]], logs[after[:, 0]], part), math.nan)
 
 
-def _bound(score: float, curve: Float[Tensor, " D"]) -> Bound | None:
+def _beyond(scores: Sequence[Float[Tensor, " B"]]) -> Bound | None:
+    """On which side the mean of the first scores is beyond those of the curve."""
+    means = torch.stack(list(scores)).mean(1)
+    score, curve = float(means[0]), _isotonic(means[None, 1:])[0]
     slack = float(_slack(torch.tensor(score)))
     if score > float(curve[-1]) + slack:
         return "above"

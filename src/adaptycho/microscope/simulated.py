@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Shaped
 from torch import Tensor
 
-from adaptycho.forward import Imperfections, Measurement, expose
+from adaptycho.forward import MOST, Imperfections, Measurement, expose
 from adaptycho.optics import Setup
 from adaptycho.policy import Action
 
@@ -34,8 +34,8 @@ class Simulated:
             raise ValueError(
                 f"potential: expected the object grid's shape {self.setup.object.shape}, got {tuple(self.potential.shape[-2:])}"
             )
-        if not self.dose > 0:
-            raise ValueError(f"dose: expected a positive number of electrons per position, got {self.dose}")
+        if not 0 < self.dose <= MOST:
+            raise ValueError(f"dose: expected more than 0 and at most {MOST:.0e} electrons per position, got {self.dose}")
 
     @property
     def batch(self) -> int:
@@ -50,6 +50,8 @@ class Simulated:
         """Patterns of one sub-sequence on every specimen. Positions outside the field are clipped to its edge."""
         real = self.potential.real.dtype if self.potential.is_complex() else self.potential.dtype
         positions = action.positions.to(real).clamp(0, 1)
+        if not bool(torch.isfinite(positions).all()):
+            raise ValueError("action.positions: expected finite positions, got NaN or infinity")
         if positions.shape[0] != self.batch:
             raise ValueError(f"positions: expected one row for each of {self.batch} specimens, got {positions.shape[0]}")
         dose = torch.full(positions.shape[:2], self.dose if action.dose is None else action.dose, dtype=real, device=positions.device)

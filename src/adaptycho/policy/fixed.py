@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from adaptycho import patterns
+from adaptycho.names import Pattern
 from adaptycho.policy import Action, Memory, Observation
 
 
@@ -18,7 +19,7 @@ class Fixed:
         dose: electrons for each position; None keeps the microscope's.
     """
 
-    name: patterns.Name
+    name: Pattern
     defocus: float | None = None
     dose: float | None = None
 

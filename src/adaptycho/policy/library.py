@@ -6,6 +6,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from adaptycho import weights
@@ -13,6 +14,7 @@ from adaptycho.autoencoder import Autoencoder, Encoder
 from adaptycho.policy.field import FLAT, Field
 from adaptycho.policy.learned import Learned
 from adaptycho.policy.recurrent import Recurrent
+from adaptycho.reading import reading
 
 SHIPPED = ("lattice", "structure", "recorded", "recurrent")
 
@@ -51,7 +53,7 @@ def build(card: Mapping[str, Any], source: str) -> nn.Module:
                 return Autoencoder(tuple(card["channels"]), card["size"])
             case other:
                 raise ValueError(f"kind: expected field, recurrent or autoencoder, found {other!r}")
-    except (KeyError, TypeError, ValueError) as error:
+    except (ArithmeticError, LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:  # whatever a value leads to
         raise ValueError(f"{source}: expected the card of a network, found one that describes none ({error})") from None
 
 
@@ -66,8 +68,11 @@ def load(path: Path, *, train: bool = False) -> nn.Module:
         ValueError: the file is missing or damaged, or holds no network of this package.
     """
     found = weights.load(path)
-    network = build(found.card, str(path))
-    weights.restore(network, found)
+    with reading(path, "the weights of a network"):
+        with torch.device("meta"):  # takes no memory, whatever sizes the card has
+            weights.check_fit(build(found.card, str(path)), found)
+        network = build(found.card, str(path))
+        weights.restore(network, found)
     return network.train() if train else network.eval().requires_grad_(False)
 
 

@@ -19,6 +19,7 @@ from scipy.spatial import cKDTree
 from scipy.special import ndtr
 
 from adaptycho import patterns
+from adaptycho.names import Pattern
 from adaptycho.policy import Action, Memory, Observation
 from adaptycho.policy.reduction import TINY, blur, candidates, illumination, mean_spacing, structure
 
@@ -46,7 +47,7 @@ class GaussianProcess:
     contrast: float = 1.0
     explore: float = 1.0
     reach: float = 0.7
-    survey: patterns.Name = "halton"
+    survey: Pattern = "halton"
     defocus: float | None = None
 
     def __call__(self, seen: Observation, memory: Memory, *, generator: torch.Generator) -> tuple[Action, Memory]:

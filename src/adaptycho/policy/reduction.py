@@ -1,11 +1,12 @@
 """An expected-error-reduction scan in the manner of SLADS and FAST: go where measuring is expected to lower the error most.
 
-A regression, trained once on simulated specimens (`benchmarks/reduction_fit.py`), maps what reconstruction and positions look like around a
-place to the squared error there; times the area that a position there would speak for, it is the expected reduction in distortion
-(Godaliyadda et al., Electronic Imaging 2016, "A supervised learning approach for dynamic sampling"). The positions of a sub-sequence are
-chosen one after the other by the largest reduction, distances being brought up to date after each (Kandel et al., Nat. Commun. 14, 5501,
-2023). Unlike there, a measurement is not a pixel: the phase is the noisier the fewer electrons went there, so structure is judged by how
-far it stands above that noise, and an error counts only as far as the phase is believed at all.
+A regression, fitted once (`benchmarks/reduction_fit.py`) on simulated specimens 1,000 to 1,003 of `evaluate.train` in seven families,
+which are neither tuned nor reported on, maps what reconstruction and positions look like around a place to the squared error there; times
+the area that a position there would speak for, it is the expected reduction in distortion (Godaliyadda et al., Electronic Imaging 2016, "A
+supervised learning approach for dynamic sampling"). The positions of a sub-sequence are chosen one after the other by the largest
+reduction, distances being brought up to date after each (Kandel et al., Nat. Commun. 14, 5501, 2023). Unlike there, a measurement is not a
+pixel: the phase is the noisier the fewer electrons went there, so structure is judged by how far it stands above that noise, and an error
+counts only as far as the phase is believed at all.
 """
 
 import json
@@ -20,6 +21,7 @@ from scipy import ndimage
 from scipy.spatial import cKDTree
 
 from adaptycho import patterns
+from adaptycho.names import Pattern
 from adaptycho.policy import Action, Memory, Observation
 
 Array = NDArray[np.float64]
@@ -55,7 +57,7 @@ class ErrorReduction:
     """
 
     contrast: float = 1.5
-    survey: patterns.Name = "halton"
+    survey: Pattern = "halton"
     defocus: float | None = None
 
     def __call__(self, seen: Observation, memory: Memory, *, generator: torch.Generator) -> tuple[Action, Memory]:

@@ -4,6 +4,7 @@ The defaults are the paper's (Table II, in the reading of docs/decisions/0003); 
 """
 
 import dataclasses
+import reprlib
 import tomllib
 from collections.abc import Iterator, Mapping
 from importlib import resources
@@ -13,7 +14,7 @@ from typing import Any, Literal, get_args
 import tomli_w
 from pydantic import TypeAdapter, ValidationError
 
-from adaptycho.settings.sections import ADAPTIVE, Policy, Scan, Settings
+from adaptycho.settings.sections import ADAPTIVE, USED, Policy, Scan, Settings
 
 __all__ = [
     "ADAPTIVE",
@@ -21,6 +22,7 @@ __all__ = [
     "PAPER",
     "PRESETS",
     "RECIPES",
+    "USED",
     "Policy",
     "Preset",
     "Scan",
@@ -29,6 +31,7 @@ __all__ = [
     "dump",
     "fields",
     "load",
+    "nested",
     "override",
     "preset",
     "recipe",
@@ -43,6 +46,8 @@ RECIPES = ("lattice", "structure", "recurrent", "recurrent-2", "voronoi", "share
 # The two protocols: as the paper reconstructs, and the settings that reconstruct best (`Reconstructor.best`).
 PAPER: dict[str, Any] = {"iterations": 5, "loss": "intensity", "step": 525.0, "scaling": "none", "momentum": 0.0}
 BEST: dict[str, Any] = {"iterations": 20, "loss": "amplitude", "step": "auto", "scaling": "illumination", "momentum": 0.7}
+
+LARGEST = 1_000_000  # bytes of a settings file; all settings take 10,000
 
 _ADAPTER = TypeAdapter(Settings)
 # Pixels twice as large: the same electrons in a quarter of the pixels, so a step for unit-sum probes goes four times as far.
@@ -70,11 +75,16 @@ def load(path: Path, base: Settings | None = None) -> Settings:
     Raises:
         ValueError: the file is missing, is not TOML, or holds something that is not a setting or not allowed.
     """
+    if not path.is_file():  # a pipe or a device may never end
+        found = "a folder" if path.is_dir() else "something that is no file" if path.exists() else "none"
+        raise ValueError(f"{path}: expected a settings file, found {found}")
+    if path.stat().st_size > LARGEST:
+        raise ValueError(f"{path}: expected a settings file of at most {LARGEST} bytes, found {path.stat().st_size}")
     try:
         tree = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ValueError(f"{path}: expected a settings file, found none") from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except RecursionError:
+        raise ValueError(f"{path}: expected settings in TOML, found arrays or tables nested too deep") from None
+    except (OSError, ValueError) as error:
         raise ValueError(f"{path}: expected settings in TOML, found something else ({error})") from None
     return update(base or Settings(), tree, str(path))
 
@@ -107,7 +117,12 @@ def override(base: Settings, changes: Mapping[str, str]) -> Settings:
 
 def dump(settings: Settings) -> str:
     """The settings as TOML; fields that are None are left out."""
-    return tomli_w.dumps(_drop_none(_plain(settings)))
+    return tomli_w.dumps(nested(settings))
+
+
+def nested(settings: Settings) -> dict[str, Any]:
+    """Every value as a nested mapping from which `validate` makes the settings again; fields that are None are left out."""
+    return _drop_none(_plain(settings))
 
 
 def fields(settings: Settings) -> Iterator[tuple[str, Any, str]]:
@@ -138,18 +153,43 @@ def validate(tree: Mapping[str, Any], source: str) -> Settings:
     """
     try:
         return _ADAPTER.validate_python(_drop_none(dict(tree)) if tree else {})
+    except RecursionError:
+        raise ValueError(f"{source}: expected settings, found tables nested too deep") from None
     except ValidationError as error:
-        first = error.errors()[0]
-        parts = [str(p) for p in first["loc"]]
-        key = ".".join(parts[:2])
-        if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-            known = [name for name, _, _ in fields(Settings())]
-            near = [n for n in known if n.startswith(f"{parts[0]}.")] or sorted({n.partition(".")[0] for n in known})
-            raise ValueError(f"{source}: {key}: expected one of {', '.join(near)}, found {key!r}") from None
-        # The only values of fixed length are pairs (y, x) and (from, to).
-        pair = first["type"] in ("missing", "too_long")
-        message = "two values" if pair else first["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
-        raise ValueError(f"{source}: {key}: expected {message}, found {first['input']!r}") from None
+        raise ValueError(f"{source}: {_sentence(error)}") from None
+
+
+def _sentence(error: ValidationError) -> str:
+    """The first of the things that are wrong: key, what was expected, what was found, and for a bound what the value means."""
+    first = error.errors(include_url=False)[0]
+    parts = [str(p) for p in first["loc"]]
+    key = ".".join(parts[:2])
+    known = {name: text for name, _, text in fields(Settings())}
+    if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+        near = [n for n in known if n.startswith(f"{parts[0]}.")] or sorted({n.partition(".")[0] for n in known})
+        return f"{key[:80]}: expected one of {', '.join(near)}, found {_SHORT.repr(key)}"
+    message = first["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+    if not parts:  # said by all sections together, and whole
+        return message
+    # The only values of fixed length are pairs (y, x) and (from, to).
+    message = "two values" if first["type"] in ("missing", "too_long") else message
+    meaning = f" ({known[key]})" if first["type"].startswith(("greater_than", "less_than")) and known.get(key) else ""
+    return f"{key}: expected {message}, found {_SHORT.repr(first['input'])}{meaning}"
+
+
+class _Short(reprlib.Repr):
+    """Shows what was found without filling the screen."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxlevel, self.maxdict, self.maxlist, self.maxstring, self.maxother, self.maxlong = 3, 12, 12, 80, 80, 40
+
+    def repr_int(self, x: int, level: int) -> str:
+        """Also of numbers that Python refuses to write in decimal."""
+        return super().repr_int(x, level) if x.bit_length() < 1000 else f"a number of {x.bit_length()} bits"
+
+
+_SHORT = _Short()
 
 
 def _plain(settings: Settings) -> dict[str, Any]:
@@ -181,5 +221,5 @@ def _typed(text: str) -> Any:
         return None
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return text

@@ -4,8 +4,8 @@ Atoms are ASE objects. Their x runs along the columns and y down the rows, in Å
 of the scan field; the beam travels along +z. The cell of a specimen only says how large it is: its height `cell[2, 2]` bounds z.
 """
 
+from adaptycho.names import Family
 from adaptycho.specimen.families import (
-    Family,
     amorphous,
     boundary,
     edge,

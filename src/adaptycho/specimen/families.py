@@ -7,7 +7,7 @@ Every family is a crystal, or several, cut along an outline (see `adaptycho.spec
 import inspect
 import math
 from collections.abc import Callable
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -15,10 +15,9 @@ from ase import Atoms
 from ase.data import atomic_numbers
 from scipy.spatial import cKDTree
 
+from adaptycho.names import Family
 from adaptycho.specimen.lattice import crystal, uniform
 from adaptycho.specimen.outline import at_least_zero, blob, direction, half_plane, spread_out, within
-
-Family = Literal["crystal", "vacancies", "island", "edge", "particles", "boundary", "amorphous"]
 
 CARBON_BOND = 1.4  # Å, shortest distance between atoms of an amorphous film
 CARBON_DENSITY = 0.1  # atoms per Å^3: 2 g/cm^3

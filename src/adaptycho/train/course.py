@@ -10,14 +10,18 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+import pydantic.dataclasses
+from pydantic import ConfigDict
+
+from adaptycho import document, provenance, weights
 from adaptycho import settings as tree
-from adaptycho import weights
 from adaptycho.policy import library
 from adaptycho.settings import Settings
-from adaptycho.store import whole
+from adaptycho.store import flush, whole
 from adaptycho.train import board, checkpoint
 from adaptycho.train.learner import Facts, Learner, ShareLoss, learn
 
@@ -50,6 +54,27 @@ class Course:
     validate: Callable[[], Mapping[str, float]]
     draw: Callable[[Path], None] | None = None
 
+    @cached_property
+    def run(self) -> str:
+        """What tells this training from others."""
+        return provenance.settings_digest(self.folder / "settings.toml")
+
+
+@pydantic.dataclasses.dataclass(frozen=True, config=ConfigDict(extra="ignore"))
+class Entry:
+    """What every line of a log has; a step has its loss and gradient, a validation its scores. What is not finite is null."""
+
+    course: Name
+    step: int
+    validation: dict[str, float | None] | None = None
+    reward: float | None = None
+    ssim: float | None = None
+
+    def __post_init__(self) -> None:
+        """Refuses a validation without the score that decides."""
+        if self.validation is not None and "score" not in self.validation:
+            raise ValueError("a score in every validation")
+
 
 def follow(course: Course, learner: Learner) -> Iterator[Facts]:
     """Goes through a course from wherever it stands, yielding every step's facts; the network ends with the best weights.
@@ -59,8 +84,8 @@ def follow(course: Course, learner: Learner) -> Iterator[Facts]:
     path = course.folder / f"{course.name}.checkpoint.safetensors"
     best, spent = 2 * WORST, 0.0
     if path.exists():
-        kept = checkpoint.read(path, learner)
-        best, spent = float(kept["best"]), float(kept["seconds"])
+        kept = checkpoint.read(path, learner, course.run, course.name)
+        best, spent = kept.best, kept.seconds
     leader = learner.crew.rank == 0
     if leader:
         _cut(course.folder / LOG, course.name, learner.step)
@@ -85,7 +110,8 @@ def _updates(course: Course, learner: Learner, path: Path, best: float, spent: f
             show(learner.step, {name: value for name, value in facts.items() if name != "step"})
         if due and leader:
             best = _validate(course, learner, best, seconds, show)
-            checkpoint.write(path, learner, {"best": best, "seconds": time.monotonic() - started})
+            flush(course.folder / LOG)  # what it says of steps before the checkpoint is not made again
+            checkpoint.write(path, learner, checkpoint.Standing(best, time.monotonic() - started, course.run, course.name))
         if due:
             learner.crew.wait()
         yield facts
@@ -98,10 +124,17 @@ def note(folder: Path, entry: Mapping[str, Any]) -> None:
 
 
 def read_log(folder: Path) -> list[dict[str, Any]]:
-    """Every line of a run's log, in order; a last line that was cut off by a crash is left out."""
+    """Every line of a run's log, in order; a last line that was cut off by a crash is left out.
+
+    Raises:
+        ValueError: a line that is none of a log.
+    """
     if not (folder / LOG).exists():
         return []
-    lines = (folder / LOG).read_text(encoding="utf-8").split("\n")
+    lines = (folder / LOG).read_bytes().decode("utf-8", errors="replace").split("\n")
+    for number, line in enumerate(lines[:-1], 1):
+        if line:
+            document.parse(line, Entry, f"{folder / LOG}: line {number}")
     return [json.loads(line) for line in lines[:-1] if line]
 
 

@@ -24,6 +24,7 @@ from adaptycho.metrics.statistics import interval
 from adaptycho.pictures import learning
 from adaptycho.pictures.learning import Point
 from adaptycho.policy import Action, library
+from adaptycho.reading import reading
 from adaptycho.settings import Settings
 from adaptycho.store import whole
 from adaptycho.train.course import Name, read_log
@@ -286,7 +287,16 @@ def _track(run: Path, course: Name) -> Float[Tensor, "I P 2"]:
     kept = _kept(run, course)
     if not kept:
         raise ValueError(f"{run / 'pictures'}: expected positions {course}-*.npy, found none")
-    return torch.from_numpy(np.stack([np.load(path) for path in kept]))
+    read: list[np.ndarray] = []
+    for path in kept:
+        with reading(path, "positions of a scan"):
+            positions = np.load(path, allow_pickle=False)
+            if positions.dtype.kind != "f" or positions.ndim != 2 or positions.shape[1] != 2 or not np.isfinite(positions).all():
+                raise ValueError(f"{path}: expected finite positions of shape (P, 2), found {positions.dtype} of shape {positions.shape}")
+        if read and read[0].shape != positions.shape:
+            raise ValueError(f"{path}: expected {len(read[0])} positions as in {kept[0].name}, found {len(positions)}")
+        read.append(positions)
+    return torch.from_numpy(np.stack(read))
 
 
 def _candidates(name: str) -> Iterator[str]:

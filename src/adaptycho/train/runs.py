@@ -7,19 +7,35 @@ import shutil
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
+import pydantic.dataclasses
 import torch
+from pydantic import ConfigDict, Field
 
+from adaptycho import document, provenance
 from adaptycho import settings as tree
 from adaptycho.settings import Settings
-from adaptycho.store import alone, whole
+from adaptycho.store import alone, flush, whole, whole_folder
 from adaptycho.train import gallery, stages, terms
-from adaptycho.train.course import Name, read_log
+from adaptycho.train.course import LOG, Name, read_log
 from adaptycho.train.crew import together
 
 RUN, START = "run.json", "start.safetensors"
-FORMAT = "adaptycho training 1"
+FORMAT: Literal["adaptycho training 1"] = "adaptycho training 1"
+
+
+@pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="ignore"))
+class Facts(provenance.Beginning):
+    """What `run.json` says; trainings of older versions have no checksums.
+
+    Attributes:
+        format: of the folder.
+        courses: what is done, in this order.
+    """
+
+    format: Literal["adaptycho training 1"]
+    courses: Annotated[list[Name], Field(min_length=1)]
 
 
 def create(folder: Path, settings: Settings, courses: Sequence[Name], start: Path | None) -> None:
@@ -41,45 +57,53 @@ def create(folder: Path, settings: Settings, courses: Sequence[Name], start: Pat
     terms.check(settings, wanted)
     if start is not None:
         terms.check_start(start, settings, wanted)
-    if folder.exists() and any(folder.iterdir()):
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"{folder}: expected a new or empty folder, found files (go on with `adaptycho train resume {folder}`)")
-    folder.mkdir(parents=True, exist_ok=True)
-    if start is not None:
-        shutil.copyfile(start, folder / START)
-    (folder / "settings.toml").write_text(tree.dump(settings), encoding="utf-8")
-    facts = {
-        "format": FORMAT,
-        "courses": wanted,
-        "adaptycho": version("adaptycho"),
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-    }
-    with whole(folder / RUN) as part:
-        part.write_text(json.dumps(facts, indent=1), encoding="utf-8")
+    settings, target = provenance.located(settings), folder.resolve()
+    if target == Path.cwd():
+        raise ValueError(f"{folder}: expected the name of a new folder for the training, found the folder that this is started in")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with whole_folder(target) as part:  # a training is there whole or not at all
+        if start is not None:
+            shutil.copyfile(start, part / START)
+            flush(part / START)
+        with whole(part / "settings.toml") as file:
+            file.write_text(tree.dump(settings), encoding="utf-8")
+        facts = {
+            "format": FORMAT,
+            "courses": wanted,
+            "adaptycho": version("adaptycho"),
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+            **provenance.facts(part / "settings.toml", settings, part / START if start is not None else None),
+        }
+        with whole(part / RUN) as file:
+            file.write_text(json.dumps(facts, indent=1), encoding="utf-8")
 
 
 def execute(folder: Path, progress: stages.Progress) -> dict[str, Any]:
     """Does what is left of a training and returns its last validation and where the weights are.
 
     Raises:
-        ValueError: the folder is not one of a training, or another process is at work in it.
+        ValueError: the folder is not one of a training, is not as it began, or another process is at work in it.
     """
-    try:
-        facts = json.loads((folder / RUN).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        raise ValueError(f"{folder}: expected the folder of a training (`adaptycho train ... --out FOLDER`), found no {RUN}") from None
-    found = facts.get("format") if isinstance(facts, dict) else None
-    if found != FORMAT:
-        raise ValueError(f"{folder / RUN}: format: expected {FORMAT!r}, found {found!r}")
-    settings = tree.load(folder / "settings.toml")
-    terms.check(settings, facts["courses"])
-    start = folder / START
+    if not (folder / RUN).is_file():
+        raise ValueError(f"{folder}: expected the folder of a training (`adaptycho train ... --out FOLDER`), found no {RUN}")
+    facts, settings = document.read(folder / RUN, Facts), tree.load(folder / "settings.toml")
+    start = folder / START if facts.start or (folder / START).exists() else None
+    provenance.check_settings(folder, facts)
+    provenance.check_sources(folder, facts, settings, ["input", "structure"])
+    if start is not None:
+        provenance.check_start(start, facts)
+    terms.check(settings, facts.courses)
     with alone(folder):
-        together(stages.train, settings.train.processes, folder, facts["courses"], start if start.exists() else None, progress)
+        together(stages.train, settings.train.processes, folder, facts.courses, start, progress)
         curves(folder)
-    last = facts["courses"][-1]
+    last = facts.courses[-1]
     # The best validation is that of the weights.
     validated = [e for e in read_log(folder) if e["course"] == last and "validation" in e]
+    if not validated:
+        raise ValueError(f"{folder / LOG}: expected a validation of the course {last}, found none")
     # A scan that diverged has no score.
     found = max(validated, key=lambda e: -math.inf if e["validation"]["score"] is None else e["validation"]["score"])
     return {"weights": str(folder / f"{last}.safetensors"), "step": found["step"], "validation": found["validation"]}
@@ -88,7 +112,8 @@ def execute(folder: Path, progress: stages.Progress) -> dict[str, Any]:
 def curves(folder: Path) -> Path:
     """Draws the validation scores of a training against its steps."""
     path = folder / "curve.png"
-    gallery.progress(folder).savefig(path, dpi=100)
+    with whole(path) as part:
+        gallery.progress(folder).savefig(part, dpi=100, format="png")
     return path
 
 

@@ -23,6 +23,7 @@ from adaptycho.policy.field import Field, outlook
 from adaptycho.policy.learned import even
 from adaptycho.policy.recurrent import Recurrent
 from adaptycho.settings import Settings
+from adaptycho.store import whole
 from adaptycho.train import lessons, views
 from adaptycho.train.course import Course, Name, follow
 from adaptycho.train.crew import Crew
@@ -278,5 +279,7 @@ def _draw(path: Path, settings: Settings, exam: Specimens | Windows, pupil: nn.M
     with torch.no_grad():
         *_, last = scan(work.microscope, library.scanner(pupil, defocus=work.defocus), work.reconstructor, work.lengths, seed=work.seed)
     figure = learning.tessellation(work.reference[0], last.seen.positions[0], work.microscope.setup.field, first=work.lengths[0])
-    figure.savefig(path, dpi=80)
-    np.save(path.with_suffix(".npy"), last.seen.positions[0].numpy())
+    with whole(path) as part:
+        figure.savefig(part, dpi=80, format="png")
+    with whole(path.with_suffix(".npy")) as part, part.open("wb") as file:
+        np.save(file, last.seen.positions[0].numpy())

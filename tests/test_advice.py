@@ -23,6 +23,7 @@ from adaptycho.advice.decide import Scan, decide
 from adaptycho.advice.place import place
 from adaptycho.advice.table import Against, Beam, Range, Replayed
 from adaptycho.advice.words import scan_text
+from adaptycho.cli.program import commands
 from adaptycho.evaluate import archive, trained
 from adaptycho.evaluate.judge import Cell, Protocol
 from adaptycho.evaluate.trained import Trained

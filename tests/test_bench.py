@@ -31,8 +31,13 @@ def test_the_floor_is_two_transforms_per_window_and_iteration(setup, monkeypatch
     for module in (bench, reconstruct):
         monkeypatch.setattr(module, "fft2", count("forth", grid.fft2))
         monkeypatch.setattr(module, "ifft2", count("back", grid.ifft2))
-    bench._floor(setup, 2)
-    floor = dict(counted)
+    floors = []
+    for size in bench.FLOOR_CHUNKS:
+        counted.update(forth=0, back=0)
+        bench._floor(setup, 2, size)
+        floors.append(dict(counted))
+    assert all(one == floors[0] for one in floors)
+    floor = floors[0]
     counted.update(forth=0, back=0)
     reconstruct.Reconstructor(setup, iterations=bench.ITERATIONS)(bench._data(setup, 2))
     # Reconstruction does exactly the transforms that it is measured against.
@@ -67,6 +72,19 @@ def test_peak_memory_sees_an_allocation_that_is_over():
     del block
     assert during > 1.1 * before
     assert bench.peak_memory() > during - 2  # counters are exact to a few pages for each thread
+
+
+def test_the_machine_is_named_with_its_instructions(monkeypatch):
+    monkeypatch.setenv("MKL_CBWR", "COMPATIBLE")
+    found = bench.machine()["machine"]
+    assert found["MKL_CBWR"] == "COMPATIBLE"
+    assert found["torch_capability"] == torch.backends.cpu.get_cpu_capability()
+    assert found["fft"].startswith("MKL 20") == torch.backends.mkl.is_available()
+    target = bench.cpu_target.target_context.codegen()
+    assert found["compiled_for"].startswith(target.magic_tuple()[1])
+    for features, widest in (("+avx,+avx2,-avx512f", "avx2"), ("+avx,+avx2,+avx512f", "avx512f"), ("", "baseline")):
+        monkeypatch.setattr(type(target), "magic_tuple", lambda self, found=features: ("", "some", found))
+        assert bench.machine()["machine"]["compiled_for"] == f"some ({widest})"
 
 
 def test_figures_are_plain_json(setup, monkeypatch):

@@ -1,5 +1,7 @@
 """Counts are what was counted: whatever dose is asked for, none is negative or infinite."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -13,7 +15,7 @@ SMALL = {"geometry": {"field": [8.0, 6.0], "object": "auto"}}
 
 @pytest.mark.parametrize("dose", [1.0, 1e9, 2.0**31, 1e15, MOST])
 def test_counts_of_any_dose_that_is_allowed(dose: float) -> None:
-    microscope = build.simulated(update(preset("light"), {**SMALL, "scan": {"dose": dose}}, "test"))
+    microscope = replace(build.simulated(update(preset("light"), SMALL, "test")), dose=dose)
     found = microscope.acquire(Action(torch.rand(1, 4, 2)), generator=torch.Generator().manual_seed(0))
     sent, counted = float(found.dose.double().sum()), float(found.patterns.double().sum())
     assert float(found.patterns.min()) >= 0
@@ -23,7 +25,7 @@ def test_counts_of_any_dose_that_is_allowed(dose: float) -> None:
 
 @pytest.mark.parametrize("section", [{"scan": {"dose": 1e22}}, {"practice": {"dose": (1.0, 1e17)}}, {"instrument": {"background": 1e17}}])
 def test_more_than_can_be_counted_is_refused_where_it_is_set(section: dict) -> None:
-    with pytest.raises(ValueError, match=r"(dose|background): expected less than or equal to 9007199254740992, found"):
+    with pytest.raises(ValueError, match=r"(dose|background): expected less than or equal to 10+, found"):
         update(preset("light"), section, "test")
 
 

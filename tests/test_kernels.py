@@ -59,6 +59,29 @@ def test_scatter_compiled_as_in_torch(dtype):
     torch.testing.assert_close(compiled, plain, rtol=0, atol=5 * 32 * torch.finfo(dtype).eps)
 
 
+@pytest.mark.parametrize("dtype", KINDS)
+def test_of_a_real_potential_the_imaginary_part_is_gathered(dtype):
+    corner = windows(dtype)["corner"]
+    waves, back = random(4, 5, 12, 10, dtype=dtype.to_complex()), random(5, 5, 12, 10, dtype=dtype.to_complex())
+    whole, real, plain = torch.zeros(30, 26, dtype=dtype.to_complex()), *(torch.zeros(30, 26, dtype=dtype) for _ in range(2))
+    kernels.scatter(waves, back, corner, whole)
+    kernels.scatter(waves, back, corner, real)
+    kernels._scatter_torch(waves, back, corner, plain)
+    # At most five products of numbers below |4 x 4| are added.
+    torch.testing.assert_close(real, whole.imag, rtol=0, atol=5 * 32 * torch.finfo(dtype).eps)
+    torch.testing.assert_close(plain, whole.imag, rtol=0, atol=5 * 32 * torch.finfo(dtype).eps)
+
+
+@pytest.mark.parametrize("loss", kernels.LOSSES)
+def test_residuals_whose_squares_are_below_single_precision_are_not_lost(loss):
+    """Intensities of 1e-20: their squares have no normal number, and the loss is still theirs."""
+    waves = torch.full((1, 8, 6), 1e-10, dtype=torch.complex64)
+    value = kernels.residual(waves, torch.zeros(1, 8, 6), torch.ones(1), torch.ones(8, 6), loss, 1)
+    expected = {"intensity": 48 * 1e-40, "amplitude": 48 * kernels.FLOOR, "poisson": 48 * kernels.FLOOR}[loss]
+    # 48 terms in single precision.
+    assert value == pytest.approx(expected, rel=48 * torch.finfo(torch.float32).eps, abs=0)
+
+
 def test_scatter_is_the_adjoint_of_the_exit_wave():
     """<psi(t), chi> = <t, scatter(probe, chi)> for every t: the two passes belong together."""
     given = windows(torch.float64)

@@ -173,3 +173,10 @@ def test_errors_name_the_choices() -> None:
             pattern(name, 0, (1.0, 1.0), generator=seeded())
         with pytest.raises(ValueError, match="field"):
             pattern(name, 5, (0.0, 1.0), generator=seeded())
+
+
+def test_a_place_that_is_there_twice_is_visited_twice() -> None:
+    """After all others."""
+    places = torch.rand(50, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    order = patterns.spread(places.repeat(2, 1), (1.0, 1.0)).tolist()
+    assert sorted(order[:50]) == sorted(order[50:]) == sorted(places.tolist())

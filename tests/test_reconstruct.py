@@ -402,15 +402,18 @@ def test_best_settings_find_the_specimen(size, request, generator):
 def test_the_papers_protocol(light):
     """250 positions, 2.14e5 electrons each, five steps of 525, against the full 100 x 100 scan with five of 50.
 
-    SSIM (uniform window) of the phase as reconstructed, inside the field; the figures are those first measured, on 6 other specimens.
+    SSIM (uniform window) of the phase as reconstructed, inside the field. Specimens and positions are fixed, only the electrons are drawn
+    anew: over three draws the means stayed within 0.0013, standard deviation 0.0006.
     """
     generator = torch.Generator().manual_seed(5)
     specimens = torch.stack([potential(crystal(structure("MoS2"), light.object.extent, generator=generator), light) for _ in range(4)])
     reference = torch.stack([full_scan(light, v, generator) for v in specimens])
-    for name, expected in (("random", 0.286), ("halton", 0.319), ("raster", 0.346)):
-        measurement = scan(light, specimens, patterns.pattern(name, 250, light.field, generator=generator), 2.14e5, generator)
+    for name, expected in (("random", 0.3041), ("halton", 0.3304), ("raster", 0.3539)):
+        positions = patterns.pattern(name, 250, light.field, generator=torch.Generator().manual_seed(5))
+        measurement = scan(light, specimens, positions, 2.14e5, generator)
         found = metrics.ssim(light.crop(Reconstructor(light)(measurement).phase), reference, window="uniform")
-        assert float(found.mean()) == pytest.approx(expected, abs=0.03), name
+        # Eight standard deviations of a mean over draws of electrons, and a fifth of the smaller gap between two patterns, 0.0235.
+        assert float(found.mean()) == pytest.approx(expected, abs=0.0047), name
 
 
 def full_scan(setup: Setup, specimen: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
@@ -495,6 +498,37 @@ def test_data_are_refused():
     other = small(object=Grid((40, 40), 0.3))
     with pytest.raises(ValueError, match=r"start: expected a potential of shape \(1, 36, 40\), got \(1, 40, 40\)"):
         Reconstructor(setup)(data(setup, 4), start=Reconstructor(other)(data(other, 4)))
+
+
+@pytest.mark.parametrize("value", [math.nan, -1.0, math.inf, -math.inf])
+@pytest.mark.parametrize("loss", kernels.LOSSES)
+def test_a_pattern_that_is_no_count_is_refused(loss, value):
+    """One pixel of one pattern; but not where nothing is used."""
+    setup, sets = small(), [data(small(), 5), data(small(), 3)]
+    batch = Measurement.stack(sets)
+    batch.patterns[1, 2, 7, 3] = value
+    message = f"patterns: expected counts of at least 0, got {value} for pattern 2 of data set 1"
+    with pytest.raises(ValueError, match=message):
+        Reconstructor(setup, loss=loss)(batch)
+    batch.patterns[1, 2, 7, 3], batch.patterns[1, 4, 0, 0] = 0.0, value  # the second has three patterns only
+    assert Reconstructor(setup, loss=loss)(batch).loss.isfinite().all()
+
+
+@pytest.mark.parametrize("dtype", [torch.int16, torch.int32, torch.int64])
+def test_a_count_that_has_overflown_is_refused(dtype):
+    measurement = data(small(), 4)
+    whole = measurement.patterns.to(dtype)
+    whole[0, 3, 0, 1] = -7
+    with pytest.raises(ValueError, match="patterns: expected counts of at least 0, got -7 for pattern 3 of data set 0"):
+        Reconstructor(small())(replace(measurement, patterns=whole))
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.float16, torch.bfloat16, torch.complex64])
+def test_patterns_of_a_kind_that_holds_no_counts_are_refused(dtype):
+    measurement = data(small(), 4)
+    message = f"patterns: expected whole numbers, float32 or float64, got {str(dtype).removeprefix('torch.')}"
+    with pytest.raises(ValueError, match=message):
+        Reconstructor(small())(replace(measurement, patterns=measurement.patterns.to(dtype)))
 
 
 def test_transform_pair_is_its_own_adjoint():

@@ -217,9 +217,10 @@ def within(phase: torch.Tensor, truth: torch.Tensor, mask: torch.Tensor) -> torc
     return torch.stack([metrics.correlation(p[m][None], t[m][None]) for p, t, m in zip(phase, truth, mask, strict=True)])
 
 
-@pytest.mark.parametrize("positions", [64, 144])
-def test_end_to_end_islands_are_seen_better_than_by_conventional_scans(positions: int) -> None:
-    microscope, truth, mask, descent = islands(8, 8)
+# On 8 specimens the mean gain is 3.2 to 4.8 standard errors at 64 positions and 4.0 to 8.1 at 144, by the seed of the scan: too few.
+@pytest.mark.parametrize(("positions", "count"), [(64, 20), (144, 12)])
+def test_end_to_end_islands_are_seen_better_than_by_conventional_scans(positions: int, count: int) -> None:
+    microscope, truth, mask, descent = islands(8, count)
     found = {}
     for name, scanner in {
         "ours": ErrorReduction(defocus=100.0),

@@ -174,6 +174,47 @@ def test_wrong_settings_are_refused_in_one_sentence(tmp_path: Path, text: str, s
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("beam.energy", "60", "greater than or equal to 1000, found 60 (beam energy in eV"),  # keV were meant
+        ("beam.energy", "6e7", "less than or equal to 3000000, found 60000000.0"),
+        ("beam.semiangle", "1e18", "less than or equal to 1500, found 1e+18"),
+        ("scan.defocus", "1e30", "less than or equal to 100000000, found 1e+30"),
+        ("scan.dose", "1e22", "less than or equal to 1000000000000, found 1e+22 (electrons per position"),
+        ("specimen.thermal", "1e308", "less than or equal to 3, found 1e+308"),
+        ("specimen.options", "{rotation = nan}", "finite numbers, words, or lists of them, found {'rotation': nan}"),
+        ("specimen.options", "{rotation = {a = 1}}", "finite numbers, words, or lists of them, found {'rotation': {'a': 1}}"),
+        ("reconstruct.reference_side", "1000000000000000000", "less than or equal to 10000, found 1000000000000000000"),
+        ("reconstruct.reference_side", "10000", "at most 1.7e+10 detector pixels in all patterns, found 4.1e+11"),
+        ("scan.positions", "10000000", "at most 1.7e+10 detector pixels in all patterns, found 4.1e+10"),
+        ("scan.positions", "true", "a number, found True"),
+        ("scan.positions", "0x" + "f" * 9000, "less than or equal to 10000000, found a number of 36000 bits"),
+        ("geometry.object", "65536", "at most 2.1e+09 pixels of potential, found 4.3e+09"),
+        ("scan.file", '""', "a name in UTF-8, which TOML can hold, found ''"),
+        ("scan.policy", "[" * 50_000, "'heuristic', "),
+    ],
+)
+def test_what_no_microscope_or_memory_has_is_refused(name: str, text: str, said: str) -> None:
+    with pytest.raises(ValueError) as error:
+        override(Settings(), {name: text})
+    assert str(error.value).startswith(f"command line: {name}: expected {said}")
+    assert len(str(error.value)) < 400
+
+
+@pytest.mark.parametrize(
+    "text", ["a = " + "[" * 20_000, "[specimen.options]\n" + ".".join("a" * 20_000) + " = 1"], ids=["arrays", "tables"]
+)
+def test_a_file_too_deep_or_too_large_is_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "s.toml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(ValueError, match=f"^{path}: expected settings.*, found .*nested too deep$"):
+        load(path)
+    path.write_text("#" * (settings.LARGEST + 1), encoding="utf-8")
+    with pytest.raises(ValueError, match=f"^{path}: expected a settings file of at most {settings.LARGEST} bytes, found 1000001$"):
+        load(path)
+
+
 def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     (tmp_path / "binary.toml").write_bytes(b"\xff\xfe\x00")
     for name, found in (("none.toml", "found none"), ("binary.toml", "utf-8"), (".", "a folder")):

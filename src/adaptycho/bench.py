@@ -1,13 +1,14 @@
 """Times of the hot paths: reconstruction beside the bare Fourier transforms it needs, the wait for a decision, simulation.
 
 A time alone says little on a machine that others use too. So the floor, two transforms of every window in every iteration and nothing
-else, by the same library in chunks of the same size on as many threads, is timed right after each reconstruction, and what counts is the
-median of the quotients.
+else, by the same library on as many threads in the chunks that suit it best, is timed right after each reconstruction, and what counts is
+the median of the quotients.
 """
 
 import math
 import os
 import platform
+import re
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
@@ -20,6 +21,7 @@ from typing import Any
 import numba
 import numpy as np
 import torch
+from numba.core.registry import cpu_target
 
 from adaptycho import build
 from adaptycho.episode import advance, observe, stream
@@ -32,6 +34,9 @@ from adaptycho.settings import Settings, preset
 
 POSITIONS, ITERATIONS, SETS, DOSE = 250, 5, 24, 2.14e5  # Table II
 SIZES = (250, 1000, 4000, 20_000)
+# What in the environment chooses the code that the libraries run.
+CODE_PATHS = ("MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS", "ATEN_CPU_CAPABILITY", "NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES", "LD_PRELOAD")
+FLOOR_CHUNKS = (1 << 18, 1 << 20, 1 << 22)  # bytes; the fastest of them is the floor's
 SCAN, LENGTHS = 300, (50,) * 6  # the wait is timed after the fifth of six sub-sequences
 
 
@@ -114,27 +119,47 @@ def peak_memory() -> float:
 
 
 def machine() -> dict[str, Any]:
-    """What the figures were measured on."""
+    """What the figures were measured on: processor, the instructions each library uses of it, and what in the environment changes that."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
     versions = {"python": platform.python_version(), "torch": torch.__version__, "numba": numba.__version__, "numpy": np.__version__}
-    return {"machine": {"cpu": model, "cores": os.cpu_count(), "system": platform.system(), **versions}}
+    found = {"cpu": model, "cores": os.cpu_count(), "system": platform.system(), **versions}
+    found |= {"compiled_for": _compiled_for(), "torch_capability": torch.backends.cpu.get_cpu_capability(), "fft": _fft_library()}
+    return {"machine": found | {name: os.environ[name] for name in CODE_PATHS if name in os.environ}}
+
+
+def _compiled_for() -> str:
+    """Processor that numba compiles for, and the widest vectors that it may use."""
+    _, name, features = cpu_target.target_context.codegen().magic_tuple()
+    allowed = features.split(",")
+    widest = next((kind for kind in ("avx512f", "avx2", "avx", "sse4.2", "neon") if f"+{kind}" in allowed), "baseline")
+    return f"{name} ({widest})"
+
+
+def _fft_library() -> str:
+    """Name and version of the library behind torch's transforms."""
+    if not torch.backends.mkl.is_available():
+        return "pocketfft"
+    line = next((line for line in torch.__config__.show().splitlines() if "Math Kernel Library" in line), "")
+    version = re.search(r"Version (\S+)", line)
+    return f"MKL {version.group(1)}" if version else "MKL"
 
 
 def _pairs(setup: Setup, data: Measurement, repeats: int) -> tuple[np.ndarray, np.ndarray]:
     """Seconds of a reconstruction and of its floor, in turn."""
     reconstructor = Reconstructor(setup, iterations=ITERATIONS)
     reconstructor(data)
-    _floor(setup, len(data))
-    pairs = [(_time(lambda: reconstructor(data), 1)[0], _time(lambda: _floor(setup, len(data)), 1)[0]) for _ in range(repeats)]
+    # The floor in chunks of its own: those that serve the whole best need not be those that serve the transforms best.
+    chunk = min(FLOOR_CHUNKS, key=lambda size: _time(lambda: _floor(setup, len(data), size), 4)[1:].min())
+    pairs = [(_time(lambda: reconstructor(data), 1)[0], _time(lambda: _floor(setup, len(data), chunk), 1)[0]) for _ in range(repeats)]
     ours, floor = np.array(pairs).T
     return ours, floor
 
 
-def _floor(setup: Setup, sets: int) -> None:
+def _floor(setup: Setup, sets: int, chunk_bytes: int = CHUNK_BYTES) -> None:
     """The transforms alone: forth and back for every window in every iteration, each data set in a thread, in chunks of one size."""
-    chunk = max(1, CHUNK_BYTES // (8 * math.prod(setup.window.shape)))
+    chunk = max(1, chunk_bytes // (8 * math.prod(setup.window.shape)))
 
     def one(_: int) -> None:
         waves = torch.zeros(chunk, *setup.window.shape, dtype=torch.complex64)

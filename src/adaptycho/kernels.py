@@ -9,7 +9,6 @@ the compiler work on as many at once as the processor's registers hold. One Pyth
 halves the speed.
 """
 
-
 import numba
 import numpy as np
 import torch
@@ -202,9 +201,7 @@ def _residual_torch(waves: Tensor, patterns: Tensor, scale: Tensor, weight: Tens
 def _scatter_torch(waves: Tensor, back: Tensor, corner: Tensor, gradient: Tensor) -> None:
     """The same as `_scatter` in torch, for other devices."""
     product = waves.conj() * back
-    gradient.view(-1).index_put_(
-        (_pixels(corner, waves, gradient),), product if gradient.is_complex() else product.imag, accumulate=True
-    )
+    gradient.view(-1).index_put_((_pixels(corner, waves, gradient),), product if gradient.is_complex() else product.imag, accumulate=True)
 
 
 def _pixels(corner: Tensor, like: Tensor, image: Tensor) -> Tensor:

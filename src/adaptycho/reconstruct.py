@@ -10,9 +10,7 @@ remove it (`adaptycho.metrics.align`).
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import InitVar, dataclass, field
 from functools import partial
 from typing import Any, Literal, NamedTuple
@@ -26,11 +24,11 @@ from adaptycho.forward import Measurement, transmission
 from adaptycho.grid import fft2, ifft2
 from adaptycho.optics import Setup
 from adaptycho.probes import lookup
+from adaptycho.workers import Map, workers
 
 CHUNK_BYTES = 1 << 20  # waves in work at a time: what a core's own cache holds
 LANE = 1024  # positions worth a thread: longer data sets are summed in up to four lanes, the same whatever the number of threads
 SOFT = 0.05  # the illumination that scales a step is at least this fraction of its maximum
-_Map = Callable[..., Iterable[Any]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,7 +123,7 @@ class Reconstructor:
         shape = (len(measurement), *self.setup.object.shape)
         if start is not None and tuple(start.potential.shape) != shape:
             raise ValueError(f"start: expected a potential of shape {shape}, got {tuple(start.potential.shape)}")
-        with _workers():
+        with workers():
             probes, problems = self._prepare(measurement)
         blank = torch.zeros(shape[1:], dtype=dtype, device=measurement.positions.device)
         for b, problem in enumerate(problems):
@@ -135,10 +133,10 @@ class Reconstructor:
                 problem.losses = start.loss[b].tolist()
             if start is not None and start.held is not None and self.step == "auto":
                 problem.step = float(start.step[b])
-                if int(start.count[b]) == len(problem.which):  # with more patterns the loss is another one
+                if int(start.count[b]) == len(problem.whole.which):  # with more patterns the loss is another one
                     problem.held = start.held[0][b].to(dtype), start.held[1][b].to(dtype)
         for _ in range(0, self.iterations, stride):
-            with _workers() as spread:
+            with workers() as spread:
                 sets, lanes = (spread, map) if len(problems) > 1 else (map, spread)
                 list(sets(partial(self._iterate, times=stride, probes=probes, lanes=lanes), problems))
             yield _collect(problems)
@@ -150,7 +148,7 @@ class Reconstructor:
         the real part is given. Divided by the illumination where the step is.
         """
         results = []
-        with _workers() as lanes:
+        with workers() as lanes:
             probes, problems = self._prepare(measurement)
             for problem, v in zip(problems, potential, strict=True):
                 problem.potential = v
@@ -177,12 +175,12 @@ class Reconstructor:
         scale = (1 / dose).to(measurement.positions.dtype)
         weight = (torch.ones(self.setup.detector) if self.mask is None else self.mask).to(measurement.positions)
         problems = [
-            _DataSet(*(x[i, :n].contiguous() for x in (which, corner, measurement.patterns, scale)), weight, chunk)
+            _DataSet(_Chunk(*(x[i, :n].contiguous() for x in (which, corner, measurement.patterns, scale))), weight, chunk)
             for i, n in enumerate(lengths.tolist())
         ]
         for problem in problems:
             if self.scaling == "illumination" or self.step == "auto":
-                total = kernels.illumination(probes, problem.which, problem.corner, self.setup.object.shape)
+                total = kernels.illumination(probes, problem.whole.which, problem.whole.corner, self.setup.object.shape)
                 problem.illumination = total + SOFT * total.amax()
         return probes, problems
 
@@ -191,12 +189,14 @@ class Reconstructor:
             return float(self.step)
         # The inverse curvature along V of each loss, per unit of summed probe intensity.
         if self.loss == "intensity":
-            step = 0.5 / float(problem.patterns.sum(0, dtype=torch.float64).amax() / len(problem.patterns) * problem.scale.mean())
+            step = 0.5 / float(
+                problem.whole.patterns.sum(0, dtype=torch.float64).amax() / len(problem.whole.patterns) * problem.whole.scale.mean()
+            )
         else:
             step = {"amplitude": 1.0, "poisson": 0.5}[self.loss]
         return step if self.scaling == "illumination" else step / float(problem.illumination.amax())
 
-    def _iterate(self, problem: "_DataSet", times: int, probes: Tensor, lanes: _Map) -> None:
+    def _iterate(self, problem: "_DataSet", times: int, probes: Tensor, lanes: Map) -> None:
         for _ in range(times):
             loss, gradient = self._gradient(problem, probes, lanes)
             if self.step == "auto":
@@ -211,10 +211,10 @@ class Reconstructor:
             problem.velocity = self.momentum * problem.velocity - problem.step * gradient
             problem.potential = problem.potential + problem.velocity
 
-    def _gradient(self, problem: "_DataSet", probes: Tensor, lanes: _Map) -> tuple[float, Tensor]:
+    def _gradient(self, problem: "_DataSet", probes: Tensor, lanes: Map) -> tuple[float, Tensor]:
         """Loss per position, and the Wirtinger gradient summed over positions (divided by the illumination if asked)."""
         through = transmission(problem.potential)
-        count, cuts = len(problem.which), problem.lanes
+        count, cuts = len(problem.whole.which), problem.lanes
         sums = list((lanes if len(cuts) > 1 else map)(partial(self._lane, problem.weight, probes, through), cuts))
         back, loss = sum(s[1] for s in sums), sum(s[0] for s in sums)
         gradient = -1j * back if self.kind == "complex" else back
@@ -235,7 +235,7 @@ class Reconstructor:
 
 
 class _Chunk(NamedTuple):
-    """Positions that are worked on together."""
+    """Positions that are worked on together: probe, place, pattern and what turns its counts into fractions."""
 
     which: Tensor
     corner: Tensor
@@ -245,12 +245,9 @@ class _Chunk(NamedTuple):
 
 @dataclass
 class _DataSet:
-    """One data set while it is worked on."""
+    """One data set while it is worked on, in chunks of at most so many positions."""
 
-    which: Tensor
-    corner: Tensor
-    patterns: Tensor
-    scale: Tensor
+    whole: _Chunk
     weight: Tensor
     chunk: InitVar[int]
     lanes: list[list[_Chunk]] = field(init=False)
@@ -262,11 +259,10 @@ class _DataSet:
     held: tuple[Tensor, Tensor] | None = None
 
     def __post_init__(self, chunk: int) -> None:
-        count = len(self.which)
+        count = len(self.whole.which)
         cuts = min(4, max(1, count // LANE))
         bounds = [(count * i // cuts, count * (i + 1) // cuts) for i in range(cuts)]
-        given = self.which, self.corner, self.patterns, self.scale
-        self.lanes = [list(map(_Chunk, *(x[first:last].split(chunk) for x in given))) for first, last in bounds]
+        self.lanes = [list(map(_Chunk, *(x[first:last].split(chunk) for x in self.whole))) for first, last in bounds]
 
 
 def _refuse_patterns(patterns: Tensor, used: Tensor) -> None:
@@ -277,7 +273,7 @@ def _refuse_patterns(patterns: Tensor, used: Tensor) -> None:
     if kind in (torch.uint8, torch.uint16, torch.uint32, torch.uint64):
         return
     low, high = torch.aminmax(patterns)
-    if not (0 <= float(low) and float(high) < math.inf):
+    if not (float(low) >= 0 and float(high) < math.inf):  # nan is neither
         flat = patterns.flatten(2)
         bad = ~((flat >= 0) & (flat < math.inf))
         first = flat.gather(2, bad.long().argmax(-1, keepdim=True))[..., 0]
@@ -290,18 +286,6 @@ def _refuse(bad: Tensor, expected: str, values: Tensor) -> None:
         raise ValueError(f"{expected}, got {values[b, i].tolist()} for pattern {i} of data set {b}")
 
 
-@contextmanager
-def _workers() -> Iterator[_Map]:
-    """A `map` over `torch.get_num_threads()` threads. Torch's own rest meanwhile: they would compete, and change the rounding."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            yield pool.map if threads > 1 else map
-    finally:
-        torch.set_num_threads(threads)
-
-
 def _collect(problems: list[_DataSet]) -> Reconstruction:
     holding = [p.held for p in problems if p.held is not None]
     return Reconstruction(
@@ -309,6 +293,6 @@ def _collect(problems: list[_DataSet]) -> Reconstruction:
         torch.tensor([p.losses for p in problems], dtype=torch.float64),
         torch.stack([p.velocity for p in problems]),
         torch.tensor([p.step for p in problems], dtype=torch.float64),
-        torch.tensor([len(p.which) for p in problems]),
+        torch.tensor([len(p.whole.which) for p in problems]),
         (torch.stack([h[0] for h in holding]), torch.stack([h[1] for h in holding])) if holding else None,
     )

@@ -14,6 +14,7 @@ RUN = (
 OURS = ("run/states/[0-9][0-9][0-9].h5", "run/result.h5", "run/report.html")  # made again by `resume`
 IMPORT = ("--energy", "60", "--semiangle", "33", "--pixel", "0.308", "--json")
 OUT = "out.h5"
+EMPTY = ("empty folder", "link to empty folder")
 
 
 def _run(name: str) -> tuple[str, ...]:
@@ -43,13 +44,20 @@ def _targets(file: str, *weighted: tuple[int, Mutator]) -> tuple[Target, ...]:
 
 def _training(missing: Expect) -> tuple[Target, ...]:
     return (
-        *_targets("t/settings.toml", (2, text.toml_file("either")), (1, raw.damaged("either")), (1, raw.replaced("either"))),
-        *_targets("t/run.json", (2, text.json_file("free")), (1, raw.damaged("free")), (1, raw.replaced("either"))),
-        *_targets("t/log.jsonl", (2, text.json_lines), (1, raw.damaged("free")), (1, raw.replaced("either", "free", "free"))),
         *_targets(
-            "t/imitate.checkpoint.safetensors", (4, tensors.tensors), (2, raw.damaged("either")), (1, raw.replaced("either", "free"))
+            "t/settings.toml", (2, text.toml_file("either")), (1, raw.damaged("either")), (1, raw.replaced("either", other="either"))
         ),
-        *_targets("t/imitate.safetensors", (2, tensors.tensors), (1, raw.damaged("either")), (1, raw.replaced("either", missing))),
+        *_targets("t/run.json", (2, text.json_file("free")), (1, raw.damaged("free")), (1, raw.replaced("either", other="either"))),
+        *_targets("t/log.jsonl", (2, text.json_lines), (1, raw.damaged("free")), (1, raw.replaced("either", "free", "free", "either"))),
+        *_targets(
+            "t/imitate.checkpoint.safetensors",
+            (4, tensors.tensors),
+            (2, raw.damaged("either")),
+            (1, raw.replaced("either", "free", other="either")),
+        ),
+        *_targets(
+            "t/imitate.safetensors", (2, tensors.tensors), (1, raw.damaged("either")), (1, raw.replaced("either", missing, other="either"))
+        ),
         *_targets("t", (1, places.decoys("run.json")), (1, places.decoys("imitate.safetensors")), (1, places.decoys("log.jsonl"))),
     )
 
@@ -73,7 +81,7 @@ _OWN = (
     *_targets("run/run.json", (2, _provenance), (1, raw.damaged("free")), (1, raw.replaced("either"))),
     *_targets("run/subsequences/000.h5", (4, hdf5.own), (2, raw.damaged("either")), (1, raw.replaced("either", "free"))),
     *_targets("run/states/000.h5", (2, hdf5.own), (1, raw.damaged("either")), (1, raw.replaced("either", "free", "either", "either"))),
-    *_targets("run/reference.h5", (2, hdf5.own), (1, raw.damaged("either")), (1, raw.replaced("either", "either"))),
+    *_targets("run/reference.h5", (2, hdf5.own), (1, raw.damaged("either")), (1, raw.replaced("either", "free"))),
     *_targets("run", (1, places.decoys("result.h5")), (1, places.decoys("report.html"))),
     *_targets("run/states", (1, places.decoys("001.h5"))),
 )
@@ -225,7 +233,7 @@ KINDS = (
         templates.evaluation,
         (
             *_targets("ev/cells.json", (6, text.json_file("free")), (2, raw.damaged("free")), (1, raw.replaced("either"))),
-            *_targets("", (1, places.decoys("new")), (1, places.taken("new", folder=True))),
+            *_targets("", (1, places.decoys("new")), (1, places.taken("new", folders=(*EMPTY, "folder", "link to folder")))),
         ),
         (Command(_FIGURES, _PICTURES),),
     ),
@@ -260,7 +268,7 @@ KINDS = (
         templates.arrays,
         (
             *_targets("", (3, places.decoys(OUT)), (1, places.decoys("out.toml")), (1, places.decoys("out.png"))),
-            *_targets("", (3, places.taken(OUT, folder=True))),
+            *_targets("", (3, places.taken(OUT, folders=EMPTY))),
         ),
         _PLACES,
     ),
@@ -270,7 +278,6 @@ KINDS = (
         templates.nothing,
         (*_targets("", (6, options.one_of(options.ADVICE)), (1, places.decoys("a.png")), (1, places.taken("a.png"))),),
         (
-            Command(_ADVISE),
             Command(
                 (*_ADVISE, "--picture", "a.png"),
                 ("a.png",),

@@ -48,8 +48,13 @@ def decoys(name: str) -> Mutator:
     return mutate
 
 
-def taken(name: str, *, folder: bool = False) -> Mutator:
-    """A mutator that puts something where a command wants to write: nothing of it may be gone afterwards."""
+def taken(name: str, *, folders: tuple[str, ...] = ()) -> Mutator:
+    """A mutator that puts something where a command wants to write: nothing of it may be gone afterwards.
+
+    Args:
+        name: that the command writes to.
+        folders: what may be there already, if it is a folder to write into.
+    """
 
     def mutate(rng: random.Random, path: Path) -> Mutation:
         target = path / name
@@ -72,7 +77,7 @@ def taken(name: str, *, folder: bool = False) -> Mutator:
         else:
             aims = {"link to file": "victim.txt", "link to folder": "victims", "link to empty folder": "empty", "dangling": "nowhere"}
             target.symlink_to(aims.get(way, name))
-        if folder and way in ("empty folder", "link to empty folder"):
+        if way in folders:
             expect = "free"
         return Mutation(f"taken {way}", name, expect)
 

@@ -5,7 +5,7 @@
 .SUFFIXES:
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
-.PHONY: help demo test machines lint types docs bench clean distclean FORCE
+.PHONY: help demo test machines lint types docs bench fuzz clean distclean FORCE
 
 BIN := .venv/bin
 # Versions are pinned for the build requirements too: older pips read the first variable in the build environment, newer ones the second.
@@ -19,6 +19,7 @@ help:
 	@echo 'make machines   make test as on other processors, and with one and two threads (an hour)'
 	@echo 'make docs       run the code and check the commands and links in README.md and docs/'
 	@echo 'make bench      time the hot paths'
+	@echo 'make fuzz       try 2,000 damaged inputs (ten minutes)'
 	@echo 'make clean      remove caches and build products; make distclean removes .venv as well'
 
 demo: .venv/.stamp-run
@@ -52,6 +53,9 @@ docs: .venv/.stamp-test
 
 bench: .venv/.stamp-run
 	@$(BIN)/adaptycho bench
+
+fuzz: .venv/.stamp-test
+	@$(BIN)/python tests/fuzzing.py --count 2000 --seed 0
 
 clean:
 	@rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

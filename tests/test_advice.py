@@ -263,6 +263,13 @@ def test_the_dose_limit_alone_takes_the_best_measured_split() -> None:
         ({"positions": 3}, "positions: expected at least 4, one for each sub-sequence of an adaptive scan, found 3"),
         ({"energy": -1.0}, "energy: expected a positive number"),
         ({"energy": 60e6}, "energy: expected at most 1 MeV, found 60 MeV .--energy is in keV unless it says eV"),
+        ({"energy": 1e-300}, r"energy: expected 1000 to 3e\+06 eV, found 1e-300"),
+        ({"semiangle": 1e-300}, "semiangle: expected 0.001 to 1500 mrad, found 1e-300"),
+        ({"field": (20.0, 1e300)}, r"field: expected 0.1 to 1e\+08 Å, found 1e\+300"),
+        ({"dose": 1e-300, "dose_limit": 100.0, "positions": None}, r"dose: expected 0.001 to 1e\+12 electrons, found 1e-300"),
+        ({"positions": 10**400}, r"positions: expected 1 to 1e\+07 positions, found 10000"),
+        ({"dose_limit": 1e300, "positions": None}, "dose_limit: expected 1e-12 to"),
+        ({"frame_time": 1e-320, "scan_time": 1.0}, "frame_time: expected 1e-12 to"),
         ({"field": (0.0, 20.0)}, "field: expected two positive lengths"),
         ({"frame_time": 1.0, "scan_time": 10.0}, "scan_time: expected time for 64 positions"),
         (

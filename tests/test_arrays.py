@@ -3,6 +3,7 @@
 import json
 import math
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -46,6 +47,14 @@ def test_independent_rotavirus_positions_follow_the_formula_of_the_source(tmp_pa
     assert float(got.measurement.dose[0, 0]) == pytest.approx(float(shifted.sum() / 16), rel=1e-6)
     with pytest.raises(ValueError, match="expected a range inside the scan"):
         from_rotavirus(tmp_path, rows=(90, 95))
+    probe = np.load(tmp_path / "probe_start.npz")["probe"]
+    for value in (math.nan, math.inf, 1e300, 0.0):
+        np.savez(tmp_path / "probe_start.npz", probe=np.full((8, 8), value, complex))
+        with pytest.raises(ValueError, match=r"probe_start\.npz: probe: expected finite values that are not all zero, found others"):
+            from_rotavirus(tmp_path)
+    with pytest.raises(ValueError, match="probe: expected finite values"):
+        write(tmp_path / "a.h5", replace(got, setup=replace(got.setup, measured_probe=torch.full((8, 8), torch.nan + 0j))))
+    np.savez(tmp_path / "probe_start.npz", probe=probe)
     facts = json.loads((tmp_path / "metadata.json").read_text())
     for key, value, wanted in (("real_space_pixel_angstrom", 0.0, "a positive"), ("scan_rotation_deg_fitted", math.nan, "a finite")):
         (tmp_path / "metadata.json").write_text(json.dumps(facts | {key: value}))

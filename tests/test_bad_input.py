@@ -105,7 +105,7 @@ def truncate(path: Path) -> None:
 
 # What is done to a recording, and what is said about it after the file's name.
 RECORDINGS: dict[str, tuple[Callable[[Path], object], str]] = {
-    "missing": (Path.unlink, r"expected an adaptycho HDF5 file, found no such file"),
+    "missing": (Path.unlink, r"expected an adaptycho HDF5 file, found none"),
     "truncated": (truncate, r"expected a complete HDF5 file, found one that cannot be read"),
     "not HDF5": (lambda p: p.write_text("hello"), r"expected a complete HDF5 file, found one that cannot be read"),
     "empty": (lambda p: p.write_bytes(b""), r"expected a complete HDF5 file, found one that cannot be read"),
@@ -160,7 +160,7 @@ IMPORTS: dict[str, tuple[Callable[[Path], object], list[str], str]] = {
     "missing": (
         lambda f: (f / "patterns.npy").unlink(),
         IMPORT,
-        r"patterns\.npy: expected an \.npy, \.npz or HDF5 file, found no such file",
+        r"patterns\.npy: expected an \.npy, \.npz or HDF5 file, found none",
     ),
     "truncated": (
         lambda f: truncate(f / "patterns.npy"),
@@ -330,7 +330,7 @@ def test_in_a_process_of_its_own_there_is_one_line_and_no_traceback(tmp_path: Pa
     done = subprocess.run([sys.executable, "-m", "adaptycho.cli", "inspect", "none.h5"], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 2
     assert done.stdout == ""
-    assert done.stderr == "adaptycho: none.h5: expected an adaptycho HDF5 file, found no such file\n"
+    assert done.stderr == "adaptycho: none.h5: expected an adaptycho HDF5 file, found none\n"
 
 
 def test_with_debug_on_the_traceback_is_there(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -12,9 +13,11 @@ import numpy as np
 import pytest
 import torch
 
-from adaptycho import reading
+from adaptycho import checksums, document, journal, reading, settings, weights
+from adaptycho.evaluate import archive
 from adaptycho.files import from_arrays, read, rehearsal, write
 from adaptycho.forward import Measurement
+from adaptycho.train import course
 
 COUNTS = np.random.default_rng(0).poisson(2.0, (36, 16, 16)).astype(np.uint16)
 PLACES = np.stack(np.meshgrid(np.arange(6) * 1.3, np.arange(6) * 1.0, indexing="ij"), -1).reshape(-1, 2)
@@ -34,6 +37,75 @@ def refused(call: Callable[[], object], name: str, said: str) -> None:
         call()
     assert str(caught.value).startswith(f"{name}: ")
     assert str(caught.value).isprintable()
+
+
+def place(way: str) -> None:
+    """Puts something that is no file under the name of `odd`."""
+    if way == "pipe":
+        os.mkfifo("odd")
+    elif way == "folder":
+        Path("odd").mkdir()
+    elif way != "none":
+        Path("odd").symlink_to({"device": "/dev/zero", "loop": "odd", "dangling": "nowhere"}[way])
+
+
+ODD = {
+    **{"pipe": "something that is no file", "device": "something that is no file", "folder": "a folder", "none": "none"},
+    **{"loop": "a link that leads nowhere", "dangling": "a link that leads nowhere"},
+}
+SOURCE = checksums.Source("odd", "")
+READERS: dict[str, Callable[[Path], object]] = {
+    "recording": read,
+    "arrays": lambda path: from_arrays(path, **OPTIONS),
+    "table": lambda path: from_arrays("p.npy", **(OPTIONS | {"positions": path})),
+    "settings": settings.load,
+    "JSON": lambda path: document.read(path, checksums.Source),
+    "weights": weights.load,
+    "evaluation": archive.read,
+    "sub-sequence": lambda path: journal.read_arrays(path, {}, sealed=False),
+    "checksum": lambda path: checksums.check_start(path, checksums.Beginning(start=SOURCE)),
+}
+
+
+@pytest.mark.parametrize("way", ODD)
+@pytest.mark.parametrize("name", READERS)
+def test_only_files_are_opened(folder: Path, name: str, way: str) -> None:
+    """A pipe without a writer would block, and a device never end: the test then runs out of its time."""
+    place(way)
+    refused(lambda: READERS[name](Path("odd")), "odd", f"expected an? .*, found {ODD[way]}$")
+
+
+@pytest.mark.parametrize("way", ["pipe", "device", "folder", "loop", "dangling"])
+def test_a_log_is_a_file(folder: Path, way: str) -> None:
+    place(way)
+    Path("odd").rename(course.LOG)
+    if way == "loop":
+        Path(course.LOG).unlink()
+        Path(course.LOG).symlink_to(course.LOG)
+    refused(lambda: course.read_log(folder), f"{folder / course.LOG}", f"expected the log of a training, found {ODD[way]}$")
+
+
+def test_a_link_to_itself_has_a_whole_path(folder: Path) -> None:
+    Path("odd").symlink_to("odd")
+    chosen = settings.update(settings.Settings(), {"scan": {"file": "odd", "weights": "odd"}}, "test")
+    assert checksums.located(chosen).scan.file == checksums.located(chosen).scan.weights == str(folder / "odd")
+
+
+def test_groups_in_each_other_without_end(folder: Path) -> None:
+    with h5py.File("a.h5", "w") as file:
+        file["data/patterns"] = COUNTS
+        file["data/again"] = h5py.SoftLink("/data/patterns")
+        file["data/round"] = file["data"]  # a circle
+        group = file
+        for depth in range(3000):
+            group = group.create_group("g")
+            if depth == rehearsal.DEPTH:
+                group["deeper"] = COUNTS
+    started = time.process_time()
+    found = from_arrays("a.h5", **OPTIONS)
+    # HDF5's own walk takes 72 s, since it works out the path of each of the groups.
+    assert time.process_time() - started < 5
+    assert torch.equal(found.measurement.patterns, read("good.h5").measurement.patterns)
 
 
 def virtual(file: h5py.File, key: str) -> None:

@@ -164,7 +164,7 @@ def test_a_damaged_file_is_refused_in_one_sentence_that_names_file_and_key(tmp_p
 
 
 def test_missing_foreign_and_truncated_files_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="found no such file"):
+    with pytest.raises(ValueError, match="expected an adaptycho HDF5 file, found none"):
         read(tmp_path / "a.h5")
     with pytest.raises(ValueError, match="found a folder"):
         read(tmp_path)

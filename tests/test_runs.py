@@ -22,7 +22,7 @@ import pytest
 import torch
 from ase.build import mx2
 
-from adaptycho import build, files, provenance, runs, summary
+from adaptycho import build, checksums, files, runs, summary
 from adaptycho.files import Recording
 from adaptycho.forward import Measurement
 from adaptycho.policy import Action
@@ -373,9 +373,20 @@ def test_sub_sequences_of_other_settings_are_refused(tmp_path: Path, plain: Run)
     shutil.copytree(plain.path, folder)
     changed = update(plain.settings, {"scan": {"positions": plain.settings.scan.positions * 2}}, "test")
     (folder / "settings.toml").write_text(dump(changed), encoding="utf-8")
-    rewrite(folder / "run.json", {"settings": provenance.settings_digest(folder / "settings.toml")})
+    rewrite(folder / "run.json", {"settings": checksums.settings_digest(folder / "settings.toml")})
     with pytest.raises(ValueError, match=r"000\.h5: requested: expected .* as the settings say, found"):
         finish(Run.open(folder))
+
+
+@pytest.mark.parametrize("name", ["subsequences/000.h5", "reference.h5"])
+def test_a_link_that_leads_nowhere_is_not_replaced(name: str, tmp_path: Path, plain: Run) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(plain.path, folder)
+    (folder / name).unlink()
+    (folder / name).symlink_to("nowhere")
+    with pytest.raises(ValueError, match="expected a whole HDF5 file, found a link that leads nowhere"):
+        finish(Run.open(folder))
+    assert os.readlink(folder / name) == "nowhere"
 
 
 def rewrite(path: Path, changes: dict[str, object]) -> None:

@@ -459,6 +459,13 @@ def test_families_say_what_is_wrong(family, options, message):
         sample(family, MOS2, FIELD, EXTENT, generator=seeded(), **options)
 
 
+def test_more_atoms_than_memory_holds_are_not_made():
+    for made in (lambda extent: crystal(MOS2, extent, generator=seeded()), lambda extent: amorphous(extent, generator=seeded())):
+        for side in (1e5, 1e8, 1e12):
+            with pytest.raises(ValueError, match=r"extent: expected a specimen of at most 1e\+07 atoms, found about"):
+                made((side, side))
+
+
 def test_crystal_wants_a_cell_across_the_beam():
     with pytest.raises(ValueError, match="unit: expected a cell whose first two vectors lie across the beam"):
         crystal(Atoms("C", [(0, 0, 0)]), EXTENT, generator=seeded())

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from adaptycho.reading import printable
+from adaptycho.reading import printable, reading, regular
 
 T = TypeVar("T")
 LONGEST = 60  # characters of what was found that a sentence repeats
@@ -18,10 +18,9 @@ def read(path: Path, kind: type[T]) -> T:
     Raises:
         ValueError: also if the file is missing or cannot be read.
     """
-    try:
+    regular(path, "a file of JSON")
+    with reading(path, "a file of JSON"):
         text = path.read_bytes()
-    except OSError as error:
-        raise ValueError(f"{path}: expected a file of JSON, found none ({error.strerror})") from None
     return parse(text, kind, str(path))
 
 

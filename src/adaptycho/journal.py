@@ -6,6 +6,7 @@ was changed, damaged or copied from another run is not gone on with.
 
 import hashlib
 import math
+import os
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -57,7 +58,7 @@ class Journal:
     def acquire(self, action: Action, *, generator: torch.Generator) -> Measurement:
         """The next sub-sequence, from disk if it was recorded before."""
         path = self.folder / f"{self.taken:03d}.h5"
-        if path.exists():
+        if os.path.lexists(path):  # a link that leads nowhere is somebody's
             measurement = self._read(path, action)
         else:
             measurement = self.microscope.acquire(action, generator=generator)
@@ -151,8 +152,6 @@ def read_arrays(path: Path, wanted: Mapping[str, tuple[int, ...]], kinds: str = 
     Raises:
         ValueError: the file or an array is missing, damaged, of another shape or type, or not what was written.
     """
-    if not path.is_file():
-        raise ValueError(f"{path}: expected a file of the run, found none")
     with stored.hdf5(path, "a whole HDF5 file") as file:
         return {name: torch.from_numpy(_read(file, name, shape, path, kinds, sealed)) for name, shape in wanted.items()}
 

@@ -38,6 +38,25 @@ def reading(path: Path | str, what: str) -> Iterator[None]:
         raise ValueError(f"{path}: expected {what}, found one that cannot be read ({why[:300]})") from error
 
 
+def regular(path: Path | str, what: str) -> None:
+    """Refuses what is not a file, before it is opened: reading a pipe or a device may never end.
+
+    Args:
+        path: the file that is to be read, which may be a link to it.
+        what: what it should be, such as "a file of weights".
+
+    Raises:
+        ValueError: `{path}: expected {what}, found ...`: none, a folder, a link that leads nowhere, a pipe or a device.
+    """
+    if os.path.isfile(path):
+        return
+    if os.path.exists(path):
+        found = "a folder" if os.path.isdir(path) else "something that is no file"
+    else:
+        found = "a link that leads nowhere" if os.path.islink(path) else "none"
+    raise ValueError(f"{path}: expected {what}, found {found}")
+
+
 def printable(text: str) -> str:
     """Text on one line without anything that a terminal would act upon: control characters, escapes, changes of direction."""
     kept = text if len(text) <= LONGEST else f"{text[:LONGEST]}..."

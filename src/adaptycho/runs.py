@@ -13,10 +13,11 @@ RUN/
 
 A sub-sequence is on disk, complete and flushed, before the next decision. A run is taken up by running the same loop again: sub-sequences
 on disk are read instead of acquired, decisions follow from them, and randomness depends on the seed and the sub-sequence only. A folder
-whose settings, input or arrays are not what they were is refused (`adaptycho.provenance`, `adaptycho.journal`).
+whose settings, input or arrays are not what they were is refused (`adaptycho.checksums`, `adaptycho.journal`).
 """
 
 import json
+import os
 import platform
 import sys
 from collections.abc import Iterator
@@ -33,7 +34,7 @@ import torch
 from pydantic import ConfigDict
 from torch import Tensor
 
-from adaptycho import build, document, provenance, settings
+from adaptycho import build, checksums, document, settings
 from adaptycho.episode import State, run, split_evenly
 from adaptycho.files import Recording
 from adaptycho.journal import FORMAT, Journal, read_arrays, read_subsequence, write_arrays
@@ -50,7 +51,7 @@ SCORES = ("ssim", "ssim_aligned", "correlation")
 
 
 @pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="ignore"))
-class Provenance(provenance.Beginning):
+class Provenance(checksums.Beginning):
     """What `run.json` says.
 
     Attributes:
@@ -92,9 +93,9 @@ class Run:
         target = path.resolve()  # where a link leads
         if target == Path.cwd():
             raise ValueError(f"{path}: expected the name of a new folder for the run, found the folder that this is started in")
-        chosen = provenance.located(chosen)
         microscope = build.recorded(chosen) if chosen.scan.microscope == "recorded" else build.simulated(chosen)
         _check_scan(chosen, microscope.setup)
+        chosen = checksums.located(chosen)  # not before: what is refused is called as the user calls it
         target.parent.mkdir(parents=True, exist_ok=True)
         with whole_folder(target) as part:  # a run is there whole or not at all
             (part / "subsequences").mkdir()
@@ -116,7 +117,7 @@ class Run:
             found = "none in it" if path.is_dir() else "no such folder"
             raise ValueError(f"{path}: expected a run folder with settings.toml, found {found}")
         began, chosen = document.read(path / "run.json", Provenance), settings.load(path / "settings.toml")
-        provenance.check_settings(path, began)
+        checksums.check_settings(path, began)
         return cls(path, chosen, began)
 
     @property
@@ -167,7 +168,7 @@ def execute(target: Run) -> Iterator[State]:
 
 
 def _execute(target: Run) -> Iterator[State]:
-    provenance.check_sources(target.path, target.provenance, target.settings)
+    checksums.check_sources(target.path, target.provenance, target.settings)
     (target.path / "states").mkdir(exist_ok=True)
     chosen, setup = target.settings, target.microscope.setup
     reference = _reference(target, target.microscope)
@@ -192,7 +193,7 @@ def read_states(target: Run) -> list[dict[str, Any]]:
     Raises:
         ValueError: a file is missing, damaged or not of this run.
     """
-    provenance.check_sources(target.path, target.provenance, target.settings, ["input"])
+    checksums.check_sources(target.path, target.provenance, target.settings, ["input"])
     states, batch = _numbered(target.path / "states"), target.batch
     if len(states) > len(target.lengths):
         raise ValueError(
@@ -235,7 +236,7 @@ def read_reference(target: Run) -> Tensor:
 
 def _reference(target: Run, microscope: Any) -> Tensor:
     path = target.path / "reference.h5"
-    if not path.exists():
+    if not os.path.lexists(path):
         write_arrays(path, {"phase_in_field": build.reference(target.settings, microscope)}, _units(microscope.setup))
     return read_reference(target)
 
@@ -272,7 +273,7 @@ def _facts(settings_file: Path, chosen: Settings) -> dict[str, Any]:
         "versions": {name: version(name) for name in ("adaptycho", "torch", "numpy", "scipy", "numba", "h5py", "scikit-image", "ase")},
         "threads": torch.get_num_threads(),
         "seed": chosen.scan.seed,
-        **provenance.facts(settings_file, chosen),
+        **checksums.facts(settings_file, chosen),
     }
 
 

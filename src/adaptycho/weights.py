@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from adaptycho import store
-from adaptycho.reading import reading
+from adaptycho.reading import reading, regular
 
 KEY = "adaptycho"
 
@@ -75,8 +75,7 @@ def load(path: Path) -> Loaded:
     Raises:
         ValueError: no such file, not in safetensors format, not written by `save`, or damaged.
     """
-    if not path.is_file():
-        raise ValueError(f"{path}: expected a file of weights, found none")
+    regular(path, "a file of weights")
     with reading(path, "a file of weights in safetensors format"):
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}

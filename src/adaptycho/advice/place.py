@@ -14,10 +14,21 @@ from typing import get_args
 from adaptycho.advice.table import ROUNDED, Beam
 from adaptycho.names import Family
 from adaptycho.optics import interaction_constant, wavelength
+from adaptycho.settings import bounds
 
 UNIFORM = ("crystal", "vacancies", "boundary", "amorphous")  # alike everywhere: structure fills the field
 SUBSEQUENCES = 4  # that an adaptive scan takes, and so the fewest positions
 MOST_ENERGY = 1e6  # eV; no microscope has more
+BOUNDS = {  # as for the settings of a scan, and as wide
+    "energy": (*bounds.limits(bounds.Energy), "eV"),
+    "semiangle": (*bounds.limits(bounds.Semiangle), "mrad"),
+    "field": (*bounds.limits(bounds.Side), "Å"),
+    "dose": (*bounds.limits(bounds.Dose), "electrons"),
+    "dose_limit": (1e-12, 1e15, "e/Å²"),
+    "positions": (*bounds.limits(bounds.Positions), "positions"),
+    "frame_time": (1e-12, 1e6, "s"),
+    "scan_time": (1e-12, 1e9, "s"),
+}
 FAR = 2.0  # a probe width, field in probe widths or phase further from the measured one than this factor is outside of what was measured
 
 
@@ -68,6 +79,11 @@ class Question:
             )
         if not all(0 < side < math.inf for side in self.field):
             raise ValueError(f"field: expected two positive lengths in Å, found {self.field}")
+        given = [(name, getattr(self, name)) for name in BOUNDS if name != "field"]
+        for name, value in (*given, *(("field", side) for side in self.field)):
+            low, high, unit = BOUNDS[name]
+            if value is not None and not low <= value <= high:
+                raise ValueError(f"{name}: expected {low:g} to {high:g} {unit}, found {value!s:.40}")
         if self.filling is not None and not 0 < self.filling <= 1:
             raise ValueError(f"filling: expected a fraction above 0 and at most 1, found {self.filling}")
         if self.family in UNIFORM and self.filling not in (None, 1.0):

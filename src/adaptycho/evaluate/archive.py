@@ -23,7 +23,7 @@ from adaptycho.evaluate.ledger import Number
 from adaptycho.evaluate.provenance import Origin
 from adaptycho.evaluate.strategies import FOCUSED, STRATEGIES
 from adaptycho.evaluate.trial import Plan
-from adaptycho.reading import reading
+from adaptycho.reading import reading, regular
 from adaptycho.settings import Settings, update, validate
 from adaptycho.store import whole
 
@@ -79,8 +79,7 @@ def read(path: Path) -> list[Cell]:
     Raises:
         ValueError: the file is missing, is not an evaluation, or is not as it was written.
     """
-    if not path.is_file():
-        raise ValueError(f"{path}: expected an evaluation (`adaptycho evaluate --out FOLDER` writes FOLDER/cells.json), found none")
+    regular(path, "an evaluation (`adaptycho evaluate --out FOLDER` writes FOLDER/cells.json)")
     with reading(path, "an evaluation in JSON"), gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
         raw = file.read(LARGEST + 1)
     if len(raw) > LARGEST:

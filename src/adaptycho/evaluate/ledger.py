@@ -15,6 +15,7 @@ import pydantic.dataclasses
 from pydantic import ConfigDict, Field
 
 from adaptycho import document
+from adaptycho.reading import regular
 
 Row = dict[str, Any]
 Number = Annotated[float, Field(allow_inf_nan=False)]  # JSON has no NaN: what is unknown is null
@@ -55,6 +56,7 @@ class Ledger:
         """
         if not path.exists():
             return cls(path)
+        regular(path, "rows of an evaluation in JSON")
         text = path.read_bytes().decode("utf-8", errors="replace")
         whole, _, rest = text.rpartition("\n")
         rows = {}

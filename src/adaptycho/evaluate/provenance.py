@@ -16,8 +16,9 @@ import adaptycho
 # Modules, packages and data that no scan, reconstruction or score can depend on, since `evaluate` does not import them where it measures:
 # they command, draw, teach, or tabulate what was measured. Whatever else there is counts.
 APART = (
-    *("advice", "bench", "cli", "demo", "env", "figures", "gallery", "journal", "options", "pictures", "produce", "report", "runs"),
-    *("summary", "train", "data/advice", "evaluate/archive", "evaluate/ledger", "evaluate/table", "evaluate/table1", "evaluate/trained"),
+    *("advice", "bench", "checksums", "cli", "demo", "env", "figures", "gallery", "journal", "options", "pictures", "produce", "report"),
+    *("runs", "summary", "train"),
+    *("data/advice", "evaluate/archive", "evaluate/ledger", "evaluate/table", "evaluate/table1", "evaluate/trained"),
 )
 LIBRARIES = ("ase", "numba", "numpy", "scikit-image", "scikit-learn", "scipy", "torch")
 

@@ -15,7 +15,7 @@ from adaptycho.forward import Measurement
 from adaptycho.grid import Grid
 from adaptycho.optics import Aberrations, Setup, object_grid
 from adaptycho.optics import wavelength as electron_wavelength
-from adaptycho.reading import check_size, reading
+from adaptycho.reading import check_size, reading, regular
 
 SMALLEST = 1e-4  # Å, of a pixel
 PIXEL_TOLERANCE = 0.005  # relative, between a real-space pixel and a detector pixel that are both given
@@ -185,8 +185,7 @@ def _load_table(path: Path) -> np.ndarray:
     if path.suffix in (".npy", ".npz", ".h5", ".hdf5"):
         with stored.array(path, axes=(2,), what="positions") as found:
             return stored.whole(found)
-    if not path.is_file():
-        raise ValueError(f"{path}: positions: expected a file, found {'a folder' if path.is_dir() else 'no such file'}")
+    regular(path, "a file of positions")
     size = path.stat().st_size
     check_size(f"{path}: positions", 16 * size, size)  # strings and numbers take more than their digits
     # An empty table is said by its shape.

@@ -24,11 +24,11 @@ import torch
 
 from adaptycho.files import seal, stored
 from adaptycho.files.plausible import plausible
-from adaptycho.files.recording import CHUNK, Recording, check_finite, check_recording
+from adaptycho.files.recording import CHUNK, Recording, check_finite, check_probe, check_recording
 from adaptycho.forward import Measurement
 from adaptycho.grid import Grid
 from adaptycho.optics import EDGE, Aberrations, Setup
-from adaptycho.reading import printable
+from adaptycho.reading import printable, regular
 from adaptycho.store import whole
 
 FORMAT, VERSION = "adaptycho", 1
@@ -77,8 +77,7 @@ def read(path: str | Path) -> Recording:
             contradicts the detector, values that are in another file, or more of them than memory takes.
     """
     path = Path(path)
-    if not path.is_file():
-        raise ValueError(f"{path}: expected an adaptycho HDF5 file, found {'a folder' if path.is_dir() else 'no such file'}")
+    regular(path, "an adaptycho HDF5 file")
     with stored.hdf5(path) as file:
         return _read(file, path)
 
@@ -231,9 +230,7 @@ def _read_probe(file: h5py.File, window: Grid, path: Path) -> torch.Tensor | Non
         raise ValueError(f"{path}: probe: expected the window's shape {window.shape}, found {data.shape}")
     with np.errstate(over="ignore"):  # what leaves single precision is infinite, and refused
         probe = torch.from_numpy(np.fft.ifftshift(stored.whole(data).astype(np.complex64)))
-    largest = float(probe.abs().max())  # NaN if there is one
-    if not 0 < largest < math.inf or not math.isfinite(float(probe.abs().square().sum())):
-        raise ValueError(f"{path}: probe: expected finite values that are not all zero, found others")
+    check_probe(probe, str(path))
     return probe
 
 

@@ -88,12 +88,20 @@ def check_recording(recording: Recording, name: str) -> None:
     """
     coverable(recording.setup, recording.measurement.positions.shape[1], name)
     check(recording.measurement, recording.setup, name)
+    if recording.setup.measured_probe is not None:
+        check_probe(recording.setup.measured_probe, name)
     within(name, "counts_per_electron", recording.counts_per_electron, *COUNTS_PER_ELECTRON, "counts")
     where = recording.measurement.positions[0].double().cpu()
     span, pixel = float(((where.amax(0) - where.amin(0)) * torch.tensor(recording.setup.field)).max()), recording.setup.object.pixel
     if len(where) > 1 and span < APART * pixel:
         expected = f"positions in Å that span more than {APART:g} pixels of {pixel:.4g} Å"
         _refuse(name, "positions", expected, f"{len(where)} within {span:.3g} Å ({span * METRE:.3g} Å if they are in m)")
+
+
+def check_probe(probe: Tensor, name: str) -> None:
+    """Refuses a measured probe without electrons, or with more of them than single precision can count."""
+    if not 0 < float(probe.abs().square().sum()) < math.inf:  # NaN if there is one
+        _refuse(name, "probe", "finite values that are not all zero", "others")
 
 
 def check_finite(values: Tensor, name: str, key: str) -> None:

@@ -14,11 +14,11 @@ import torch
 
 from adaptycho.files import stored
 from adaptycho.files.arrays import corner_first, mean_counts
-from adaptycho.files.recording import Recording, check_recording
+from adaptycho.files.recording import Recording, check_probe, check_recording
 from adaptycho.forward import Measurement
 from adaptycho.grid import Grid
 from adaptycho.optics import Aberrations, Setup, object_grid
-from adaptycho.reading import reading
+from adaptycho.reading import reading, regular
 
 TITLE = "Rotavirus double-layered particles in ice, gold beads and a carbon film"
 SOURCE = "github.com/SeanXPWu/Ptycho.jl, commit 5ffb9f3a762c9760a87c9b2b211edc4778e88922, test_data; detector cropped and binned 2 x 2"
@@ -103,12 +103,14 @@ def _blocks(folder: Path, rows: tuple[int, int] | None, columns: tuple[int, int]
 
 
 def _probe(path: Path) -> torch.Tensor:
-    return torch.from_numpy(np.fft.ifftshift(_arrays(path, ("probe",))["probe"]).astype(np.complex64))
+    with np.errstate(over="ignore"):  # what leaves single precision is infinite, and refused
+        probe = torch.from_numpy(np.fft.ifftshift(_arrays(path, ("probe",))["probe"]).astype(np.complex64))
+    check_probe(probe, str(path))
+    return probe
 
 
 def _arrays(path: Path, keys: tuple[str, ...]) -> dict[str, np.ndarray]:
-    if not path.is_file():
-        raise ValueError(f"{path}: expected an .npz file, found no such file")
+    regular(path, "an .npz file")
     with reading(path, "a complete .npz file"):
         known = stored.members(path)
         for key in keys:
@@ -118,6 +120,7 @@ def _arrays(path: Path, keys: tuple[str, ...]) -> dict[str, np.ndarray]:
 
 
 def _facts(path: Path) -> dict[str, Any]:
+    regular(path, "a JSON file")
     with reading(path, "a JSON file"):
         facts = json.loads(path.read_text(encoding="utf-8"))
     if not isinstance(facts, dict):

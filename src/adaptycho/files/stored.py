@@ -16,8 +16,8 @@ from typing import IO, Any, NamedTuple
 import h5py
 import numpy as np
 
-from adaptycho.files.rehearsal import rehearse
-from adaptycho.reading import check_size, reading
+from adaptycho.files.rehearsal import DEPTH, rehearse
+from adaptycho.reading import check_size, reading, regular
 
 CACHE = 2**28  # bytes of unpacked HDF5 chunks that are kept, so that rows of a scan that share chunks unpack them once
 MAGIC = b"\x93NUMPY"
@@ -75,6 +75,7 @@ def check_numbers(dtype: np.dtype, name: str, kinds: str = "iuf") -> None:
 @contextmanager
 def hdf5(path: Path, what: str = "a complete HDF5 file") -> Iterator[h5py.File]:
     """Opens an HDF5 file to read; what is wrong with it is one sentence."""
+    regular(path, what)
     rehearse(path)
     with reading(path, what), h5py.File(path, "r", rdcc_nbytes=CACHE) as file:
         yield file
@@ -134,12 +135,10 @@ def array(path: Path, key: str | None = None, axes: tuple[int, ...] = (3, 4), wh
     Raises:
         ValueError: naming file and key; there is no such file or array, or it cannot be read.
     """
-    if not path.is_file():
-        raise ValueError(f"{path}: expected an .npy, .npz or HDF5 file, found {'a folder' if path.is_dir() else 'no such file'}")
+    regular(path, "an .npy, .npz or HDF5 file")
     if h5py.is_hdf5(path):
         with hdf5(path) as file:
-            shapes: dict[str, tuple[int, ...]] = {}  # of what is in the file itself: links are not visited
-            file.visititems(lambda name, item: shapes.update({name: item.shape}) if isinstance(item, h5py.Dataset) and item.shape else None)
+            shapes = _shapes(file)
             if not shapes:
                 raise ValueError(f"{path}: {what}: expected an array in the file itself, found none; links to others are not followed")
             yield dataset(file, _choose(path, key, shapes, axes, what), path)
@@ -157,6 +156,23 @@ def array(path: Path, key: str | None = None, axes: tuple[int, ...] = (3, 4), wh
             with warnings.catch_warnings(action="ignore"):
                 values = np.load(path, allow_pickle=False, mmap_mode="r")
             yield Stored(values, path.stat().st_size, f"{path}: {what}")
+
+
+def _shapes(file: h5py.File) -> dict[str, tuple[int, ...]]:
+    """Shapes of the arrays in the file itself, by name: links are not followed, nor groups deeper than any program makes them."""
+    found: dict[str, tuple[int, ...]] = {}
+    left, seen = [("", file, DEPTH)], {file}
+    while left:
+        name, parent, depth = left.pop()
+        for key in parent:
+            if not isinstance(parent.get(key, getlink=True), h5py.HardLink) or (item := parent[key]) in seen:
+                continue
+            seen.add(item)  # an array of two names has the first of them
+            if isinstance(item, h5py.Dataset) and item.shape:
+                found[f"{name}{key}"] = item.shape
+            elif isinstance(item, h5py.Group) and depth:
+                left.append((f"{name}{key}/", item, depth - 1))
+    return found
 
 
 def members(path: Path) -> dict[str, Header]:

@@ -14,6 +14,7 @@ from typing import Any, Literal, get_args
 import tomli_w
 from pydantic import TypeAdapter, ValidationError
 
+from adaptycho.reading import regular
 from adaptycho.settings.sections import ADAPTIVE, USED, Policy, Scan, Settings
 
 __all__ = [
@@ -75,9 +76,7 @@ def load(path: Path, base: Settings | None = None) -> Settings:
     Raises:
         ValueError: the file is missing, is not TOML, or holds something that is not a setting or not allowed.
     """
-    if not path.is_file():  # a pipe or a device may never end
-        found = "a folder" if path.is_dir() else "something that is no file" if path.exists() else "none"
-        raise ValueError(f"{path}: expected a settings file, found {found}")
+    regular(path, "a settings file")
     if path.stat().st_size > LARGEST:
         raise ValueError(f"{path}: expected a settings file of at most {LARGEST} bytes, found {path.stat().st_size}")
     try:

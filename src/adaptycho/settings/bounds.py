@@ -4,7 +4,7 @@ Bounds are generous: they leave room for X-rays and light, and find a slip of th
 """
 
 import math
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
 
@@ -45,6 +45,12 @@ Seconds = Annotated[Real, Field(ge=0, le=1e6)]
 
 MOST_POTENTIAL = 1 << 31  # pixels of all slices of all specimens: 8 GiB
 MOST_COUNTS = 1 << 34  # detector pixels of all patterns of a scan: 64 GiB
+
+
+def limits(kind: Any) -> tuple[float, float]:
+    """Least and greatest value of one of the kinds of numbers above that have both."""
+    told = [limit for part in get_args(kind) for limit in getattr(part, "metadata", ())]
+    return max(limit.ge for limit in told if hasattr(limit, "ge")), min(limit.le for limit in told if hasattr(limit, "le"))
 
 
 def _name(text: str) -> str:

@@ -16,7 +16,7 @@ from ase.data import atomic_numbers
 from scipy.spatial import cKDTree
 
 from adaptycho.names import Family
-from adaptycho.specimen.lattice import crystal, uniform
+from adaptycho.specimen.lattice import check_count, crystal, uniform
 from adaptycho.specimen.outline import at_least_zero, blob, direction, half_plane, spread_out, within
 
 CARBON_BOND = 1.4  # Å, shortest distance between atoms of an amorphous film
@@ -281,6 +281,7 @@ def amorphous(
     if not (density >= 0 and packing <= 0.3):
         raise ValueError(f"density: expected atoms that fill at most 30 % of the film, got {density} per Å^3 ({100 * packing:.0f} %)")
     size = np.array([extent[1], extent[0], thickness])
+    check_count(density * size.prod(), math.hypot(*extent))
     count = round(density * size.prod())
     placed = np.zeros((0, 3))
     while len(placed) < count:

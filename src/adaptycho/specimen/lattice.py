@@ -9,6 +9,7 @@ import torch
 from ase import Atoms
 from ase.build import graphene, mx2
 
+MOST_ATOMS = 1e7  # a third of a micrometre of MoS2: 1 GB while they are made
 # Lattice constants and sheet thicknesses in Å (chalcogen to chalcogen along the beam), and the height one layer takes in its bulk crystal.
 SHEETS = {"MoS2": (3.16, 3.17, 6.15), "WSe2": (3.28, 3.34, 6.48), "graphene": (2.46, 0.0, 3.35)}
 
@@ -86,6 +87,17 @@ def crystal(
     return Atoms(numbers[inside], positions[inside], cell=size, pbc=False, tags=np.ones(inside.sum(), dtype=int))
 
 
+def check_count(atoms: float, extent: float) -> None:
+    """Refuses more atoms than a potential is ever made of, before they are made.
+
+    Raises:
+        ValueError: naming their number and the extent in Å that they are to fill.
+    """
+    if not atoms <= MOST_ATOMS:
+        found = f"about {atoms:.2g} for {extent:.4g} Å, geometry.pixel times geometry.object"
+        raise ValueError(f"extent: expected a specimen of at most {MOST_ATOMS:.0e} atoms, found {found}")
+
+
 def uniform(generator: torch.Generator, *shape: int) -> np.ndarray:
     """Uniform random numbers from 0 to 1 in double precision, as NumPy wants them."""
     return torch.rand(shape, generator=generator, dtype=torch.float64, device=generator.device).cpu().numpy()
@@ -116,7 +128,9 @@ def _tile(unit: Atoms, shift: np.ndarray, layers: int, radius: float) -> tuple[n
     cell = np.asarray(unit.cell)
     drift = layers * np.linalg.norm(cell[2, :2]) + np.linalg.norm(shift) + np.linalg.norm(cell[:2, :2], axis=1).sum()
     # |i| of any lattice point i a + j b within a radius is at most the radius times the length of the reciprocal vector.
-    most = np.ceil((radius + drift) * np.linalg.norm(np.linalg.inv(cell[:2, :2]), axis=0)).astype(int)
+    sides = np.ceil((radius + drift) * np.linalg.norm(np.linalg.inv(cell[:2, :2]), axis=0))
+    check_count(math.prod(2 * sides + 1) * layers * len(unit), 2 * radius)
+    most = sides.astype(int)
     i, j, k = (m.ravel() for m in np.mgrid[-most[0] : most[0] + 1, -most[1] : most[1] + 1, :layers])
     origins = np.stack([i, j, k], 1) @ cell
     origins[:, :2] += shift

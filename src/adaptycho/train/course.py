@@ -6,6 +6,7 @@ RUN/NAME.safetensors (the best weights by validation), RUN/pictures/NAME-00100.p
 
 import json
 import math
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
@@ -17,9 +18,10 @@ from typing import Any, Literal
 import pydantic.dataclasses
 from pydantic import ConfigDict
 
-from adaptycho import document, provenance, weights
+from adaptycho import checksums, document, weights
 from adaptycho import settings as tree
 from adaptycho.policy import library
+from adaptycho.reading import regular
 from adaptycho.settings import Settings
 from adaptycho.store import flush, whole
 from adaptycho.train import board, checkpoint
@@ -57,7 +59,7 @@ class Course:
     @cached_property
     def run(self) -> str:
         """What tells this training from others."""
-        return provenance.settings_digest(self.folder / "settings.toml")
+        return checksums.settings_digest(self.folder / "settings.toml")
 
 
 @pydantic.dataclasses.dataclass(frozen=True, config=ConfigDict(extra="ignore"))
@@ -83,7 +85,7 @@ def follow(course: Course, learner: Learner) -> Iterator[Facts]:
     """
     path = course.folder / f"{course.name}.checkpoint.safetensors"
     best, spent = 2 * WORST, 0.0
-    if path.exists():
+    if os.path.lexists(path):
         kept = checkpoint.read(path, learner, course.run, course.name)
         best, spent = kept.best, kept.seconds
     leader = learner.crew.rank == 0
@@ -129,8 +131,9 @@ def read_log(folder: Path) -> list[dict[str, Any]]:
     Raises:
         ValueError: a line that is none of a log.
     """
-    if not (folder / LOG).exists():
+    if not os.path.lexists(folder / LOG):
         return []
+    regular(folder / LOG, "the log of a training")
     lines = (folder / LOG).read_bytes().decode("utf-8", errors="replace").split("\n")
     for number, line in enumerate(lines[:-1], 1):
         if line:
@@ -158,7 +161,7 @@ def _validate(course: Course, learner: Learner, best: float, seconds: float, sho
 
 def _cut(path: Path, name: str, step: int) -> None:
     """Drops what the log says of steps after the checkpoint: they will be made again."""
-    if not path.exists():
+    if not os.path.lexists(path):
         return
     kept = [e for e in read_log(path.parent) if e["course"] != name or e["step"] <= step]
     if step == 0:

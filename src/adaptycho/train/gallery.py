@@ -24,7 +24,7 @@ from adaptycho.metrics.statistics import interval
 from adaptycho.pictures import learning
 from adaptycho.pictures.learning import Point
 from adaptycho.policy import Action, library
-from adaptycho.reading import reading
+from adaptycho.reading import reading, regular
 from adaptycho.settings import Settings
 from adaptycho.store import whole
 from adaptycho.train.course import Name, read_log
@@ -289,6 +289,7 @@ def _track(run: Path, course: Name) -> Float[Tensor, "I P 2"]:
         raise ValueError(f"{run / 'pictures'}: expected positions {course}-*.npy, found none")
     read: list[np.ndarray] = []
     for path in kept:
+        regular(path, "positions of a scan")
         with reading(path, "positions of a scan"):
             positions = np.load(path, allow_pickle=False)
             if positions.dtype.kind != "f" or positions.ndim != 2 or positions.shape[1] != 2 or not np.isfinite(positions).all():

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import platform
 import shutil
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ import pydantic.dataclasses
 import torch
 from pydantic import ConfigDict, Field
 
-from adaptycho import document, provenance
+from adaptycho import checksums, document
 from adaptycho import settings as tree
 from adaptycho.settings import Settings
 from adaptycho.store import alone, flush, whole, whole_folder
@@ -26,7 +27,7 @@ FORMAT: Literal["adaptycho training 1"] = "adaptycho training 1"
 
 
 @pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="ignore"))
-class Facts(provenance.Beginning):
+class Facts(checksums.Beginning):
     """What `run.json` says; trainings of older versions have no checksums.
 
     Attributes:
@@ -59,7 +60,7 @@ def create(folder: Path, settings: Settings, courses: Sequence[Name], start: Pat
         terms.check_start(start, settings, wanted)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"{folder}: expected a new or empty folder, found files (go on with `adaptycho train resume {folder}`)")
-    settings, target = provenance.located(settings), folder.resolve()
+    settings, target = checksums.located(settings), folder.resolve()
     if target == Path.cwd():
         raise ValueError(f"{folder}: expected the name of a new folder for the training, found the folder that this is started in")
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -75,7 +76,7 @@ def create(folder: Path, settings: Settings, courses: Sequence[Name], start: Pat
             "adaptycho": version("adaptycho"),
             "torch": torch.__version__,
             "python": platform.python_version(),
-            **provenance.facts(part / "settings.toml", settings, part / START if start is not None else None),
+            **checksums.facts(part / "settings.toml", settings, part / START if start is not None else None),
         }
         with whole(part / RUN) as file:
             file.write_text(json.dumps(facts, indent=1), encoding="utf-8")
@@ -90,11 +91,11 @@ def execute(folder: Path, progress: stages.Progress) -> dict[str, Any]:
     if not (folder / RUN).is_file():
         raise ValueError(f"{folder}: expected the folder of a training (`adaptycho train ... --out FOLDER`), found no {RUN}")
     facts, settings = document.read(folder / RUN, Facts), tree.load(folder / "settings.toml")
-    start = folder / START if facts.start or (folder / START).exists() else None
-    provenance.check_settings(folder, facts)
-    provenance.check_sources(folder, facts, settings, ["input", "structure"])
+    start = folder / START if facts.start or os.path.lexists(folder / START) else None
+    checksums.check_settings(folder, facts)
+    checksums.check_sources(folder, facts, settings, ["input", "structure"])
     if start is not None:
-        provenance.check_start(start, facts)
+        checksums.check_start(start, facts)
     terms.check(settings, facts.courses)
     with alone(folder):
         together(stages.train, settings.train.processes, folder, facts.courses, start, progress)

@@ -5,6 +5,7 @@ A folder is gone on with, and reported on, as it began or not at all. Where file
 
 import hashlib
 import json
+import os
 import tomllib
 import warnings
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
 from adaptycho import files
+from adaptycho.reading import reading, regular
 from adaptycho.settings import Settings
 
 SHIPPED = "shipped with adaptycho"
@@ -66,8 +68,8 @@ def facts(settings_file: Path, chosen: Settings, start: Path | None = None) -> d
 def located(chosen: Settings) -> Settings:
     """The same with whole paths for the files it names: a folder may be gone on with from another one."""
     scan, specimen = chosen.scan, chosen.specimen
-    file, weights = (name and str(Path(name).resolve()) for name in (scan.file, scan.weights))
-    structure = str(Path(specimen.structure).resolve()) if Path(specimen.structure).is_file() else specimen.structure
+    file, weights = (name and os.path.realpath(name) for name in (scan.file, scan.weights))
+    structure = os.path.realpath(specimen.structure) if Path(specimen.structure).is_file() else specimen.structure
     return replace(chosen, scan=replace(scan, file=file, weights=weights), specimen=replace(specimen, structure=structure))
 
 
@@ -139,8 +141,6 @@ def _digest(path: Path | None) -> str:
         with resources.as_file(resources.files("adaptycho") / "data" / "policies") as folder:
             every = "".join(_digest(each) for each in sorted(folder.glob("*.safetensors")))
         return hashlib.sha256(every.encode()).hexdigest()
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise ValueError(f"{path}: expected the file as it was in the beginning, found none ({error.strerror})") from None
+    regular(path, "a file that can be read")
+    with reading(path, "a file that can be read"), path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

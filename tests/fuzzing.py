@@ -25,7 +25,7 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=2000, help="cases to try")
     parser.add_argument("--seed", type=int, default=0, help="of the cases")
     parser.add_argument("--only", choices=[kind.name for kind in KINDS], help="one kind of input")
-    parser.add_argument("--quick", action="store_true", help="leave out the commands that draw")
+    parser.add_argument("--quick", action="store_true", help="leave out the commands that draw, and folders of runs")
     parser.add_argument("--case", type=int, help="try this one, tell all about it and keep its folder")
     parser.add_argument("--json", action="store_true", help="print a summary as one JSON object at the end")
     asked = parser.parse_args()

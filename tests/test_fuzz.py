@@ -19,13 +19,13 @@ from fuzz.case import Command, Expect, Kind, Mutation, Target
 from fuzz.child import Outcome
 
 ROOT = Path(__file__).parents[1]
-CASES = 60
+CASES = 16
 LARGE = 32 << 20  # bytes that a planted fault may take, instead of two thousand million
 
 
 def test_nothing_is_found_in_some_cases() -> None:
     done = subprocess.run(
-        [sys.executable, "tests/fuzzing.py", "--quick", "--count", str(CASES), "--seed", "1", "--json"],
+        [sys.executable, "tests/fuzzing.py", "--quick", "--count", str(CASES), "--seed", "2", "--json"],
         cwd=ROOT,
         capture_output=True,
         text=True,

@@ -1,6 +1,7 @@
 """Tries the commands on damaged input: `python tests/fuzzing.py --count 2000 --seed 0`; what is looked for is told in `tests/fuzz`."""
 
 import argparse
+import contextlib
 import json
 import os
 import shlex
@@ -36,7 +37,10 @@ def main() -> int:
             return _tell(bench, asked.case)
         started = time.monotonic()
         again = f"python tests/fuzzing.py --seed {asked.seed}{' --quick' if asked.quick else ''} --case"
-        done = list(_followed(tried(bench, asked.count, asked.only), asked.count, again))
+        done: list[Tried] = []
+        with contextlib.suppress(KeyboardInterrupt):  # what was done by then is told
+            for case in _followed(tried(bench, asked.count, asked.only), asked.count, again):
+                done.append(case)
     found = summary(done) | {"seed": asked.seed, "seconds": round(time.monotonic() - started, 1)}
     if asked.json:
         print(json.dumps(found))

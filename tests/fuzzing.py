@@ -1,6 +1,7 @@
 """Tries the commands on damaged input: `python tests/fuzzing.py --count 2000 --seed 0`; what is looked for is told in `tests/fuzz`."""
 
 import argparse
+import contextlib
 import json
 import os
 import shlex
@@ -25,7 +26,7 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=2000, help="cases to try")
     parser.add_argument("--seed", type=int, default=0, help="of the cases")
     parser.add_argument("--only", choices=[kind.name for kind in KINDS], help="one kind of input")
-    parser.add_argument("--quick", action="store_true", help="leave out the commands that draw")
+    parser.add_argument("--quick", action="store_true", help="leave out the commands that draw, and folders of runs")
     parser.add_argument("--case", type=int, help="try this one, tell all about it and keep its folder")
     parser.add_argument("--json", action="store_true", help="print a summary as one JSON object at the end")
     asked = parser.parse_args()
@@ -36,7 +37,10 @@ def main() -> int:
             return _tell(bench, asked.case)
         started = time.monotonic()
         again = f"python tests/fuzzing.py --seed {asked.seed}{' --quick' if asked.quick else ''} --case"
-        done = list(_followed(tried(bench, asked.count, asked.only), asked.count, again))
+        done: list[Tried] = []
+        with contextlib.suppress(KeyboardInterrupt):  # what was done by then is told
+            for case in _followed(tried(bench, asked.count, asked.only), asked.count, again):
+                done.append(case)
     found = summary(done) | {"seed": asked.seed, "seconds": round(time.monotonic() - started, 1)}
     if asked.json:
         print(json.dumps(found))

@@ -3,6 +3,7 @@
 import contextlib
 import gc
 import json
+import math
 import os
 import resource
 import signal
@@ -15,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
-SECONDS = 10.0
+SECONDS = 10.0  # of processor time: other work on the machine does not count
+PATIENCE = 6  # times that: what waits for ever takes no processor time
 GROWTH = 2 << 30  # bytes
 GUARD = 4 << 30  # bytes of address space beyond what the process has: the machine survives what is judged to be too much
 Main = Callable[[Sequence[str]], int]
@@ -29,7 +31,7 @@ class Outcome:
         code: exit code; the negative number of the signal that ended it.
         out: stdout.
         err: stderr.
-        seconds: how long it took.
+        seconds: of processor time that it took.
         grown: bytes that it became larger by.
         late: whether it was stopped because its time was over.
         results: what it left, as `gather` found it, if it exited with 0.
@@ -62,7 +64,7 @@ def run(
         folder: to work in.
         private: a folder for what the child says.
         gather: looks at stdout and the folder, in the child, if the command exits with 0; gives JSON.
-        seconds: after which it is killed.
+        seconds: of processor time after which it is killed.
         prepare: called in the child first.
     """
     said = [private / name for name in ("out", "err", "results", "resident")]
@@ -75,13 +77,13 @@ def run(
         warnings.simplefilter("ignore")  # newer Pythons warn of threads, which all wait
         pid = os.fork()
     if pid == 0:
-        _live(main, arguments, folder, said, gather, prepare)
+        _live(main, arguments, folder, said, gather, prepare, math.ceil(seconds))
     late = False
     while True:
         done, status, usage = os.wait4(pid, os.WNOHANG)
         if done:
             break
-        if time.monotonic() - started > seconds and not late:
+        if time.monotonic() - started > PATIENCE * seconds and not late:
             late = True
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(pid, signal.SIGKILL)
@@ -92,10 +94,13 @@ def run(
     results = json.loads(said[2].read_text()) if said[2].exists() else None
     began = int(said[3].read_text()) if said[3].exists() else 0
     grown = max(usage.ru_maxrss * 1024 - began, 0)
-    return Outcome(os.waitstatus_to_exitcode(status), out, err, time.monotonic() - started, grown, late, results)
+    code, spent = os.waitstatus_to_exitcode(status), usage.ru_utime + usage.ru_stime
+    return Outcome(code, out, err, spent, grown, late or code == -signal.SIGXCPU, results)
 
 
-def _live(main: Main, arguments: Sequence[str], folder: Path, said: Sequence[Path], gather: Any, prepare: Callable[[], None]) -> None:
+def _live(
+    main: Main, arguments: Sequence[str], folder: Path, said: Sequence[Path], gather: Any, prepare: Callable[[], None], seconds: int
+) -> None:
     """The child's life; it does not return."""
     code = 1
     try:
@@ -108,6 +113,7 @@ def _live(main: Main, arguments: Sequence[str], folder: Path, said: Sequence[Pat
         sys.stdout, sys.stderr = _stream(1, "strict"), _stream(2, "backslashreplace")
         limit = _mapped() + GUARD
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+        resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 1))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         os.chdir(folder)
         prepare()

@@ -288,4 +288,9 @@ KINDS = (
     Kind("xyz", templates.structures, _targets("a.xyz", (3, raw.damaged("free")), (1, raw.replaced("either"))), (_structure("a.xyz"),)),
     Kind("vasp", templates.structures, _targets("POSCAR", (3, raw.damaged("free")), (1, raw.replaced("either"))), (_structure("POSCAR"),)),
 )
-QUICK_KINDS = tuple(Kind(k.name, k.make, k.targets, quick) for k in KINDS if (quick := tuple(c for c in k.commands if c.name not in SLOW)))
+LONG = {templates.run, templates.finished, templates.evaluation}  # to make, and to try once without damage
+QUICK_KINDS = tuple(
+    Kind(kind.name, kind.make, kind.targets, quick)
+    for kind in KINDS
+    if kind.make not in LONG and (quick := tuple(command for command in kind.commands if command.name not in SLOW))
+)

@@ -253,6 +253,60 @@ def learned_means(lines: Sequence[Mapping[str, Any]]) -> Lines:
         yield row([r["mean of"], r["cells"], *saved, f"{r['saving_as_asked']:.2f}", f"{100 * r['gain']:+.1f}"])
 
 
+def saved(lines: Sequence[Mapping[str, Any]]) -> Lines:
+    """What `learned.py saving` printed: dose that a learned scan saves where structure fills a part of the field."""
+    yield from head(
+        [
+            "family",
+            "electrons",
+            "positions",
+            "learned scan",
+            "its score",
+            "best conventional",
+            "its score",
+            "gain / %",
+            "dose saved",
+            "the oracle's",
+        ]
+    )
+    for r in (r for r in lines if "family" in r):
+        scan = ", ".join(dict.fromkeys(name for name, _ in r["plans"]))
+        ours, theirs = f"{r['score']:.3f}", f"{r['conventional_score']:.3f}"
+        where = [r["family"], f"{r['dose']:g}", r["positions"], scan, ours, r["conventional"], theirs]
+        yield row([*where, percent(r["gain"]), times(r["saving"], r["bounded"]), f"{r['oracle'][0]:.2f}"])
+
+
+def saved_means(lines: Sequence[Mapping[str, Any]]) -> Lines:
+    """Their means over islands and particles, of both numbers of positions and of each."""
+    yield from head(["electrons", "positions", "dose saved", "beyond the curve's end"])
+    for r in (r for r in lines if "means" in r):
+        for of, mean in r["means"].items():
+            positions, _, dose = of.rpartition(" x ")
+            yield row([dose, positions or "64 and 144", table.between(mean, 2), r["bounded"][of]])
+
+
+def harmless(lines: Sequence[Mapping[str, Any]]) -> Lines:
+    """What `learned.py harmless` printed: the learned scan against the best conventional one where there is nothing to find."""
+    yield from head(
+        [
+            "family",
+            "electrons",
+            "positions",
+            "learned scan",
+            "its score",
+            "best conventional",
+            "its score",
+            "difference / %",
+            "as asked / %",
+        ]
+    )
+    for r in lines:
+        scan = ", ".join(dict.fromkeys(name for name, _ in r["plans"]))
+        best = r["best_other"]
+        where = [r["family"], f"{r['dose']:g}", r["positions"], scan, f"{r['learned']:.3f}", best, f"{r[best]:.3f}"]
+        yield row([*where, percent(r["over_best"]), percent(r["over_best_as_asked"])])
+
+
 def generalised(lines: Sequence[Mapping[str, Any]]) -> Lines:
     """What policies that were trained on one material gain on others and under other conditions."""
     yield from head(
@@ -348,6 +402,9 @@ TABLES: dict[str, Callable[[], Lines]] = {
     "table1-recurrent": lambda: sourced(table1, printed("table1-recurrent.json")[0]),
     "table1-size": lambda: sourced(table1, printed("table1-size.json")[0]),
     "table1-recurrent-size": lambda: sourced(table1, printed("table1-recurrent-size.json")[0]),
+    "saving": lambda: sourced(saved, printed("saving.jsonl")),
+    "saving-means": lambda: sourced(saved_means, printed("saving.jsonl")),
+    "harmless": lambda: sourced(harmless, printed("harmless.jsonl")),
     "learned": lambda: sourced(learned, printed("learned.jsonl")),
     "learned-means": lambda: sourced(learned_means, printed("learned.jsonl")),
     "generalise": lambda: sourced(generalised, printed("generalise.jsonl")),

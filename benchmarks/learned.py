@@ -143,7 +143,7 @@ def recurrent(weights: Sequence[Path], out: Path, subsequences: int) -> None:
     paper(weights, out, "recurrent", subsequences, {"rotation": 0.0})
 
 
-def saving(weights: Sequence[Path], out: Path, doses: Sequence[float]) -> None:
+def saving(weights: Sequence[Path], out: Path, doses: Sequence[float] = DOSES) -> None:
     """Dose saved on islands and particles of random filling: doses of the best conventional scan for the same score."""
     cells = [
         tree.update(
@@ -245,7 +245,7 @@ def beside(one: judge.Cell, other: judge.Cell) -> bool:
     return family(one) == family(other) and one.settings.scan.dose == other.settings.scan.dose
 
 
-def harmless(weights: Sequence[Path], out: Path, doses: Sequence[float]) -> None:
+def harmless(weights: Sequence[Path], out: Path, doses: Sequence[float] = DOSES) -> None:
     """Uniform specimens: how far from the best conventional scan."""
     cells = [
         tree.update(

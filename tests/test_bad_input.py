@@ -304,7 +304,7 @@ def test_wrong_scans_leave_no_folder(capsys: pytest.CaptureFixture[str], folder:
         ),
         (["import", "run", "new.h5"], r"run.*: expected .*, found"),
         (["inspect", "run"], r"run: expected an adaptycho HDF5 file, found a folder"),
-        (["inspect", "run/result.h5"], r"run/result\.h5: format: expected 'adaptycho', found 'adaptycho run 1'"),
+        (["inspect", "run/result.h5"], r"run/result\.h5: format: expected 'adaptycho', found 'adaptycho run 2'"),
         (["demo", "--specimens", "1"], r"'--specimens': 1 is not in the range 2<=x<=100"),
         (["demos"], r"No such command 'demos'"),
         (["scan"], r"Missing argument 'RUN'"),
@@ -321,7 +321,7 @@ def test_a_damaged_run_is_named_and_left_as_it_is(capsys: pytest.CaptureFixture[
         arguments = [command, "run", *(["--threads", "1"] if command == "resume" else [])]
         # Only states before the damage are written again, with the same numbers and other times.
         kept = folder / "run" / "subsequences"
-        refused(capsys, kept, arguments, r"run/subsequences/001\.h5: expected a whole HDF5 file, found a damaged one \(")
+        refused(capsys, kept, arguments, r"run/subsequences/001\.h5: expected a whole HDF5 file, found one that cannot be read \(")
     (folder / "run" / "settings.toml").write_text("[scan]\npositions = 0\n")
     refused(capsys, folder, ["resume", "run"], r"run/settings\.toml: scan\.positions: expected greater than or equal to 1, found 0")
 

@@ -51,7 +51,8 @@ def accumulate(
     transform = mkl.transform((height, width), probes.dtype) if probes.device.type == "cpu" else None
     if transform is not None and patterns.shape[1:] == probes.shape[1:]:
         arrays = which.numpy(), corner.numpy(), patterns.numpy().reshape(len(which), -1), scale.numpy()
-        windows = np.empty((3, 1, *_pairs(probes).shape[1:]), scale.numpy().dtype)  # of one position: psi, its transform, chi
+        # Of one position: psi, its transform, chi. From torch, whose arrays begin at multiples of 64 bytes: MKL's last bits depend on that.
+        windows = [_pairs(torch.empty_like(probes[:1])) for _ in range(3)]
         back = _pairs(gradient) if gradient.is_complex() else gradient.numpy()
         passes = _through_complex if gradient.is_complex() else _through_real
         addresses = transform.plan, transform.forward, transform.backward

@@ -81,7 +81,8 @@ class Entry:
 def follow(course: Course, learner: Learner) -> Iterator[Facts]:
     """Goes through a course from wherever it stands, yielding every step's facts; the network ends with the best weights.
 
-    A run that was killed goes on from its last checkpoint and comes to the same weights, bit for bit, as one that was not (on one processor and library path).
+    A run that was killed goes on from its last checkpoint and comes to the same weights, bit for bit, as one that was not, on one processor
+    and library path.
     """
     path = course.folder / f"{course.name}.checkpoint.safetensors"
     best, spent = 2 * WORST, 0.0

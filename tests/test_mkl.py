@@ -64,3 +64,24 @@ def test_window_by_window_is_chunk_by_chunk(dtype: torch.dtype, loss: str, real:
     eps = torch.finfo(floats).eps
     assert first == pytest.approx(second, rel=100 * eps)
     torch.testing.assert_close(one, other, rtol=0, atol=100 * eps * float(other.abs().max()))
+
+
+def test_sums_do_not_depend_on_how_probes_are_numbered() -> None:
+    """A table that was asked for other probes before numbers the same probes otherwise."""
+    generator = torch.Generator().manual_seed(2)
+    probes = torch.randn(5, *SHAPE, dtype=torch.complex64, generator=generator)
+    which = torch.tensor([3, 0, 4, 0, 3, 1, 2, 4, 1, 0])
+    corner, patterns = torch.randint(0, 9, (10, 2), generator=generator), torch.rand(10, *SHAPE, generator=generator)
+    scale, through, weight = (
+        torch.rand(10, generator=generator),
+        torch.randn(20, 28, dtype=torch.complex64, generator=generator),
+        torch.ones(SHAPE),
+    )
+    found = []
+    for order in (torch.arange(5), torch.tensor([4, 2, 0, 1, 3])):
+        gradient, numbers = torch.zeros(20, 28), torch.empty(5, dtype=torch.int64)
+        numbers[order] = torch.arange(5)
+        loss = kernels.accumulate(probes[order], numbers[which], corner, patterns, scale, through, weight, "intensity", 1, gradient)
+        found.append((loss, gradient))
+    assert found[0][0] == found[1][0]
+    assert torch.equal(found[0][1], found[1][1])

@@ -209,13 +209,25 @@ def _scatter_imaginary(waves, back, corner, gradient):  # type: ignore[no-untype
                 g[j] += a[2 * j] * c[2 * j + 1] - a[2 * j + 1] * c[2 * j]
 
 
+@_compiled
+def _grouped(which, count):  # type: ignore[no-untyped-def]
+    """Positions with one probe after the other, so that it still is in the cache; probes in the order in which they first come.
+
+    That order is the scan's own. Numbers of probes are not: they depend on what the table was asked for before.
+    """
+    first = np.zeros(count, np.int64)
+    for k in range(len(which) - 1, -1, -1):
+        first[which[k]] = k
+    return np.argsort(first[which], kind="mergesort")
+
+
 def _through(scatter):  # type: ignore[no-untyped-def]
     """All five passes, window by window."""
 
     @_compiled
     def through(plan, forward, backward, probes, which, corner, patterns, scale, transmission, weight, kind, psi, far, chi, gradient):  # type: ignore[no-untyped-def]
         total = 0.0
-        for k in np.argsort(which, kind="mergesort"):  # one after the other where the probe is the same, which then is still in the cache
+        for k in _grouped(which, len(probes)):
             only = slice(k, k + 1)
             _exit_waves(probes, which[only], transmission, corner[only], psi)
             mkl.apply(forward, plan, psi.ctypes.data, far.ctypes.data)  # type: ignore[call-arg]

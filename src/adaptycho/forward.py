@@ -172,6 +172,8 @@ def record(setup: Setup, intensity: Float[Tensor, "K N N2"]) -> Float[Tensor, "K
     for axis, q in zip((-2, -1), setup.detector, strict=True):
         half = q * setup.binning // 2
         n = intensity.shape[axis]
+        if n == q:
+            continue
         intensity = torch.cat([intensity.narrow(axis, 0, half), intensity.narrow(axis, n - half, half)], axis)
         intensity = intensity.unflatten(axis, (q, setup.binning)).sum(axis)
     return intensity

@@ -20,8 +20,9 @@ def main(arguments: list[str] | None = None) -> int:
     except Exception as error:
         if os.environ.get("ADAPTYCHO_DEBUG"):
             raise
-        from adaptycho.cli.output import explain, say
+        from adaptycho.cli.output import explain, let_go, say
 
         code, sentence = explain(error)
+        let_go()
         say(f"adaptycho: {' '.join(sentence.split())}", err=True)
         return code

@@ -1,5 +1,6 @@
 """What commands share: threads, progress, what they print, and how they end that cannot do what they were asked."""
 
+import contextlib
 import json
 import os
 import sys
@@ -27,6 +28,15 @@ def warn(message: Warning | str, category: type[Warning], *where: Any, **more: A
     """A warning as one line, as errors are; what arithmetic on damaged data provokes in a library is left to the error that follows."""
     if not issubclass(category, RuntimeWarning) or os.environ.get("ADAPTYCHO_DEBUG"):
         say(f"adaptycho: {' '.join(str(message).split())}", err=True)
+
+
+def let_go() -> None:
+    """Forgets what standard output cannot take, or Python would fail over it once more at its end."""
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def explain(error: Exception) -> tuple[int, str]:

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -97,7 +98,9 @@ def test_workers_end_with_their_parent_however_it_ends(tmp_path: Path) -> None:
         (folder := tmp_path / sent.name).mkdir()
         command = [sys.executable, str(tmp_path / "waiting.py"), str(folder)]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        running[sent] = subprocess.Popen(command, **pipes, start_new_session=True)
+        # Where the tests run in the background of a shell Ctrl-C is ignored, and so it would be by what they start.
+        heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+        running[sent] = subprocess.Popen(command, **pipes, start_new_session=True, preexec_fn=heard)
     for sent, parent in running.items():
         while len(workers := [p.name for p in (tmp_path / sent.name).iterdir()]) < 2:
             assert parent.poll() is None, parent.stderr.read()

@@ -6,6 +6,7 @@ Learning curves (Fig. 3a of the paper), the cells that are rewarded (3b), what a
 import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from os.path import lexists
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -219,7 +220,7 @@ def _figures(groups: Mapping[str, Sequence[Path]]) -> Iterator[tuple[str, Figure
             yield f"progress-{stem}", progress(run)
         if _weights(run):
             yield f"voronoi-{stem}", voronoi(run)
-        if (run / "autoencoder.safetensors").exists():
+        if lexists(run / "autoencoder.safetensors"):
             yield f"compression-{stem}", compression(run)
     for course in POLICY:
         moving = {name: group[0] for name, group in groups.items() if len(_kept(group[0], course)) > 1}
@@ -240,7 +241,7 @@ def _comparable(runs: Mapping[str, Path]) -> Iterator[dict[str, Path]]:
 
 def _weights(run: Path) -> list[Path]:
     """Weights of a policy that the run has, the last course's last."""
-    return [path for course in POLICY if (path := run / f"{course}.safetensors").exists()]
+    return [path for course in POLICY if lexists(path := run / f"{course}.safetensors")]  # a link that leads nowhere is not passed over
 
 
 def _series(folder: Path, quantity: Quantity, course: Name) -> dict[int, float]:

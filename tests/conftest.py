@@ -2,7 +2,7 @@
 
 import importlib.util
 import os
-import pkgutil
+from pathlib import Path
 from typing import runtime_checkable
 
 import pytest
@@ -10,7 +10,8 @@ import torch
 from hypothesis import HealthCheck, settings
 from jaxtyping import install_import_hook
 
-# Annotated shapes and types are checked here and nowhere else (docs/decisions/0008). `int` passes for `float`, as for a type checker.
+# Annotated shapes are checked here and nowhere else (docs/decisions/0008), in the modules that have some: a check costs more than many a
+# function. `int` passes for `float`, as for a type checker.
 TYPECHECKER = "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
 # The hook would hand its wrappers to numba, which compiles plain functions only.
 UNCHECKED = {"kernels", "mkl", "noise"}
@@ -20,11 +21,15 @@ def _check_shapes() -> None:
     spec = importlib.util.find_spec("adaptycho")
     if spec is None or spec.submodule_search_locations is None:
         raise ImportError("adaptycho: expected it to be installed, got no such package; run `make test`")
-    names = [module.name for module in pkgutil.iter_modules(spec.submodule_search_locations)]
-    install_import_hook([f"adaptycho.{name}" for name in names if name not in UNCHECKED], TYPECHECKER)
+    (root,) = map(Path, spec.submodule_search_locations)
+    annotated = (f.relative_to(root).with_suffix("") for f in root.rglob("*.py") if "from jaxtyping" in f.read_text(encoding="utf-8"))
+    names = [".".join(("adaptycho", *f.parts)).removesuffix(".__init__") for f in annotated if f.name not in UNCHECKED]
+    install_import_hook(names, TYPECHECKER)
 
 
-_check_shapes()
+# The numbers are the same without it, for those who look at nothing else.
+if "ADAPTYCHO_UNCHECKED" not in os.environ:
+    _check_shapes()
 torch.set_num_threads(1)
 
 _common = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])

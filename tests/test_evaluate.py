@@ -249,7 +249,8 @@ def test_a_key_has_code_libraries_defaults_and_files(tmp_path: Path, monkeypatch
 
 def test_table_has_every_metric_with_intervals() -> None:
     names = ["raster", "random", "halton", "oracle-density"]
-    found = table.table(judged(small(), names))
+    cell = judged(small(), names)
+    found = table.table(cell)
     for metric in ("ssim", "ssim_aligned", "correlation", "resolution", "nrmse", "held_out", "dose_peak", "coverage", "seconds"):
         assert set(found[metric]) == set(names)
         for name in names:
@@ -259,7 +260,7 @@ def test_table_has_every_metric_with_intervals() -> None:
     assert found["gain"][found["best_conventional"]] == [0.0, 0.0, 0.0]
     assert found["win_rate"][found["best_conventional"]][0] == 0.5
     assert found["q_ssim"]["random"] == [0.0, 0.0, 0.0]
-    mean = {name: sum(r["ssim"] for r in judged(small(), names).numbers[name]) / 3 for name in names}
+    mean = {name: sum(r["ssim"] for r in cell.numbers[name]) / 3 for name in names}
     assert found["q_ssim"]["raster"][0] == pytest.approx(mean["raster"] / mean["random"] - 1, abs=2e-5)  # five decimals
     json.dumps(found, allow_nan=False)
     assert any("oracle-density" in line for line in table.text(found))

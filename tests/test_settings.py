@@ -202,16 +202,16 @@ def test_what_no_microscope_or_memory_has_is_refused(name: str, text: str, said:
     assert len(str(error.value)) < 400
 
 
-@pytest.mark.parametrize(
-    "text", ["a = " + "[" * 20_000, "[specimen.options]\n" + ".".join("a" * 20_000) + " = 1"], ids=["arrays", "tables"]
-)
+@pytest.mark.parametrize("text", ["a = " + "[" * 20_000, "[specimen.options]\n" + ".".join("a" * 3_000) + " = 1"], ids=["arrays", "tables"])
 def test_a_file_too_deep_or_too_large_is_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "s.toml"
     path.write_text(text, encoding="utf-8")
     with pytest.raises(ValueError, match=f"^{path}: expected settings.*, found .*nested too deep$"):
         load(path)
     path.write_text("#" * (settings.LARGEST + 1), encoding="utf-8")
-    with pytest.raises(ValueError, match=f"^{path}: expected a settings file of at most {settings.LARGEST} bytes, found 1000001$"):
+    with pytest.raises(
+        ValueError, match=f"^{path}: expected a settings file of at most {settings.LARGEST} bytes, found {settings.LARGEST + 1}$"
+    ):
         load(path)
 
 

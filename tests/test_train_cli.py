@@ -177,9 +177,12 @@ def test_after_a_kill_a_training_comes_to_the_same_weights(tmp_path: Path) -> No
     """Killed in the middle of the fourth update, two updates after a checkpoint, one of them in the log; once or twice."""
     kinds = {
         "imitate": ({}, ("imitate",), [("imitate", 8)]),
-        "reinforce": ({"train": {"baseline": "pair"}}, ("reinforce",), [("reinforce", 8)]),
         # One call more is for the images to validate on.
-        "recurrent": ({"network": {"kind": "recurrent"}}, stages.ORDER, [("partial", 9), ("reinforce", 8)]),
+        "recurrent": (
+            {"network": {"kind": "recurrent"}, "train": {"baseline": "pair"}},
+            stages.ORDER,
+            [("partial", 9), ("reinforce", 8)],
+        ),
     }
 
     def die(kind: str) -> None:

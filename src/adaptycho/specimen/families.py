@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from ase import Atoms
 from ase.data import atomic_numbers
+from pydantic import TypeAdapter, ValidationError
 from scipy.spatial import cKDTree
 
 from adaptycho.names import Family
@@ -64,17 +65,27 @@ def sample(
             function = boundary
         case _:
             raise ValueError(f"family: expected one of {', '.join(get_args(Family))}, got {family!r}")
-    known = [p.name for p in inspect.signature(function).parameters.values() if p.kind is p.KEYWORD_ONLY and p.name != "generator"]
+    parameters = inspect.signature(function).parameters.values()
+    known = {p.name: p.annotation for p in parameters if p.kind is p.KEYWORD_ONLY and p.name != "generator"}
     for name in options:
         if name not in known:
             raise ValueError(f"{family}: expected options among {', '.join(known)}, got {name!r}")
     filling = options.get("filling")
     if isinstance(filling, list | tuple):
-        if len(filling) != 2 or not filling[0] <= filling[1]:
+        low, high = _typed("filling", filling, tuple[float, float])
+        if not low <= high:
             raise ValueError(f"filling: expected a number, or two from lower to higher, got {filling}")
-        low, high = filling
         options = {**options, "filling": low + (high - low) * float(uniform(generator))}
-    return function(*where, generator=generator, **options)
+    return function(*where, generator=generator, **{name: _typed(name, value, known[name]) for name, value in options.items()})
+
+
+def _typed(name: str, value: object, expected: Any) -> Any:
+    """An option as its family wants it: a list becomes a tuple, a whole number a float."""
+    try:
+        return TypeAdapter(expected).validate_python(value)
+    except ValidationError:
+        said = expected.__name__ if isinstance(expected, type) else expected
+        raise ValueError(f"{name}: expected {said}, got {value!r}") from None
 
 
 def vacancies(

@@ -58,7 +58,7 @@ def test_window_by_window_is_chunk_by_chunk(dtype: torch.dtype, loss: str, real:
             monkeypatch.setattr(mkl, "transform", lambda *_: None)
             monkeypatch.setattr(kernels, "CHUNK_BYTES", 3 * probes[0].nbytes)
         gradient = torch.zeros(20, 28, dtype=floats if real else dtype)
-        ways.append((kernels.accumulate(probes, which, corner, patterns, scale, through, weight, loss, 1, gradient), gradient))
+        ways.append((kernels.passes(probes, which, corner, patterns, scale, weight, loss, 1)(through, gradient), gradient))
     (first, one), (second, other) = ways
     # The same arithmetic with sums in another order; the largest of some hundred terms is not above twice the largest sum.
     eps = torch.finfo(floats).eps
@@ -81,7 +81,7 @@ def test_sums_do_not_depend_on_how_probes_are_numbered() -> None:
     for order in (torch.arange(5), torch.tensor([4, 2, 0, 1, 3])):
         gradient, numbers = torch.zeros(20, 28), torch.empty(5, dtype=torch.int64)
         numbers[order] = torch.arange(5)
-        loss = kernels.accumulate(probes[order], numbers[which], corner, patterns, scale, through, weight, "intensity", 1, gradient)
+        loss = kernels.passes(probes[order], numbers[which], corner, patterns, scale, weight, "intensity", 1)(through, gradient)
         found.append((loss, gradient))
     assert found[0][0] == found[1][0]
     assert torch.equal(found[0][1], found[1][1])

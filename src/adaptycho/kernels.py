@@ -10,6 +10,8 @@ the compiler work on as many at once as the processor's registers hold. One Pyth
 halves the speed.
 """
 
+from collections.abc import Callable
+
 import numba
 import numpy as np
 import torch
@@ -31,41 +33,53 @@ RAISED = 2.0**20
 _compiled = numba.njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract", "nsz", "arcp", "reassoc"})
 
 
-def accumulate(
+Passes = Callable[[Tensor, Tensor], float]
+
+
+def passes(
     probes: Complex[Tensor, "M N N2"],
     which: Int[Tensor, " K"],
     corner: Int[Tensor, "K 2"],
     patterns: Shaped[Tensor, "K Q Q2"],
     scale: Shaped[Tensor, " K"],
-    transmission: Complex[Tensor, "H W"],
     weight: Shaped[Tensor, "Q Q2"],
     loss: Loss,
     binning: int,
-    gradient: Shaped[Tensor, "H W"],
-) -> float:
-    """Adds the `conj(psi) chi` of K positions to the gradient (see `scatter`) and returns their summed loss (see `residual`).
+) -> Passes:
+    """What adds the `conj(psi) chi` of K positions (see `scatter`) to a gradient (H, W) at a transmission (H, W), and returns their loss.
 
-    psi is the exit wave and chi its residual at the detector, transformed back.
+    psi is the exit wave, chi its residual at the detector transformed back, the loss their sum (see `residual`). All that stays the same
+    from one iteration to the next is worked out here. One thread at a time may call it.
     """
     height, width = probes.shape[1:]
     transform = mkl.transform((height, width), probes.dtype) if probes.device.type == "cpu" else None
     if transform is not None and patterns.shape[1:] == probes.shape[1:]:
-        arrays = which.numpy(), corner.numpy(), patterns.numpy().reshape(len(which), -1), scale.numpy()
+        kind, addresses = LOSSES.index(loss), (transform.plan, transform.forward, transform.backward)
+        arrays = corner.numpy(), patterns.numpy().reshape(len(which), -1), scale.numpy()
+        chosen, table, known = which.numpy(), _pairs(probes), weight.numpy().reshape(-1)
+        order = _grouped(chosen, len(probes))
         # Of one position: psi, its transform, chi. From torch, whose arrays begin at multiples of 64 bytes: MKL's last bits depend on that.
         windows = [_pairs(torch.empty_like(probes[:1])) for _ in range(3)]
-        back = _pairs(gradient) if gradient.is_complex() else gradient.numpy()
-        passes = _through_complex if gradient.is_complex() else _through_real
-        addresses = transform.plan, transform.forward, transform.backward
-        kind, known = LOSSES.index(loss), weight.numpy().reshape(-1)
-        return float(passes(*addresses, _pairs(probes), *arrays, _pairs(transmission), known, kind, *windows, back))
-    chunk, total = max(1, CHUNK_BYTES // probes[0].nbytes), 0.0
-    for some, where, counts, fraction in zip(*(x.split(chunk) for x in (which, corner, patterns, scale)), strict=True):
-        psi = probes.new_empty(len(some), *probes.shape[1:])
-        exit_waves(probes, some, transmission, where, psi)
-        far = fft2(psi)
-        total += residual(far, counts, fraction, weight, loss, binning)
-        scatter(psi, ifft2(far), where, gradient)
-    return total
+
+        def compiled(transmission: Tensor, gradient: Tensor) -> float:
+            through, back = (_through_complex, _pairs(gradient)) if gradient.is_complex() else (_through_real, gradient.numpy())
+            return float(through(*addresses, order, table, chosen, *arrays, _pairs(transmission), known, kind, *windows, back))
+
+        return compiled
+    chunk = max(1, CHUNK_BYTES // probes[0].nbytes)
+    parts = list(zip(*(x.split(chunk) for x in (which, corner, patterns, scale)), strict=True))
+
+    def chunked(transmission: Tensor, gradient: Tensor) -> float:
+        total = 0.0
+        for some, where, counts, fraction in parts:
+            psi = probes.new_empty(len(some), *probes.shape[1:])
+            exit_waves(probes, some, transmission, where, psi)
+            far = fft2(psi)
+            total += residual(far, counts, fraction, weight, loss, binning)
+            scatter(psi, ifft2(far), where, gradient)
+        return total
+
+    return chunked
 
 
 def exit_waves(
@@ -225,9 +239,11 @@ def _through(scatter):  # type: ignore[no-untyped-def]
     """All five passes, window by window."""
 
     @_compiled
-    def through(plan, forward, backward, probes, which, corner, patterns, scale, transmission, weight, kind, psi, far, chi, gradient):  # type: ignore[no-untyped-def]
+    def through(  # type: ignore[no-untyped-def]
+        plan, forward, backward, order, probes, which, corner, patterns, scale, transmission, weight, kind, psi, far, chi, gradient
+    ):
         total = 0.0
-        for k in _grouped(which, len(probes)):
+        for k in order:
             only = slice(k, k + 1)
             _exit_waves(probes, which[only], transmission, corner[only], psi)
             mkl.apply(forward, plan, psi.ctypes.data, far.ctypes.data)  # type: ignore[call-arg]

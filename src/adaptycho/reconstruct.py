@@ -122,7 +122,7 @@ class Reconstructor:
         if start is not None and tuple(start.potential.shape) != shape:
             raise ValueError(f"start: expected a potential of shape {shape}, got {tuple(start.potential.shape)}")
         with workers():
-            probes, problems = self._prepare(measurement)
+            problems = self._prepare(measurement)
         blank = torch.zeros(shape[1:], dtype=dtype, device=measurement.positions.device)
         for b, problem in enumerate(problems):
             problem.potential, problem.velocity, problem.step = blank, blank, self._first_step(problem)
@@ -136,7 +136,7 @@ class Reconstructor:
         for _ in range(0, self.iterations, stride):
             with workers() as spread:
                 sets, lanes = (spread, map) if len(problems) > 1 else (map, spread)
-                list(sets(partial(self._iterate, times=stride, probes=probes, lanes=lanes), problems))
+                list(sets(partial(self._iterate, times=stride, lanes=lanes), problems))
             yield _collect(problems)
 
     def gradient(self, measurement: Measurement, potential: Shaped[Tensor, "B H W"]) -> tuple[Float[Tensor, " B"], Shaped[Tensor, "B H W"]]:
@@ -147,14 +147,14 @@ class Reconstructor:
         """
         results = []
         with workers() as lanes:
-            probes, problems = self._prepare(measurement)
+            problems = self._prepare(measurement)
             for problem, v in zip(problems, potential, strict=True):
                 problem.potential = v
-                results.append(self._gradient(problem, probes, lanes))
+                results.append(self._gradient(problem, lanes))
         return torch.tensor([r[0] for r in results], dtype=torch.float64), torch.stack([r[1] for r in results])
 
-    def _prepare(self, measurement: Measurement) -> tuple[Tensor, list["_DataSet"]]:
-        """Checks the data and builds the table of distinct shifted probes and, for each data set, where it uses them."""
+    def _prepare(self, measurement: Measurement) -> list["_DataSet"]:
+        """Checks the data and makes all of each data set ready that is the same in every iteration."""
         b, k = measurement.positions.shape[:2]
         lengths, dose, device = measurement.lengths, measurement.dose, measurement.positions.device
         if tuple(measurement.patterns.shape[2:]) != self.setup.detector:
@@ -171,15 +171,17 @@ class Reconstructor:
         probes, which = lookup(self.setup, measurement.defocus, offset, used, self.subpixel)
         scale = (1 / dose).to(measurement.positions.dtype)
         weight = (torch.ones(self.setup.detector) if self.mask is None else self.mask).to(measurement.positions)
-        problems = [
-            _DataSet(_Patterns(*(x[i, :n].contiguous() for x in (which, corner, measurement.patterns, scale))), weight)
-            for i, n in enumerate(lengths.tolist())
-        ]
-        for problem in problems:
+        problems = []
+        for i, n in enumerate(lengths.tolist()):
+            whole = _Patterns(*(x[i, :n].contiguous() for x in (which, corner, measurement.patterns, scale)))
+            cuts = min(4, max(1, n // LANE))
+            lanes = [_Patterns(*(x[n * c // cuts : n * (c + 1) // cuts] for x in whole)) for c in range(cuts)]
+            problem = _DataSet(whole, [kernels.passes(probes, *lane, weight, self.loss, self.setup.binning) for lane in lanes])
             if self.scaling == "illumination" or self.step == "auto":
-                total = kernels.illumination(probes, problem.whole.which, problem.whole.corner, self.setup.object.shape)
+                total = kernels.illumination(probes, whole.which, whole.corner, self.setup.object.shape)
                 problem.illumination = total + SOFT * total.amax()
-        return probes, problems
+            problems.append(problem)
+        return problems
 
     def _first_step(self, problem: "_DataSet") -> float:
         if self.step != "auto":
@@ -193,9 +195,9 @@ class Reconstructor:
             step = {"amplitude": 1.0, "poisson": 0.5}[self.loss]
         return step if self.scaling == "illumination" else step / float(problem.illumination.amax())
 
-    def _iterate(self, problem: "_DataSet", times: int, probes: Tensor, lanes: Map) -> None:
+    def _iterate(self, problem: "_DataSet", times: int, lanes: Map) -> None:
         for _ in range(times):
-            loss, gradient = self._gradient(problem, probes, lanes)
+            loss, gradient = self._gradient(problem, lanes)
             if self.step == "auto":
                 if problem.held is not None and not loss <= problem.losses[-1]:
                     # Downhill it was not (nan is not either): back to where we stood, half a step from there, momentum forgotten.
@@ -208,20 +210,21 @@ class Reconstructor:
             problem.velocity = self.momentum * problem.velocity - problem.step * gradient
             problem.potential = problem.potential + problem.velocity
 
-    def _gradient(self, problem: "_DataSet", probes: Tensor, lanes: Map) -> tuple[float, Tensor]:
+    def _gradient(self, problem: "_DataSet", lanes: Map) -> tuple[float, Tensor]:
         """Loss per position, and the Wirtinger gradient summed over positions (divided by the illumination if asked)."""
         through = transmission(problem.potential)
-        count, cuts = len(problem.whole.which), problem.lanes
-        sums = list((lanes if len(cuts) > 1 else map)(partial(self._lane, problem.weight, probes, through), cuts))
-        back, loss = sum(s[1] for s in sums), sum(s[0] for s in sums)
-        gradient = -1j * back if self.kind == "complex" else back
-        return loss / count, gradient / problem.illumination if self.scaling == "illumination" else gradient
-
-    def _lane(self, weight: Tensor, probes: Tensor, through: Tensor, lane: "_Patterns") -> tuple[float, Tensor]:
-        """Sums loss and conj(psi) chi over a run of positions."""
         # Of a real potential only the real part of -i conj(psi) chi is needed.
-        back = torch.zeros(through.shape, dtype=through.dtype if self.kind == "complex" else weight.dtype, device=through.device)
-        return kernels.accumulate(probes, *lane, through, weight, self.loss, self.setup.binning, back), back
+        dtype = through.dtype if self.kind == "complex" else through.real.dtype
+
+        def run(passes: kernels.Passes) -> tuple[float, Tensor]:
+            back = torch.zeros(through.shape, dtype=dtype, device=through.device)
+            return passes(through, back), back
+
+        (loss, back), *others = (lanes if len(problem.lanes) > 1 else map)(run, problem.lanes)
+        for more, further in others:
+            loss, back = loss + more, back + further
+        gradient = -1j * back if self.kind == "complex" else back
+        return loss / len(problem.whole.which), gradient / problem.illumination if self.scaling == "illumination" else gradient
 
 
 class _Patterns(NamedTuple):
@@ -238,20 +241,13 @@ class _DataSet:
     """One data set while it is worked on, cut into lanes that may run side by side."""
 
     whole: _Patterns
-    weight: Tensor
-    lanes: list[_Patterns] = field(init=False)
+    lanes: list[kernels.Passes]
     illumination: Tensor = field(default_factory=lambda: torch.ones(()))
     potential: Tensor = field(default_factory=lambda: torch.zeros(()))
     velocity: Tensor = field(default_factory=lambda: torch.zeros(()))
     step: float = 0.0
     losses: list[float] = field(default_factory=list)
     held: tuple[Tensor, Tensor] | None = None
-
-    def __post_init__(self) -> None:
-        count = len(self.whole.which)
-        cuts = min(4, max(1, count // LANE))
-        bounds = [(count * i // cuts, count * (i + 1) // cuts) for i in range(cuts)]
-        self.lanes = [_Patterns(*(x[first:last] for x in self.whole)) for first, last in bounds]
 
 
 def _refuse_patterns(patterns: Tensor, used: Tensor) -> None:

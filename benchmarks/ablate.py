@@ -27,26 +27,27 @@ import torch
 from learned import WORKERS, column, listed, measure, ours, progress, seeded
 from torch import Tensor, nn
 
-from adaptycho import build, metrics, weights
+from adaptycho import metrics
 from adaptycho import settings as tree
-from adaptycho.episode import State, advance, run, scattered, split_evenly
-from adaptycho.evaluate import judge, provenance, sample, table
-from adaptycho.evaluate.ledger import Ledger, Row, key
-from adaptycho.evaluate.sample import Sample
-from adaptycho.evaluate.trial import seed
-from adaptycho.forward import Measurement
+from adaptycho.compare import provenance, race, table
+from adaptycho.compare.ledger import Ledger, Row, key
+from adaptycho.compare.trial import seed
+from adaptycho.learn.learner import Learner, adam, constant, learn
+from adaptycho.learn.reinforce import reinforce
 from adaptycho.metrics import statistics
-from adaptycho.policy import Action, Memory, Observation, Scanner, library
-from adaptycho.policy.field import Field, outlook
-from adaptycho.policy.learned import Learned, even
-from adaptycho.reconstruct import Reconstructor
-from adaptycho.settings import Settings
-from adaptycho.spread import cores, spread
-from adaptycho.train.learner import Learner, adam, constant, learn
-from adaptycho.train.practice import prepare, share
-from adaptycho.train.reinforce import reinforce
+from adaptycho.reconstruct.descent import Reconstructor
+from adaptycho.samples import sample
+from adaptycho.samples.sample import Sample
+from adaptycho.samples.training import prepare, share
+from adaptycho.scan.episode import State, advance, run, scattered, split_evenly
+from adaptycho.scan.networks import library, weights
+from adaptycho.scan.networks.field import Field, outlook
+from adaptycho.scan.policies.learned import Learned, even
+from adaptycho.settings import Settings, build
+from adaptycho.support.parallel import cores, spread
+from adaptycho.types import Action, Measurement, Memory, Observation, Scanner
 
-PAPER = judge.PROTOCOLS["paper"]
+PAPER = race.PROTOCOLS["paper"]
 RATE = 1e-3  # of learning a pattern; 3e-3 was no better in 60 steps on 24 training specimens, 1e-2 worse
 Scan = Callable[[Settings, Sample, Path], Tensor]  # to the phase inside the field
 
@@ -194,7 +195,7 @@ class Task:
         """Of its row: everything that the result depends on."""
         given = provenance.digest([Path(__file__), self.path])
         # Positions come from the next specimen, of the last from the first: how many there are counts.
-        return key(judge.conditions(self.settings), self.what, self.settings.evaluate.specimens, self.number, given)
+        return key(race.conditions(self.settings), self.what, self.settings.evaluate.specimens, self.number, given)
 
 
 def perform(task: Task) -> Row:

@@ -1,4 +1,4 @@
-"""Writes the table behind `adaptycho advise`, src/adaptycho/data/advice.json, from finished comparisons, and the answers in docs/advise.md.
+"""Writes the table behind `adaptycho advise`, src/adaptycho/compare/advice/table.json, and the answers in docs/advise.md, from comparisons.
 
     python benchmarks/advice.py --learned FOLDER
 
@@ -21,20 +21,20 @@ from typing import Any
 
 import torch
 
-from adaptycho import cli
-from adaptycho.advice.table import FORMAT, KINDS, UNLEARNED, Kind
-from adaptycho.evaluate import archive, table
-from adaptycho.evaluate.judge import Cell, family
-from adaptycho.evaluate.strategies import CONVENTIONAL, DENSE, FOCUSED, ORACLES
-from adaptycho.evaluate.trial import Plan
+from adaptycho.app import cli
+from adaptycho.compare import archive, table
+from adaptycho.compare.advice.table import FORMAT, KINDS, UNLEARNED, Kind
+from adaptycho.compare.race import Cell, family
+from adaptycho.compare.strategies import CONVENTIONAL, DENSE, FOCUSED, ORACLES
+from adaptycho.compare.trial import Plan
 from adaptycho.metrics import statistics
+from adaptycho.physics.specimen import families
 from adaptycho.settings import ADAPTIVE
-from adaptycho.specimen import families
-from adaptycho.store import whole
+from adaptycho.support.atomic import whole
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results"
-TABLE = ROOT / "src" / "adaptycho" / "data" / "advice.json"
+TABLE = ROOT / "src" / "adaptycho" / "compare" / "advice" / "table.json"
 PAGE = ROOT / "docs" / "advise.md"
 ASKED = re.compile(r"(?<=^```console\n)\$ adaptycho (advise .*)\n(?:.*\n)*?(?=```$)", re.MULTILINE)
 WEIGHTS = "structure"

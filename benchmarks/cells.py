@@ -23,11 +23,11 @@ import torch
 from learned import BEST, INSIDE, PLENTY, Case, beside, column, family, listed, measure, saved, scanned, seeded
 
 from adaptycho import settings as tree
-from adaptycho.evaluate import archive, judge, trained
-from adaptycho.evaluate.strategies import CONVENTIONAL
+from adaptycho.compare import archive, race, trained
+from adaptycho.compare.strategies import CONVENTIONAL
 from adaptycho.metrics import statistics
+from adaptycho.samples.training import FILLED
 from adaptycho.settings import Settings
-from adaptycho.train.practice import FILLED
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
 SHOWN = (*CONVENTIONAL, "raster:focused", "oracle-density")
@@ -52,7 +52,7 @@ def enough(kind: str, dose: float) -> dict[str, int]:
     return {"specimens": 50, "tuning": 32} if dose < PLENTY else {"specimens": 100, "tuning": 64}
 
 
-def compared(weights: Sequence[Path], out: Path) -> tuple[list[judge.Cell], list[judge.Cell]]:
+def compared(weights: Sequence[Path], out: Path) -> tuple[list[race.Cell], list[race.Cell]]:
     """The comparisons of the table with their learned scans, and all conventional ones."""
     table = [cell.settings for cell in archive.read(RESULTS / "best.json.gz")]
     cells = wanted(table)
@@ -63,7 +63,7 @@ def compared(weights: Sequence[Path], out: Path) -> tuple[list[judge.Cell], list
     return [trained.joined(conventional[i], cell) for i, cell in zip(some, ahead, strict=True)], conventional
 
 
-def described(cell: judge.Cell, conventional: Sequence[judge.Cell]) -> tuple[tuple[Case, Case], dict[str, Any]]:
+def described(cell: race.Cell, conventional: Sequence[race.Cell]) -> tuple[tuple[Case, Case], dict[str, Any]]:
     """One comparison against both references."""
     (spent, score, at, best), line = saved(cell, conventional, "auto")
     chosen = (spent, score, at, torch.stack([column(c, INSIDE, "auto") for c in conventional if beside(c, cell)]))
@@ -73,7 +73,7 @@ def described(cell: judge.Cell, conventional: Sequence[judge.Cell]) -> tuple[tup
     return ((spent, score, at, best), chosen), line
 
 
-def singly(cells: Sequence[judge.Cell], conventional: Sequence[judge.Cell]) -> dict[str, list[float]]:
+def singly(cells: Sequence[race.Cell], conventional: Sequence[race.Cell]) -> dict[str, list[float]]:
     """Mean saving and gain of one conventional scan everywhere, and of the one that is best on training specimens (`auto`)."""
     found: dict[str, list[tuple[float, float]]] = {}
     for cell in cells:
@@ -86,7 +86,7 @@ def singly(cells: Sequence[judge.Cell], conventional: Sequence[judge.Cell]) -> d
     return {name: [round(sum(v) / len(v), 4) for v in zip(*pairs, strict=True)] for name, pairs in found.items()}
 
 
-def averaged(cell: judge.Cell) -> judge.Cell:
+def averaged(cell: race.Cell) -> race.Cell:
     """A comparison to draw: the conventional scans, and what the policies measure on average, with the plan of the first."""
     plans, numbers = ({n: of[n] for n in SHOWN} for of in (cell.plans, cell.numbers))
     for name in ("adaptive", "auto"):

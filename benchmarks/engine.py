@@ -27,14 +27,15 @@ from learned import listed, seeded
 from scipy import ndimage
 from torch import Tensor
 
-from adaptycho import build, metrics
+from adaptycho import metrics
 from adaptycho import settings as tree
-from adaptycho.evaluate import judge, sample, trial
-from adaptycho.evaluate.ledger import Ledger, Row, key
-from adaptycho.evaluate.sample import Sample
+from adaptycho.compare import race, trial
+from adaptycho.compare.ledger import Ledger, Row, key
 from adaptycho.metrics import statistics
-from adaptycho.optics import Setup
-from adaptycho.settings import Settings
+from adaptycho.physics.optics import Setup
+from adaptycho.samples import sample
+from adaptycho.samples.sample import Sample
+from adaptycho.settings import Settings, build
 
 PROGRAM = Path(__file__).parent / "independent" / "run_scans.py"
 STEPS, FLOORS, STOPS = (0.5, 1.0), (0.05, 1.0), (5, 10, 20, 50, 100)
@@ -98,7 +99,7 @@ class Work:
     def file(self, number: int, scan: str) -> Path:
         """Of a scan's patterns: another for other settings or weights."""
         path = self.scans[scan]
-        what = key(judge.conditions(self.case.settings), self.case.defocus, hashed(path) if path else "")
+        what = key(race.conditions(self.case.settings), self.case.defocus, hashed(path) if path else "")
         return self.folder / f"{number}-{scan.replace(' ', '-')}-{what[:8]}.npz"
 
 
@@ -198,7 +199,7 @@ def label(settings: tuple[float, float, int]) -> str:
 
 
 def column(work: Work, numbers: Sequence[int], scan: str, engine: str, metric: str) -> Tensor:
-    """One score of every specimen; what diverged scores 0, as in `adaptycho.evaluate`."""
+    """One score of every specimen; what diverged scores 0, as in `adaptycho.compare`."""
     values = [work.ledger[row_key(work, n, scan, engine)]["numbers"][metric] for n in numbers]
     return torch.tensor(values, dtype=torch.float64).nan_to_num(nan=0.0)
 

@@ -26,7 +26,7 @@ from learned import REGULAR, column, gains, listed, measure, ours, seeded
 from torch import Tensor
 
 from adaptycho import settings as tree
-from adaptycho.evaluate import judge, table
+from adaptycho.compare import race, table
 from adaptycho.metrics import statistics
 from adaptycho.metrics.statistics import Estimate
 from adaptycho.settings import Settings
@@ -143,7 +143,7 @@ def kept(
     return Estimate(part / whole, low, high, count)
 
 
-def line(name: str, cell: judge.Cell, trained: judge.Cell) -> dict[str, Any]:
+def line(name: str, cell: race.Cell, trained: race.Cell) -> dict[str, Any]:
     """What is said about one case."""
     found = gains(cell, "adaptive", ["random", *REGULAR], METRICS)
     for metric in METRICS:
@@ -169,7 +169,7 @@ def main() -> None:
         wanted = cases(given.out, given.specimens, given.cases)
     except ValueError as error:
         asked.error(str(error))
-    done = measure(list(wanted.values()), judge.PROTOCOLS["paper"], ["random", *REGULAR, "oracle"], given.weights, given.out)
+    done = measure(list(wanted.values()), race.PROTOCOLS["paper"], ["random", *REGULAR, "oracle"], given.weights, given.out)
     for name, cell in zip(wanted, done, strict=True):
         print(json.dumps(line(name, cell, done[0])), flush=True)
 

@@ -10,14 +10,15 @@ import json
 
 import torch
 
-from adaptycho import build, settings
-from adaptycho.episode import split_evenly
-from adaptycho.forward import Measurement
+from adaptycho import settings
+from adaptycho.instruments.recorded import Recorded, checkerboard
 from adaptycho.metrics import bootstrap_interval
-from adaptycho.microscope.recorded import Recorded, checkerboard
-from adaptycho.policy.fixed import Fixed
-from adaptycho.policy.heuristic import Heuristic
-from adaptycho.scores import compare
+from adaptycho.runs.scores import compare
+from adaptycho.scan.episode import split_evenly
+from adaptycho.scan.policies.fixed import Fixed
+from adaptycho.scan.policies.heuristic import Heuristic
+from adaptycho.settings import build
+from adaptycho.types import Measurement
 
 VARIANTS = {
     "default": Heuristic(),

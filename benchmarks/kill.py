@@ -33,7 +33,8 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from adaptycho import cli, runs
+from adaptycho.app import cli
+from adaptycho.runs import scans
 
 COMMON = ["--positions", "80", "--subsequences", "5", "--reconstruct.reference_side", "20", "--threads", "1"]
 RECORDED = ["--microscope", "recorded", "--scan.rows", "[0.2, 0.7]", "--scan.columns", "[0.2, 0.7]", "--reconstruct.iterations", "10"]
@@ -89,14 +90,14 @@ def process(arguments: list[str], kill_at: float | None = None, first: float = 0
 
 def _announce(pipe: int) -> None:
     """Reports every sub-sequence at the moment the scan is handed it."""
-    acquire = runs.Journal.acquire
+    acquire = scans.Journal.acquire
 
     def announced(self, action, *, generator):  # type: ignore[no-untyped-def]
         measurement = acquire(self, action, generator=generator)
         os.write(pipe, struct.pack("d", time.monotonic()))
         return measurement
 
-    runs.Journal.acquire = announced  # type: ignore[method-assign]
+    scans.Journal.acquire = announced  # type: ignore[method-assign]
 
 
 def alone(job: tuple[list[str], Path]) -> Alone:

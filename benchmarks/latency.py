@@ -2,7 +2,7 @@
 
 import json
 
-from adaptycho import bench
+from adaptycho.app import bench
 
 if __name__ == "__main__":
     print(json.dumps(bench.latency()))

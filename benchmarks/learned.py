@@ -25,12 +25,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import torch
 
 from adaptycho import settings as tree
-from adaptycho.evaluate import archive, judge, table, trained
-from adaptycho.evaluate.ledger import Ledger
-from adaptycho.evaluate.strategies import CONVENTIONAL
+from adaptycho.compare import archive, race, table, trained
+from adaptycho.compare.ledger import Ledger
+from adaptycho.compare.strategies import CONVENTIONAL
 from adaptycho.metrics import statistics
 from adaptycho.settings import Settings
-from adaptycho.spread import cores
+from adaptycho.support.parallel import cores
 
 REGULAR = ("raster", "hexagonal", "halton", "poisson-disk")
 STRONG = ("raster", "hexagonal", "spiral", "dense")  # the best of these is within 0.8 % of the best of all in every cell of docs/results.md
@@ -40,7 +40,7 @@ DOSES = (300.0, 1000.0, 3000.0)
 PLENTY = 1000.0  # electrons per position from which on the learned scan is not offered more positions at less dwell: they take long to scan
 # Below, noise alone makes 1 % of two rasters on 25 specimens: test and training specimens of every scan, also the conventional.
 SPECIMENS, TUNING = 50, 12
-BEST = judge.PROTOCOLS["best"]
+BEST = race.PROTOCOLS["best"]
 INSIDE = "correlation_inside"
 Case = tuple[float, torch.Tensor, torch.Tensor, torch.Tensor]  # dose, scores, and the doses and scores of a curve
 WORKERS = int(os.environ.get("WORKERS", "0"))
@@ -55,12 +55,12 @@ def progress(items: Any, total: int, what: str) -> Any:
 
 def measure(
     cells: Sequence[Settings],
-    rules: judge.Protocol,
+    rules: race.Protocol,
     strategies: Sequence[str],
     weights: Sequence[Path],
     out: Path,
     candidates: Sequence[str] = (),
-) -> list[judge.Cell]:
+) -> list[race.Cell]:
     """Every cell by some strategies, and by every policy as `NAME 1`, `NAME 2`, ...; results are kept in the folder.
 
     A policy is compared as its own strategy, or as every learned one among `candidates`; `auto` there is the best of all of them.
@@ -69,18 +69,18 @@ def measure(
     ledger = Ledger.open(out / "results.jsonl")
     base = [tree.update(c, dict(rules.changes), "protocol") for c in cells]
     how: dict[str, Any] = {"progress": progress, "workers": WORKERS or cores()}
-    done = judge.judge(base, rules, strategies, ledger, **how)
+    done = race.judge(base, rules, strategies, ledger, **how)
     if weights:
         found = trained.judged(base, rules, trained.read(weights), ledger, candidates, **how)
         done = [trained.joined(*pair) for pair in zip(done, found, strict=True)]
     return done
 
 
-def column(cell: judge.Cell, metric: str, name: str) -> torch.Tensor:
+def column(cell: race.Cell, metric: str, name: str) -> torch.Tensor:
     return table.columns(cell, metric)[name].double()
 
 
-def ours(cell: judge.Cell, metric: str, learned: str) -> torch.Tensor:
+def ours(cell: race.Cell, metric: str, learned: str) -> torch.Tensor:
     """Mean over policies, for each specimen."""
     found = trained.by_policy(cell, metric, learned)
     assert found is not None, f"{learned} has not been measured"
@@ -95,7 +95,7 @@ def seeded() -> torch.Generator:
     return torch.Generator().manual_seed(0)
 
 
-def gains(cell: judge.Cell, learned: str, bases: Sequence[str], metrics: Sequence[str]) -> dict[str, Any]:
+def gains(cell: race.Cell, learned: str, bases: Sequence[str], metrics: Sequence[str]) -> dict[str, Any]:
     """Relative gain over random and over the best of others, in several metrics."""
     found: dict[str, Any] = {}
     for metric in metrics:
@@ -120,7 +120,7 @@ def paper(
     cell = tree.update(
         tree.preset("light"), {"specimen": {"options": options or {}}, "scan": {"positions": 250}, "evaluate": {"specimens": 25}}, "cell"
     )
-    usual = judge.PROTOCOLS["paper"]
+    usual = race.PROTOCOLS["paper"]
     rules = replace(usual, changes={**usual.changes, "scan": {"subsequences": subsequences}})
     names = ["random", *REGULAR, "oracle"]
     done = measure([cell], rules, names, weights, out)[0]
@@ -183,7 +183,7 @@ def strategy(cell: Settings) -> str:
 
 def scanned(
     cells: Sequence[Settings], strategies: Sequence[str], weights: Sequence[Path], out: Path, conventional: Sequence[str] = ()
-) -> list[judge.Cell]:
+) -> list[race.Cell]:
     """Every cell by some strategies without a policy, and by the learned scans.
 
     Where electrons are few there also is `auto`, which may be the learned scan, the same electrons on more positions, or a dense raster.
@@ -191,18 +191,18 @@ def scanned(
     """
     plenty = ["adaptive", *conventional, "auto"] if conventional else ["adaptive"]
     few = ["adaptive", "adaptive-dense", *(conventional or ["dense"]), "auto"]
-    found = dict[int, judge.Cell]()
+    found = dict[int, race.Cell]()
     for candidates, some in ((few, [c for c in cells if c.scan.dose < PLENTY]), (plenty, [c for c in cells if c.scan.dose >= PLENTY])):
         found |= zip(map(id, some), measure(some, BEST, strategies, weights, out, candidates), strict=True)
     return [found[id(cell)] for cell in cells]
 
 
-def along(cells: Sequence[judge.Cell], curve: Sequence[judge.Cell]) -> list[judge.Cell]:
+def along(cells: Sequence[race.Cell], curve: Sequence[race.Cell]) -> list[race.Cell]:
     """The cells of a curve, with what else was measured in some of them."""
     return [next((trained.joined(one, c) for c in cells if c.settings == one.settings), one) for one in curve]
 
 
-def saved(cell: judge.Cell, among: Sequence[judge.Cell], name: str) -> tuple[Case, dict[str, Any]]:
+def saved(cell: race.Cell, among: Sequence[race.Cell], name: str) -> tuple[Case, dict[str, Any]]:
     """A learned strategy of one cell against the conventional scans of its family and dose along their numbers of positions."""
     scan = cell.settings.scan
     curve = [c for c in among if beside(c, cell)]
@@ -236,11 +236,11 @@ def saved(cell: judge.Cell, among: Sequence[judge.Cell], name: str) -> tuple[Cas
     return (scan.positions * scan.dose, score, at, known), line
 
 
-def family(cell: judge.Cell) -> str:
+def family(cell: race.Cell) -> str:
     return cell.settings.specimen.family
 
 
-def beside(one: judge.Cell, other: judge.Cell) -> bool:
+def beside(one: race.Cell, other: race.Cell) -> bool:
     """Whether two are of one family and dose: of the comparisons that are made together they then differ in positions only."""
     return family(one) == family(other) and one.settings.scan.dose == other.settings.scan.dose
 

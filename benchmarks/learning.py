@@ -21,16 +21,17 @@ import numpy as np
 import torch
 from torch import nn
 
-from adaptycho import autoencoder, bench, settings
-from adaptycho.autoencoder import Autoencoder
-from adaptycho.episode import run
-from adaptycho.policy import library
-from adaptycho.policy.field import Field
+from adaptycho import settings
+from adaptycho.app import bench
+from adaptycho.learn import reinforce, stages
+from adaptycho.learn.distributed import Crew, together
+from adaptycho.learn.learner import Learner, adam, constant, learn
+from adaptycho.samples.training import prepare
+from adaptycho.scan.episode import run
+from adaptycho.scan.networks import autoencoder, library
+from adaptycho.scan.networks.autoencoder import Autoencoder
+from adaptycho.scan.networks.field import Field
 from adaptycho.settings import Settings
-from adaptycho.train import reinforce, stages
-from adaptycho.train.crew import Crew, together
-from adaptycho.train.learner import Learner, adam, constant, learn
-from adaptycho.train.practice import prepare
 
 LENGTHS = (50,) * 6  # the wait is timed after the fifth
 PAPER = {

@@ -24,17 +24,18 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import torch
 from torch import Tensor
 
-from adaptycho import build, metrics
+from adaptycho import metrics
 from adaptycho import settings as tree
-from adaptycho.episode import run, split_evenly
-from adaptycho.evaluate import judge, sample, trial
-from adaptycho.forward import Measurement
-from adaptycho.policy import Memory, Observation, Scanner, library
-from adaptycho.policy.field import Field, Plan, outlook
-from adaptycho.policy.learned import Learned
-from adaptycho.settings import Settings
+from adaptycho.compare import race, trial
+from adaptycho.samples import sample
+from adaptycho.scan.episode import run, split_evenly
+from adaptycho.scan.networks import library
+from adaptycho.scan.networks.field import Field, Plan, outlook
+from adaptycho.scan.policies.learned import Learned
+from adaptycho.settings import Settings, build
+from adaptycho.types import Measurement, Memory, Observation, Scanner
 
-PAPER = judge.PROTOCOLS["paper"]
+PAPER = race.PROTOCOLS["paper"]
 USUAL = 250  # positions that the paper's step was chosen for, and the policy trained with
 FURTHER = 100  # of the validation specimens that many choose weights in training
 SCORES = ("ssim", "ssim_aligned", "correlation")

@@ -1,7 +1,7 @@
 """Puts the best weights of a finished training into the package, in half precision, and writes their model card.
 
 `python benchmarks/publish.py RUN NAME --command 'adaptycho train all --recipe ...' --commit HASH --evaluation FILE.md --limits FILE.md`
-writes src/adaptycho/data/policies/NAME.safetensors, docs/models/NAME.md and docs/models/NAME.png. It refuses a command that does not give
+writes NAME.safetensors in src/adaptycho/scan/networks/shipped, and docs/models/NAME.md and .png. It refuses a command that does not give
 the settings of the run, and a run that is not finished.
 """
 
@@ -19,15 +19,17 @@ import tomli_w
 import torch
 from torch import nn
 
-from adaptycho import options, report, settings, weights
-from adaptycho.cli.training import train
-from adaptycho.episode import run as scan
-from adaptycho.policy import library
-from adaptycho.policy.field import Field
-from adaptycho.policy.recurrent import Recurrent
+from adaptycho import settings
+from adaptycho.app import options
+from adaptycho.app.cli.training import train
+from adaptycho.draw import report
+from adaptycho.learn import plots, stages
+from adaptycho.learn.loop import read_log
+from adaptycho.scan.episode import run as scan
+from adaptycho.scan.networks import library, weights
+from adaptycho.scan.networks.field import Field
+from adaptycho.scan.networks.recurrent import Recurrent
 from adaptycho.settings import Settings
-from adaptycho.train import gallery, stages
-from adaptycho.train.course import read_log
 
 ROOT = Path(__file__).parents[1]
 COURSES = ("all", "imitate", "reinforce")  # commands that train a policy
@@ -101,12 +103,13 @@ def architecture(network: nn.Module) -> str:
         case Field():
             widths = ", ".join(map(str, network.widths))
             return (
-                f"A translation-equivariant field policy (`adaptycho.policy.field`): a convolutional network of {widths} channels from "
+                f"A translation-equivariant field policy (`adaptycho.scan.networks.field`): a convolutional network of {widths} channels "
+                f"from "
                 f"fine to coarse, with {network.survey} survey and density floor {network.floor:g}"
             )
         case Recurrent():
             return (
-                "The paper's recurrent policy (`adaptycho.policy.recurrent`): "
+                "The paper's recurrent policy (`adaptycho.scan.networks.recurrent`): "
                 + ", ".join(f"{name} {width}" for name, width in network.widths.items())
                 + f", two GRU layers, an encoder for images of {network.encoder.size} x {network.encoder.size}; "
                 + f"sub-sequences of {', '.join(map(str, network.lengths))} positions"
@@ -169,7 +172,7 @@ def page(name: str, network: nn.Module, runs: Sequence[Path], facts: dict[str, A
     learnt = sum(p.numel() for p in network.parameters()) - frozen
     parts = f"{learnt:,} parameters" + (f" that learn, {frozen:,} that do not (the encoder, trained before)" if frozen else "")
     yield from [f"# Model card: {name}", "", f"{architecture(network)}. {parts[:1].upper()}{parts[1:]}.", ""]
-    yield f"Weights: `src/adaptycho/data/policies/{name}.safetensors`, {size / 1e6:.1f} MB in half precision, which moves the"
+    yield f"Weights: `src/adaptycho/scan/networks/shipped/{name}.safetensors`, {size / 1e6:.1f} MB in half precision, which moves the"
     yield from [f"positions of a scan by at most {moved(runs[0], network):.2g} Å (one validation specimen).", ""]
     yield from ["## Training data", "", data(s), ""]
     yield from ["## Training", "", "```console", f"$ {facts['command']}", "```", ""]
@@ -201,17 +204,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not re.fullmatch(r"[a-z][a-z0-9-]*", given.name):
             raise ValueError(f"name: expected lower-case letters, digits and hyphens, got {given.name!r}")
         texts = [path.read_text(encoding="utf-8") for path in (given.evaluation, given.limits)]
-        if len(gallery.grouped(runs)) > 1:
+        if len(plots.grouped(runs)) > 1:
             raise ValueError("others: expected runs that differ from the first in nothing but the seed, found other settings")
         if commanded(given.command) != settings.load(given.run / "settings.toml"):
             raise ValueError(f"command: expected one that gives the settings of {given.run}, got {given.command!r}")
         told = json.loads((given.run / "run.json").read_text(encoding="utf-8"))
         facts = {key: told[key] for key in ("adaptycho", "torch", "python")} | {"command": given.command, "commit": given.commit}
         facts["seeds"] = [settings.load(run / "settings.toml").train.seed for run in runs]
-        path = given.root / "src" / "adaptycho" / "data" / "policies" / f"{given.name}.safetensors"
+        path = given.root / "src" / "adaptycho" / "scan" / "networks" / "shipped" / f"{given.name}.safetensors"
         network = publish(given.run, path, facts)
         card = given.root / "docs" / "models" / f"{given.name}.md"
-        report.save_png(card.with_suffix(".png"), gallery.progress(given.run), dpi=130)
+        report.save_png(card.with_suffix(".png"), plots.progress(given.run), dpi=130)
         lines = page(given.name, network, runs, facts, path.stat().st_size, texts)
         card.write_text("\n".join(lines).rstrip() + "\n", encoding="utf-8")
     except (ValueError, OSError, click.ClickException) as error:

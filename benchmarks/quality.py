@@ -13,10 +13,11 @@ import json
 
 import torch
 
-from adaptycho import build, metrics, settings
-from adaptycho.episode import run
-from adaptycho.policy.fixed import Fixed
-from adaptycho.reconstruct import Reconstructor
+from adaptycho import metrics, settings
+from adaptycho.reconstruct.descent import Reconstructor
+from adaptycho.scan.episode import run
+from adaptycho.scan.policies.fixed import Fixed
+from adaptycho.settings import build
 
 SCANS = ("random", "halton", "raster")
 

@@ -2,7 +2,7 @@
 
 import json
 
-from adaptycho import bench
+from adaptycho.app import bench
 
 if __name__ == "__main__":  # memory is measured in a new process, which imports this file
     print(json.dumps(bench.reconstruct()))

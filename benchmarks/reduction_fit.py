@@ -1,6 +1,6 @@
-"""Fits the regression of `adaptycho.policy.reduction` and writes it, with what it was fitted on and how well.
+"""Fits the regression of `adaptycho.scan.policies.reduction` and writes it, with what it was fitted on and how well.
 
-`python benchmarks/reduction_fit.py [--specimens 4] [--output src/adaptycho/data/reduction.json]`: about two minutes on one core.
+`python benchmarks/reduction_fit.py [--specimens 4] [--output src/adaptycho/scan/policies/reduction.json]`: about two minutes on one core.
 Simulated specimens of the range `evaluate.train` in every family, from number 1,000 on: everything that is learnt leaves the first thousand
 to the tuning of strategies, of which the expected-error-reduction scan is one. Each is scanned in several ways, and after each sub-sequence
 the features of random places and the error round them are noted down.
@@ -18,12 +18,13 @@ from scipy import ndimage
 from sklearn.linear_model import Ridge
 from sklearn.preprocessing import PolynomialFeatures
 
-from adaptycho import build, settings
-from adaptycho.episode import observe, run, split_evenly
-from adaptycho.policy import reduction
-from adaptycho.policy.fixed import Fixed
-from adaptycho.policy.heuristic import Heuristic
-from adaptycho.train.stages import UNTUNED
+from adaptycho import settings
+from adaptycho.learn.stages import UNTUNED
+from adaptycho.scan.episode import observe, run, split_evenly
+from adaptycho.scan.policies import reduction
+from adaptycho.scan.policies.fixed import Fixed
+from adaptycho.scan.policies.heuristic import Heuristic
+from adaptycho.settings import build
 
 SEED = 0
 FAMILIES = ("crystal", "vacancies", "island", "edge", "particles", "boundary", "amorphous")
@@ -121,7 +122,7 @@ def explained(targets, predicted):  # type: ignore[no-untyped-def]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--specimens", type=int, default=4, help="of each family; at least 2, for the quality is that on the last")
-    parser.add_argument("--output", default=str(resources.files("adaptycho") / "data" / "reduction.json"))
+    parser.add_argument("--output", default=str(resources.files("adaptycho.scan.policies") / "reduction.json"))
     given = parser.parse_args()
     torch.set_num_threads(1)
     collected = [samples(family, given.specimens) for family in FAMILIES]

@@ -15,14 +15,14 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import torch
 from learned import listed, seeded
 
-from adaptycho import metrics, weights
+from adaptycho import metrics
 from adaptycho import settings as tree
-from adaptycho.episode import run
+from adaptycho.learn import stages
+from adaptycho.learn.reinforce import rewards
 from adaptycho.metrics import statistics
-from adaptycho.policy import library
-from adaptycho.train import stages
-from adaptycho.train.practice import prepare, share
-from adaptycho.train.reinforce import rewards
+from adaptycho.samples.training import prepare, share
+from adaptycho.scan.episode import run
+from adaptycho.scan.networks import library, weights
 
 
 def compare(before: Sequence[Path], after: Sequence[Path]) -> None:

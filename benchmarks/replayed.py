@@ -16,14 +16,14 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import torch
 from learned import listed, seeded
 
-from adaptycho import build
 from adaptycho import settings as tree
-from adaptycho.evaluate import trial
-from adaptycho.evaluate.sample import Sample
-from adaptycho.evaluate.strategies import CONVENTIONAL, SIMULATED
+from adaptycho.compare import trial
+from adaptycho.compare.strategies import CONVENTIONAL, SIMULATED
+from adaptycho.instruments.recorded import Recorded, checkerboard, lines, local_energy, window
 from adaptycho.metrics import statistics
-from adaptycho.microscope.recorded import Recorded, checkerboard, lines, local_energy, window
-from adaptycho.weights import load
+from adaptycho.samples.sample import Sample
+from adaptycho.scan.networks.weights import load
+from adaptycho.settings import build
 
 TEST = 60  # first column of the recording that no policy was trained on
 BLIND = tuple(name for name in CONVENTIONAL if name not in SIMULATED)

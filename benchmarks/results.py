@@ -14,9 +14,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from adaptycho.evaluate import archive, table
-from adaptycho.evaluate.judge import Cell, family
-from adaptycho.evaluate.strategies import CONVENTIONAL, ORACLES
+from adaptycho.compare import archive, table
+from adaptycho.compare.race import Cell, family
+from adaptycho.compare.strategies import CONVENTIONAL, ORACLES
 from adaptycho.settings import ADAPTIVE
 
 DOCS = Path(__file__).parents[1] / "docs"

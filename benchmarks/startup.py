@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 
-from adaptycho import bench
+from adaptycho.app import bench
 
 QUESTIONS = ("--version", "--help", "settings", "scan --help")
 
@@ -30,5 +30,5 @@ if __name__ == "__main__":
     parser.add_argument("--repeats", type=int, default=5)
     repeats = parser.parse_args().repeats
     found = {"python": seconds([sys.executable, "-c", "pass"], repeats)}
-    found |= {question: seconds([sys.executable, "-m", "adaptycho.cli", *question.split()], repeats) for question in QUESTIONS}
+    found |= {question: seconds([sys.executable, "-m", "adaptycho.app.cli", *question.split()], repeats) for question in QUESTIONS}
     print(json.dumps({"seconds": found, "repeats": repeats} | bench.machine()))

@@ -39,10 +39,10 @@ settings.load_profile("ci" if os.environ.get("CI") else "local")
 
 
 # Only after the hook is there.
-from adaptycho.grid import Grid  # noqa: E402
-from adaptycho.microscope import Microscope  # noqa: E402
-from adaptycho.optics import Setup  # noqa: E402
-from adaptycho.policy import Scanner  # noqa: E402
+from adaptycho.instruments import Microscope  # noqa: E402
+from adaptycho.physics.grid import Grid  # noqa: E402
+from adaptycho.physics.optics import Setup  # noqa: E402
+from adaptycho.types import Scanner  # noqa: E402
 
 # Checking an argument means isinstance, which a protocol has to allow, before a module that takes one is imported.
 for _protocol in (Microscope, Scanner):

@@ -15,7 +15,7 @@ from typing import Any
 # Before torch is loaded: a process with a pool of threads cannot be forked.
 os.environ |= {"OMP_NUM_THREADS": "1", "MPLBACKEND": "agg"}
 
-from adaptycho import cli
+from adaptycho.app import cli
 from fuzz.bench import Bench, Tried, opened, tried
 from fuzz.kinds import KINDS, QUICK_KINDS
 

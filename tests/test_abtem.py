@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from adaptycho.forward import diffract
-from adaptycho.grid import Grid
-from adaptycho.optics import Aberrations, Setup, interaction_constant, wavelength
-from adaptycho.specimen import crystal, potential, structure
+from adaptycho.physics.forward import diffract
+from adaptycho.physics.grid import Grid
+from adaptycho.physics.optics import Aberrations, Setup, interaction_constant, wavelength
+from adaptycho.physics.specimen import crystal, potential, structure
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # those of its dependencies are not ours

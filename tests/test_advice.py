@@ -17,18 +17,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adaptycho import cli
-from adaptycho.advice import Estimate, Question, Row, Table, advise, lines, load, read_off
-from adaptycho.advice.decide import Scan, decide
-from adaptycho.advice.place import place
-from adaptycho.advice.table import Against, Beam, Range, Replayed
-from adaptycho.advice.words import scan_text
-from adaptycho.cli.program import commands
-from adaptycho.evaluate import archive, trained
-from adaptycho.evaluate.judge import Cell, Protocol
-from adaptycho.evaluate.trained import Trained
-from adaptycho.evaluate.trial import Plan
-from adaptycho.options import collect
+from adaptycho.app import cli
+from adaptycho.app.cli.program import commands
+from adaptycho.app.options import collect
+from adaptycho.compare import archive, trained
+from adaptycho.compare.advice import Estimate, Question, Row, Table, advise, lines, load, read_off
+from adaptycho.compare.advice.decide import Scan, decide
+from adaptycho.compare.advice.place import place
+from adaptycho.compare.advice.table import Against, Beam, Range, Replayed
+from adaptycho.compare.advice.words import scan_text
+from adaptycho.compare.race import Cell, Protocol
+from adaptycho.compare.trained import Trained
+from adaptycho.compare.trial import Plan
 from adaptycho.settings import Settings
 
 ROOT = Path(__file__).parents[1]
@@ -287,7 +287,7 @@ def test_damaged_tables_are_named(tmp_path: Path) -> None:
     path = tmp_path / "advice.json"
     with pytest.raises(ValueError, match=r"advice\.json: expected a table"):
         load(path)
-    whole = json.loads((ROOT / "src" / "adaptycho" / "data" / "advice.json").read_text(encoding="utf-8"))
+    whole = json.loads((ROOT / "src" / "adaptycho" / "compare" / "advice" / "table.json").read_text(encoding="utf-8"))
     first = next(i for i, row in enumerate(whole["rows"]) if row["scan"] == "adaptive")  # one of a grid of several doses
     path.write_text(json.dumps(whole | {"rows": whole["rows"][:first] + whole["rows"][first + 1 :]}), encoding="utf-8")
     with pytest.raises(ValueError, match="rows: expected one for each electrons and positions"):
@@ -308,7 +308,7 @@ def script(name: str = "advice") -> ModuleType:
 
 def test_the_shipped_table_is_complete_and_small() -> None:
     shipped = load()
-    assert (ROOT / "src" / "adaptycho" / "data" / "advice.json").stat().st_size < 100_000
+    assert (ROOT / "src" / "adaptycho" / "compare" / "advice" / "table.json").stat().st_size < 100_000
     learned = {r.family for r in shipped.rows if r.policies}
     assert learned >= {"island", "particles", "crystal", "amorphous"}
     assert {r.family for r in shipped.rows if r.focused} >= learned | {"vacancies", "boundary"}
@@ -327,7 +327,7 @@ def test_a_row_is_what_the_published_numbers_give() -> None:
     best, further = (archive.read(ROOT / "docs" / "results" / name) for name in ("best.json.gz", "further.json"))
     where = [c for c in best if (c.settings.specimen.family, c.settings.scan.positions, c.settings.scan.dose) == ("island", 64, 1000.0)]
     (found,) = made.rows(where, [*best, *further], "best")
-    rows = json.loads((ROOT / "src" / "adaptycho" / "data" / "advice.json").read_text(encoding="utf-8"))["rows"]
+    rows = json.loads((ROOT / "src" / "adaptycho" / "compare" / "advice" / "table.json").read_text(encoding="utf-8"))["rows"]
     key = {name: found[name] for name in ("family", "electrons", "positions", "scan", "source")}
     (shipped,) = [r for r in rows if r.items() >= key.items() and "focused" not in r]
     assert shipped == found
@@ -414,9 +414,9 @@ def test_what_the_learned_comparisons_write_is_read(tmp_path: Path, monkeypatch:
         return [functools.reduce(trained.joined, [synthetic(c, rules, *one) for one in each]) for c in cells]
 
     monkeypatch.setattr(learned, "PLENTY", 3000.0)
-    monkeypatch.setattr("adaptycho.evaluate.judge.judge", judge)
-    monkeypatch.setattr("adaptycho.evaluate.trained.judged", judged)
-    monkeypatch.setattr("adaptycho.evaluate.trained.read", lambda weights: tuple(map(Trained, weights)))
+    monkeypatch.setattr("adaptycho.compare.race.judge", judge)
+    monkeypatch.setattr("adaptycho.compare.trained.judged", judged)
+    monkeypatch.setattr("adaptycho.compare.trained.read", lambda weights: tuple(map(Trained, weights)))
     for what in ("saving", "harmless"):
         getattr(learned, what)(["a", "b", "c"], tmp_path)
     rows = list(made.learned(tmp_path))
@@ -430,7 +430,7 @@ def test_what_the_learned_comparisons_write_is_read(tmp_path: Path, monkeypatch:
         assert r["policies"] == 3 and r["specimens"] == 5 and len(r["against"]["all"]["gain_by_policy"]) == 3
         assert r["defocus"] == 60.0  # of the two that agree, or the middle of three
         assert r["against"]["all"]["gain"][0] == pytest.approx(0.02, abs=1e-4)  # one, two and three per cent; four digits
-    whole = json.loads((ROOT / "src" / "adaptycho" / "data" / "advice.json").read_text(encoding="utf-8"))
+    whole = json.loads((ROOT / "src" / "adaptycho" / "compare" / "advice" / "table.json").read_text(encoding="utf-8"))
     whole["rows"] = rows + [r for r in whole["rows"] if r["source"] == "best"]
     (tmp_path / "advice.json").write_text(json.dumps(whole), encoding="utf-8")
     known = load(tmp_path / "advice.json")
@@ -467,7 +467,7 @@ def test_the_command_prints_one_object_or_one_screen(tmp_path: Path, capsys: pyt
 def test_a_picture_that_cannot_be_written_is_refused_first(
     name: str, said: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("adaptycho.advice.load", lambda: pytest.fail("the answer was worked out"))
+    monkeypatch.setattr("adaptycho.compare.advice.load", lambda: pytest.fail("the answer was worked out"))
     words = "advise --family crystal --energy 60 --semiangle 33 --field 20 --dose 1000 --positions 64"
     assert cli.main([*shlex.split(words), "--picture", name]) == 2
     printed = capsys.readouterr()

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from adaptycho.files import from_arrays, from_rotavirus, read, write
-from adaptycho.produce import imported
+from adaptycho.app.tasks import imported
+from adaptycho.formats import from_arrays, from_rotavirus, read, write
 
 
 def _rotavirus_folder(folder: Path) -> dict:

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 
-from adaptycho import specimen
 from adaptycho.metrics.atoms import Columns, Detection, column_error, columns_of, find_columns, occupancy_of, vacancy_detection
-from adaptycho.optics import Setup
+from adaptycho.physics import specimen
+from adaptycho.physics.optics import Setup
 
 PIXEL, WIDTH = 0.2, 0.4
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from skimage.transform import resize
 from torch import Tensor
 
-from adaptycho.autoencoder import Autoencoder, Encoder, loss, prepare
+from adaptycho.scan.networks.autoencoder import Autoencoder, Encoder, loss, prepare
 
 
 def lattices(count: int, pixels: int, *, generator: torch.Generator) -> Tensor:

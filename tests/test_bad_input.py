@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from adaptycho import cli
-from adaptycho.cli import program
+from adaptycho.app import cli
+from adaptycho.app.cli import program
 
 SMALL = ["--geometry.field", "[8.0, 6.0]", "--geometry.object", "auto"]
 SCAN = [
@@ -327,7 +327,7 @@ def test_a_damaged_run_is_named_and_left_as_it_is(capsys: pytest.CaptureFixture[
 
 
 def test_in_a_process_of_its_own_there_is_one_line_and_no_traceback(tmp_path: Path) -> None:
-    done = subprocess.run([sys.executable, "-m", "adaptycho.cli", "inspect", "none.h5"], capture_output=True, text=True, cwd=tmp_path)
+    done = subprocess.run([sys.executable, "-m", "adaptycho.app.cli", "inspect", "none.h5"], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 2
     assert done.stdout == ""
     assert done.stderr == "adaptycho: none.h5: expected an adaptycho HDF5 file, found none\n"

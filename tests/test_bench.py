@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from adaptycho import bench, build, grid, kernels, mkl, reconstruct
-from adaptycho.optics import Setup
-from adaptycho.settings import preset
+from adaptycho.app import bench
+from adaptycho.physics import grid
+from adaptycho.physics.optics import Setup
+from adaptycho.reconstruct import descent, kernels, mkl
+from adaptycho.settings import build, preset
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +42,7 @@ def test_the_floor_is_two_transforms_per_window_and_iteration(setup, monkeypatch
     assert all(one == floors[0] for one in floors)
     floor = floors[0]
     counted.update(forth=0, back=0)
-    reconstruct.Reconstructor(setup, iterations=bench.ITERATIONS)(bench._data(setup, 2))
+    descent.Reconstructor(setup, iterations=bench.ITERATIONS)(bench._data(setup, 2))
     # Reconstruction does exactly the transforms that it is measured against.
     assert counted == floor == {"forth": 2 * 250 * 5, "back": 2 * 250 * 5}
 

@@ -12,17 +12,16 @@ import pytest
 import torch
 from ase.data import covalent_radii
 
-from adaptycho import build
 from adaptycho import settings as tree
-from adaptycho.episode import run, scattered, split_evenly
-from adaptycho.evaluate import sample
-from adaptycho.evaluate.ledger import Ledger
-from adaptycho.evaluate.trial import seed
+from adaptycho.compare.ledger import Ledger
+from adaptycho.compare.trial import seed
 from adaptycho.metrics import statistics
-from adaptycho.optics import Setup
-from adaptycho.policy import Action, Observation
-from adaptycho.policy.learned import Learned
-from adaptycho.settings import Settings
+from adaptycho.physics.optics import Setup
+from adaptycho.samples import sample
+from adaptycho.scan.episode import run, scattered, split_evenly
+from adaptycho.scan.policies.learned import Learned
+from adaptycho.settings import Settings, build
+from adaptycho.types import Action, Observation
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 TINY = {

@@ -7,18 +7,18 @@ from typing import get_args
 import pytest
 import torch
 
-from adaptycho import build, files
-from adaptycho.episode import stream
-from adaptycho.files import Recording
-from adaptycho.forward import Imperfections
-from adaptycho.microscope.recorded import Recorded
-from adaptycho.optics import object_grid
-from adaptycho.policy import Action
-from adaptycho.policy.fixed import Fixed
-from adaptycho.policy.heuristic import Heuristic
-from adaptycho.reconstruct import Reconstructor
-from adaptycho.settings import BEST, Settings, preset, update
-from adaptycho.specimen import Family
+from adaptycho import formats
+from adaptycho.formats import Recording
+from adaptycho.instruments.recorded import Recorded
+from adaptycho.physics.forward import Imperfections
+from adaptycho.physics.optics import object_grid
+from adaptycho.physics.specimen import Family
+from adaptycho.reconstruct.descent import Reconstructor
+from adaptycho.scan.episode import stream
+from adaptycho.scan.policies.fixed import Fixed
+from adaptycho.scan.policies.heuristic import Heuristic
+from adaptycho.settings import BEST, Settings, build, preset, update
+from adaptycho.types import Action
 
 TINY = {
     "geometry": {"field": [8.0, 6.0], "object": "auto"},
@@ -162,7 +162,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     chosen = tiny()
     microscope = build.simulated(chosen)
     path = tmp_path_factory.mktemp("recordings") / "small.h5"
-    files.write(path, Recording(microscope.setup, build.full_scan(chosen, microscope), title="small", counts_per_electron=2.0))
+    formats.write(path, Recording(microscope.setup, build.full_scan(chosen, microscope), title="small", counts_per_electron=2.0))
     return path
 
 
@@ -182,11 +182,11 @@ def test_reference_of_a_recording_is_made_of_everything(file: Path) -> None:
     chosen = tiny(scan={"microscope": "recorded", "file": str(file)})
     microscope = build.recorded(chosen)
     descent = Reconstructor(microscope.setup, chosen.reconstruct.iterations, step=chosen.reconstruct.reference_step)
-    wanted = descent(files.read(file).measurement).phase
+    wanted = descent(formats.read(file).measurement).phase
     assert torch.equal(build.reference(chosen, microscope), microscope.setup.crop(wanted))
 
 
 def test_without_a_file_the_shipped_recording_is_replayed() -> None:
     recording = build.recording(Settings())
-    assert recording.path == files.example()
+    assert recording.path == formats.example()
     assert recording.measurement.positions.shape[1] == 4096

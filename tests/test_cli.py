@@ -12,11 +12,13 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from adaptycho import build, cli, files, runs, settings, summary
-from adaptycho.cli import program
-from adaptycho.forward import Measurement
-from adaptycho.options import PROTOCOLS
-from adaptycho.settings import ADAPTIVE, BEST, dump, load, preset, update
+from adaptycho import formats, settings
+from adaptycho.app import cli
+from adaptycho.app.cli import program
+from adaptycho.app.options import PROTOCOLS
+from adaptycho.runs import scans, summary
+from adaptycho.settings import ADAPTIVE, BEST, build, dump, load, preset, update
+from adaptycho.types import Measurement
 
 FIELD = ["--geometry.field", "[8.0, 6.0]", "--geometry.object", "auto"]
 SMALL = [*FIELD, "--positions", "18", "--subsequences", "3", "--reconstruct.iterations", "2", "--reconstruct.reference_side", "6"]
@@ -102,7 +104,7 @@ def test_simulate_inspect_reconstruct_scan_report(capsys: pytest.CaptureFixture[
     assert found["loss"][-1] < 0.5 * found["loss"][0]
     assert Path(found["picture"]).read_bytes().startswith(b"\x89PNG")
     with h5py.File(out) as file:
-        recording = files.read(raster)
+        recording = formats.read(raster)
         descent = build.reconstructor(update(preset("light"), {"reconstruct": BEST | {"iterations": 4}}, "test"), recording.setup)
         assert np.array_equal(file["potential"][...], descent(recording.measurement).potential.numpy())
 
@@ -142,7 +144,7 @@ def test_simulate_writes_one_file_for_each_specimen(capsys: pytest.CaptureFixtur
     options = [*FIELD, "--positions", "30", "--policy", "random", "--specimen.count", "2", "--seed", "4", "--workers", "1"]
     found = as_json(capsys, "simulate", tmp_path / "s.h5", *options)
     assert found == {"files": [str(tmp_path / "s-000.h5"), str(tmp_path / "s-001.h5")]}
-    first, second = (files.read(path) for path in found["files"])
+    first, second = (formats.read(path) for path in found["files"])
     assert first.measurement.positions.shape == (1, 30, 2)
     assert not torch.equal(first.measurement.positions, second.measurement.positions)
     assert first.source == "adaptycho simulate, specimen 0, settings in s.toml"
@@ -216,7 +218,7 @@ def test_a_recorded_scan_reconstructs_best_and_a_simulated_one_as_the_paper(
 
 @pytest.mark.parametrize("kind", ["grid", "list"])
 def test_import_from_numpy(capsys: pytest.CaptureFixture[str], tmp_path: Path, raster: Path, kind: str) -> None:
-    recording = files.read(raster)
+    recording = formats.read(raster)
     patterns = torch.fft.fftshift(recording.measurement.patterns[0], (-2, -1)).numpy()
     where = recording.measurement.positions[0].numpy() * np.array(recording.setup.field)
     out = tmp_path / "imported.h5"
@@ -242,7 +244,7 @@ def test_import_from_numpy(capsys: pytest.CaptureFixture[str], tmp_path: Path, r
         options += ["--scan-step", "0.5", "--defocus", "15", "--rotation", "3"]
     found = as_json(capsys, "import", tmp_path / "p.npy", out, *options)
     assert found == {"file": str(out), "patterns": 144}
-    imported = files.read(out)
+    imported = formats.read(out)
     assert imported.title == "again"
     assert torch.equal(imported.measurement.patterns, recording.measurement.patterns)
     assert (imported.setup.energy, imported.setup.semiangle) == (60e3, 33.0)
@@ -284,8 +286,8 @@ def test_the_settings_of_a_run_make_the_same_run(capsys: pytest.CaptureFixture[s
     first = as_json(capsys, "scan", tmp_path / "a", *SMALL, "--policy", "random", "--seed", "3", "--threads", "1")
     again = as_json(capsys, "scan", tmp_path / "b", "--settings", tmp_path / "a" / "settings.toml", "--threads", "1")
     assert again["scores"] == first["scores"]
-    assert runs.Run.open(tmp_path / "a").settings == runs.Run.open(tmp_path / "b").settings
-    assert dump(runs.Run.open(tmp_path / "b").settings) == (tmp_path / "a" / "settings.toml").read_text(encoding="utf-8")
+    assert scans.Run.open(tmp_path / "a").settings == scans.Run.open(tmp_path / "b").settings
+    assert dump(scans.Run.open(tmp_path / "b").settings) == (tmp_path / "a" / "settings.toml").read_text(encoding="utf-8")
 
 
 def test_a_reconstruction_that_diverged_is_null_in_json(
@@ -309,13 +311,13 @@ def test_every_adaptive_policy_scans(policy: str, tmp_path: Path, capsys: pytest
         return  # rightly spreads evenly on the little that can be seen of a uniform crystal
     # It looked: what it asked for later is not what it would have asked for on another specimen.
     as_json(capsys, "scan", tmp_path / "other", *SMALL, "--policy", policy, "--seed", "1", "--threads", "1")
-    requested = [runs.read_states(runs.Run.open(tmp_path / name)) for name in ("run", "other")]
+    requested = [scans.read_states(scans.Run.open(tmp_path / name)) for name in ("run", "other")]
     assert torch.equal(requested[0][0]["requested"], requested[1][0]["requested"])
     assert not torch.equal(requested[0][-1]["requested"], requested[1][-1]["requested"])
 
 
 def test_without_a_terminal_nothing_but_the_answer_is_printed(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "adaptycho.cli", "simulate", str(tmp_path / "s.h5"), *FIELD, "--positions", "9", "--json"]
+    command = [sys.executable, "-m", "adaptycho.app.cli", "simulate", str(tmp_path / "s.h5"), *FIELD, "--positions", "9", "--json"]
     done = subprocess.run([*command, "--workers", "1"], capture_output=True, text=True, check=True)
     assert done.stderr == ""
     assert done.stdout == json.dumps({"files": [str(tmp_path / "s.h5")]}) + "\n"
@@ -325,8 +327,8 @@ def test_without_a_terminal_nothing_but_the_answer_is_printed(tmp_path: Path) ->
 def test_the_microscope_of_a_replay_gives_the_recorded_counts(raster: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = ["--microscope", "recorded", "--file", raster, "--positions", "12", "--subsequences", "2", "--threads", "1"]
     as_json(capsys, "scan", tmp_path / "run", *options)
-    recorded = files.read(raster).measurement
-    for state in runs.read_states(runs.Run.open(tmp_path / "run")):
+    recorded = formats.read(raster).measurement
+    for state in scans.read_states(scans.Run.open(tmp_path / "run")):
         measurement: Measurement = state["measurement"]
         nearest = torch.cdist(measurement.positions[0], recorded.positions[0]).argmin(1)
         assert torch.equal(measurement.patterns[0], recorded.patterns[0, nearest])

@@ -5,10 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from adaptycho import build
-from adaptycho.forward import MOST, Imperfections
-from adaptycho.policy import Action
-from adaptycho.settings import preset, update
+from adaptycho.physics.forward import MOST, Imperfections
+from adaptycho.settings import build, preset, update
+from adaptycho.types import Action
 
 SMALL = {"geometry": {"field": [8.0, 6.0], "object": "auto"}}
 

@@ -3,13 +3,13 @@
 import pytest
 import torch
 
-from adaptycho import build, settings
-from adaptycho.episode import observe, run, scattered
-from adaptycho.forward import Imperfections
-from adaptycho.microscope.simulated import Simulated
-from adaptycho.policy import Action
-from adaptycho.policy.fixed import Fixed
-from adaptycho.settings import Settings
+from adaptycho import settings
+from adaptycho.instruments.simulated import Simulated
+from adaptycho.physics.forward import Imperfections
+from adaptycho.scan.episode import observe, run, scattered
+from adaptycho.scan.policies.fixed import Fixed
+from adaptycho.settings import Settings, build
+from adaptycho.types import Action
 
 SMALL = {"geometry": {"field": [8.0, 6.0], "object": "auto"}, "scan": {"positions": 8, "subsequences": 2, "dose": 1e4}}
 

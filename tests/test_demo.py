@@ -7,7 +7,9 @@ from pathlib import Path
 import click
 import pytest
 
-from adaptycho import cli, demo, report, settings
+from adaptycho import settings
+from adaptycho.app import cli, demo
+from adaptycho.draw import report
 from adaptycho.metrics import relative_improvement
 
 OURS = demo.OURS

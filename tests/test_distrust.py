@@ -13,11 +13,14 @@ import numpy as np
 import pytest
 import torch
 
-from adaptycho import checksums, document, journal, reading, settings, weights
-from adaptycho.evaluate import archive
-from adaptycho.files import from_arrays, read, rehearsal, write
-from adaptycho.forward import Measurement
-from adaptycho.train import course
+from adaptycho import settings
+from adaptycho.compare import archive
+from adaptycho.formats import from_arrays, read, rehearsal, write
+from adaptycho.learn import loop
+from adaptycho.runs import checksums, journal
+from adaptycho.scan.networks import weights
+from adaptycho.support import document, reading
+from adaptycho.types import Measurement
 
 COUNTS = np.random.default_rng(0).poisson(2.0, (36, 16, 16)).astype(np.uint16)
 PLACES = np.stack(np.meshgrid(np.arange(6) * 1.3, np.arange(6) * 1.0, indexing="ij"), -1).reshape(-1, 2)
@@ -78,11 +81,11 @@ def test_only_files_are_opened(folder: Path, name: str, way: str) -> None:
 @pytest.mark.parametrize("way", ["pipe", "device", "folder", "loop", "dangling"])
 def test_a_log_is_a_file(folder: Path, way: str) -> None:
     place(way)
-    Path("odd").rename(course.LOG)
+    Path("odd").rename(loop.LOG)
     if way == "loop":
-        Path(course.LOG).unlink()
-        Path(course.LOG).symlink_to(course.LOG)
-    refused(lambda: course.read_log(folder), f"{folder / course.LOG}", f"expected the log of a training, found {ODD[way]}$")
+        Path(loop.LOG).unlink()
+        Path(loop.LOG).symlink_to(loop.LOG)
+    refused(lambda: loop.read_log(folder), f"{folder / loop.LOG}", f"expected the log of a training, found {ODD[way]}$")
 
 
 def test_a_link_to_itself_has_a_whole_path(folder: Path) -> None:

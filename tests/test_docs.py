@@ -54,8 +54,8 @@ def names_in(file: str) -> frozenset[str]:
 
 @cache
 def program() -> click.Group:
-    """The command group of `adaptycho`: the one group in `adaptycho.cli.program` that no other group holds."""
-    from adaptycho.cli import program
+    """The command group of `adaptycho`: the one group in `adaptycho.app.cli.program` that no other group holds."""
+    from adaptycho.app.cli import program
 
     groups = [value for value in vars(program).values() if isinstance(value, click.Group)]
     (top,) = [group for group in groups if not any(group in other.commands.values() for other in groups)]

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial import cKDTree
 
-from adaptycho import patterns
 from adaptycho.metrics.dose import coverage, discrepancy, dose_map, local_dose, path_length
-from adaptycho.optics import Setup
+from adaptycho.physics.optics import Setup
+from adaptycho.scan import patterns
 
 CENTRE = torch.tensor([[0.5, 0.5]], dtype=torch.float64)
 FRACTIONS = st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=1, max_size=30)

@@ -10,11 +10,13 @@ import click
 import pytest
 import torch
 
-from adaptycho import cli, settings, targets
-from adaptycho.cli import output, program
-from adaptycho.cli.output import explain, say
+from adaptycho import settings
+from adaptycho.app import cli
+from adaptycho.app.cli import output, program
+from adaptycho.app.cli.output import explain, say
+from adaptycho.support import targets
 
-COMMAND = [sys.executable, "-m", "adaptycho.cli"]
+COMMAND = [sys.executable, "-m", "adaptycho.app.cli"]
 
 
 def ends(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: BaseException) -> tuple[int, str]:

@@ -8,14 +8,16 @@ import torch
 from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode
 
-from adaptycho import build, metrics, specimen
-from adaptycho.env import RUNGS, ScanEnv, ScanVectorEnv, identifier, register, resolve
-from adaptycho.env.game import CREDITS, LIMIT, Game
-from adaptycho.env.render import EARLIER, NEW, render
-from adaptycho.env.windows import Windows
-from adaptycho.episode import observe, run
-from adaptycho.policy.fixed import Fixed
-from adaptycho.policy.oracle import DensityOracle
+from adaptycho import metrics
+from adaptycho.learn.env import RUNGS, ScanEnv, ScanVectorEnv, identifier, register, resolve
+from adaptycho.learn.env.game import CREDITS, LIMIT, Game
+from adaptycho.learn.env.render import EARLIER, NEW, render
+from adaptycho.learn.env.windows import Windows
+from adaptycho.physics import specimen
+from adaptycho.scan.episode import observe, run
+from adaptycho.scan.oracles import DensityOracle
+from adaptycho.scan.policies.fixed import Fixed
+from adaptycho.settings import build
 
 # Few enough positions for a test: a survey of 12 and three sub-sequences of 12.
 SMALL = {"scan": {"positions": 48, "subsequences": 4}}
@@ -299,11 +301,13 @@ def test_the_rest_of_the_package_does_not_need_gymnasium():
     program = """
 import sys
 sys.modules["gymnasium"] = sys.modules["pettingzoo"] = None
-import adaptycho.cli
+import adaptycho.app.cli
 try:
-    import adaptycho.env
+    import adaptycho.learn.env
 except ImportError as error:
     print(error)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert done.stdout.startswith("adaptycho.env: expected Gymnasium and PettingZoo") and "pip install 'adaptycho[env]'" in done.stdout
+    assert (
+        done.stdout.startswith("adaptycho.learn.env: expected Gymnasium and PettingZoo") and "pip install 'adaptycho[env]'" in done.stdout
+    )

@@ -3,8 +3,8 @@ import pytest
 from gymnasium.spaces import flatten
 from pettingzoo.test import parallel_api_test
 
-from adaptycho.env import RUNGS, ScanEnv, ScanParallelEnv
-from adaptycho.reward import Result, reward
+from adaptycho.learn.env import RUNGS, ScanEnv, ScanParallelEnv
+from adaptycho.learn.reward import Result, reward
 
 SMALL = {"scan": {"positions": 48, "subsequences": 4}}
 

@@ -8,15 +8,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adaptycho import build
-from adaptycho.episode import State, advance, observe, run, split_evenly, stream
-from adaptycho.microscope.simulated import Simulated
-from adaptycho.optics import Setup
-from adaptycho.policy import Action, Memory, Observation
-from adaptycho.policy.fixed import Fixed
-from adaptycho.policy.heuristic import Heuristic
-from adaptycho.reconstruct import Reconstructor
-from adaptycho.settings import preset, update
+from adaptycho.instruments.simulated import Simulated
+from adaptycho.physics.optics import Setup
+from adaptycho.reconstruct.descent import Reconstructor
+from adaptycho.scan.episode import State, advance, observe, run, split_evenly, stream
+from adaptycho.scan.policies.fixed import Fixed
+from adaptycho.scan.policies.heuristic import Heuristic
+from adaptycho.settings import build, preset, update
+from adaptycho.types import Action, Memory, Observation
 
 LENGTHS = [5, 4, 4]
 
@@ -95,7 +94,7 @@ def test_seconds_are_those_of_each_part(monkeypatch: pytest.MonkeyPatch) -> None
 
         return call
 
-    monkeypatch.setattr("adaptycho.episode.time.perf_counter", lambda: now[0])
+    monkeypatch.setattr("adaptycho.scan.episode.time.perf_counter", lambda: now[0])
     monkeypatch.setattr(Fixed, "__call__", slower(Fixed.__call__, 1.0))
     monkeypatch.setattr(type(source), "acquire", slower(type(source).acquire, 2.0))
     monkeypatch.setattr(Reconstructor, "__call__", slower(Reconstructor.__call__, 4.0))

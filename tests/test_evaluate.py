@@ -13,12 +13,14 @@ import pytest
 import torch
 
 import adaptycho
-from adaptycho import build, cli, files, produce, settings
-from adaptycho.evaluate import archive, judge, provenance, sample, search, strategies, table, trial
-from adaptycho.evaluate.ledger import Ledger
-from adaptycho.evaluate.trial import Plan
+from adaptycho import formats, settings
+from adaptycho.app import cli, tasks
+from adaptycho.compare import archive, provenance, race, search, strategies, table, trial
+from adaptycho.compare.ledger import Ledger
+from adaptycho.compare.trial import Plan
 from adaptycho.metrics.atoms import column_error
-from adaptycho.settings import Settings
+from adaptycho.samples import sample
+from adaptycho.settings import Settings, build
 
 SMALL = {
     "geometry": {"field": (8.0, 8.0), "object": "auto"},
@@ -30,7 +32,7 @@ SMALL = {
 
 
 def small(protocol: str = "best", **sections: dict) -> Settings:
-    base = settings.update(settings.preset("light"), judge.PROTOCOLS[protocol].changes, "test")
+    base = settings.update(settings.preset("light"), race.PROTOCOLS[protocol].changes, "test")
     return settings.update(settings.update(base, SMALL, "test"), sections, "test")
 
 
@@ -38,9 +40,9 @@ def silent(items, total, what):
     return items
 
 
-def judged(cell: Settings, names: list[str], ledger: Ledger | None = None, protocol: str = "best", **where) -> judge.Cell:
+def judged(cell: Settings, names: list[str], ledger: Ledger | None = None, protocol: str = "best", **where) -> race.Cell:
     where = where or {"workers": 1}
-    return judge.judge([cell], judge.PROTOCOLS[protocol], names, ledger or Ledger(), progress=silent, **where)[0]
+    return race.judge([cell], race.PROTOCOLS[protocol], names, ledger or Ledger(), progress=silent, **where)[0]
 
 
 def without_times(found: dict) -> dict:
@@ -66,7 +68,7 @@ def test_tuning_sees_training_specimens_only_and_the_report_test_specimens_only(
 def test_every_strategy_spends_the_same_dose_on_every_family(family: str) -> None:
     cell = small(specimen={"family": family, "options": {}})
     specimen = sample.simulated(cell, 5)
-    for name in judge.everything(judge.PROTOCOLS["paper"], cell):
+    for name in race.everything(race.PROTOCOLS["paper"], cell):
         done = trial.scan(Plan(name, 60.0), cell, specimen)
         # Electrons sent are the dose times the positions, whatever the number of patterns they go into.
         assert float(done.states[-1].seen.dose.sum()) == pytest.approx(16e4, rel=1e-6), name
@@ -117,7 +119,7 @@ def test_results_are_kept_and_only_what_is_missing_is_measured(tmp_path: Path, m
     # A crash in the middle of a line, and a further strategy.
     path.write_bytes(whole[: len(whole) - 40])
     measured = []
-    monkeypatch.setattr(judge, "perform", lambda task, do=judge.perform: measured.append(task) or do(task))
+    monkeypatch.setattr(race, "perform", lambda task, do=race.perform: measured.append(task) or do(task))
     again = judged(cell, ["raster", "random:focused"], Ledger.open(path))
     assert without_times(table.table(first)["ssim"]) == {"raster": table.table(again)["ssim"]["raster"]}
     raster = [t for t in measured if any(p.strategy == "raster" for p in t.plans)]
@@ -142,7 +144,7 @@ def test_the_code_is_everything_that_measuring_imports() -> None:
     """No module that is left out of the hash is imported where something is measured, directly or not, on the first call or later."""
     root = Path(adaptycho.__file__).parent
     paths = {".".join(p.relative_to(root.parent).with_suffix("").parts).removesuffix(".__init__"): p for p in root.rglob("*.py")}
-    found, left = set(), [f"adaptycho.evaluate.{name}" for name in ("sample", "search", "strategies", "trial")]
+    found, left = set(), [f"adaptycho.compare.{name}" for name in ("sample", "search", "strategies", "trial")]
     while left:
         name = left.pop()
         if name in found or name not in paths:
@@ -154,7 +156,11 @@ def test_the_code_is_everything_that_measuring_imports() -> None:
                 left += [alias.name for alias in node.names]
             elif isinstance(node, ast.ImportFrom):
                 left += [str(node.module), *(f"{node.module}.{alias.name}" for alias in node.names)]
-    assert {"adaptycho.forward", "adaptycho.policy.process", "adaptycho.metrics.image"} < found  # the walk goes somewhere
+    assert {
+        "adaptycho.physics.forward",
+        "adaptycho.scan.policies.gaussian_process",
+        "adaptycho.metrics.image",
+    } < found  # the walk goes somewhere
     apart = ["adaptycho." + name.replace("/", ".") for name in provenance.APART]
     assert [name for name in found if any(f"{name}.".startswith(f"{a}.") for a in apart)] == []
     assert all((root / name).exists() or (root / f"{name}.py").exists() or (root / f"{name}.json").exists() for name in provenance.APART)
@@ -167,7 +173,12 @@ def test_another_byte_of_code_is_another_hash(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(adaptycho, "__file__", str(tmp_path / "adaptycho" / "__init__.py"))
     usual = provenance.code.__wrapped__()
     assert usual == provenance.code()
-    for name, counts in (("forward.py", True), ("data/lobato.json", True), ("cli/__init__.py", False), ("data/advice.json", False)):
+    for name, counts in (
+        ("physics/forward.py", True),
+        ("physics/specimen/lobato.json", True),
+        ("app/cli/__init__.py", False),
+        ("compare/advice/table.json", False),
+    ):
         path = tmp_path / "adaptycho" / name
         kept = path.read_bytes()
         path.write_bytes(kept + b"\n")
@@ -176,7 +187,7 @@ def test_another_byte_of_code_is_another_hash(tmp_path: Path, monkeypatch: pytes
 
 
 def test_reports_on_specimens_that_designs_were_chosen_on_are_said_to_be(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(judge, "perform", lambda task: pytest.fail("expected the warning first"))
+    monkeypatch.setattr(race, "perform", lambda task: pytest.fail("expected the warning first"))
     with pytest.raises(UserWarning, match=r"evaluate\.test: designs were changed after looking at specimens 1100000 to 1200000"):
         judged(small(evaluate={"test": (1_150_000, 1_250_000)}), ["raster"])
 
@@ -199,7 +210,7 @@ def test_a_damaged_ledger_is_refused(tmp_path: Path) -> None:
 
 def test_a_key_tells_apart_whatever_changes_a_result() -> None:
     cell, plan = small(), Plan("raster", 60.0)
-    task = judge.Task(cell, 1, (plan,), "truth")
+    task = race.Task(cell, 1, (plan,), "truth")
     other = [
         replace(task, number=2),
         replace(task, reference=None),
@@ -220,7 +231,7 @@ def test_a_key_has_code_libraries_defaults_and_files(tmp_path: Path, monkeypatch
     plan, keys = Plan("adaptive"), []
 
     def add(cell: Settings) -> None:
-        keys.append(judge.Task(cell, 1, (plan,), "truth").key(plan))
+        keys.append(race.Task(cell, 1, (plan,), "truth").key(plan))
 
     unit, weights, recording = tmp_path / "unit.xyz", tmp_path / "weights", tmp_path / "recording.h5"
     for path in (unit, weights, recording):
@@ -242,7 +253,7 @@ def test_a_key_has_code_libraries_defaults_and_files(tmp_path: Path, monkeypatch
     add(small())
     # A default that a later version changes: the same file of settings is another scan then.
     keep = settings.nested
-    monkeypatch.setattr(judge.tree, "nested", lambda given: {**keep(given), "beam": {"semiangle": 34.0}})
+    monkeypatch.setattr(race.tree, "nested", lambda given: {**keep(given), "beam": {"semiangle": 34.0}})
     add(small())
     assert len(set(keys)) == len(keys)
 
@@ -361,8 +372,8 @@ def test_auto_is_the_best_of_the_others_on_training_specimens() -> None:
         judged(cell, ["oracle", "auto"])
     with pytest.raises(ValueError, match="expected others that 'auto:focused' can be one of, found raster, auto:focused"):
         judged(cell, ["raster", "auto:focused"])
-    assert "auto" not in judge.everything(judge.PROTOCOLS["paper"], cell)
-    assert "auto" in judge.everything(judge.PROTOCOLS["best"], cell)
+    assert "auto" not in race.everything(race.PROTOCOLS["paper"], cell)
+    assert "auto" in race.everything(race.PROTOCOLS["best"], cell)
 
 
 def test_auto_is_what_is_scanned_with() -> None:
@@ -424,7 +435,7 @@ def test_the_same_work_is_done_once() -> None:
         return items
 
     cells = [settings.update(small(), {"evaluate": {"specimens": n, "defoci": (60.0,)}}, "test") for n in (1, 2)]
-    judge.judge(cells, judge.PROTOCOLS["best"], ["raster"], Ledger(), progress=count, workers=1)
+    race.judge(cells, race.PROTOCOLS["best"], ["raster"], Ledger(), progress=count, workers=1)
     tuning = small().evaluate.tuning
     assert done == [tuning, tuning, 2]
 
@@ -438,7 +449,7 @@ def test_dose_saving_compares_along_positions() -> None:
         level = math.log2(positions)
         rows = {"raster": level, "random": level - 1, "heuristic": level + 1}
         numbers = {n: tuple({"correlation_inside": v + e} for e in noise) for n, v in rows.items()}
-        cells.append(judge.Cell(cell, judge.PROTOCOLS["best"], {n: Plan(n) for n in rows}, numbers))
+        cells.append(race.Cell(cell, race.PROTOCOLS["best"], {n: Plan(n) for n in rows}, numbers))
     found = {r["positions"]: r for r in table.dose_savings(cells)}
     for positions in (16, 32, 64):
         assert found[positions]["dose_saving"][0] == pytest.approx(2, rel=1e-3)
@@ -450,10 +461,10 @@ def test_a_cautious_gain_makes_nothing_of_scans_that_are_alike() -> None:
     ahead = [0.1, -0.1] * 3
     rows = {"raster": [1 + a for a in ahead], "hexagonal": [1 - a for a in ahead], "heuristic": [1.0] * 6}
     numbers = {n: tuple({"correlation_inside": v} for v in values) for n, values in rows.items()}
-    cell = judge.Cell(small(), judge.PROTOCOLS["best"], {n: Plan(n) for n in rows}, numbers)
+    cell = race.Cell(small(), race.PROTOCOLS["best"], {n: Plan(n) for n in rows}, numbers)
     assert table.cautious_gain(cell, ["heuristic"])[0] == pytest.approx(0.0, abs=1e-6)
     assert table.blind_gain(cell, ["heuristic"])[0] == pytest.approx(1 / 0.9 - 1, abs=1e-4)
-    only = judge.Cell(small(), judge.PROTOCOLS["best"], {"heuristic": Plan("heuristic")}, {"heuristic": numbers["heuristic"]})
+    only = race.Cell(small(), race.PROTOCOLS["best"], {"heuristic": Plan("heuristic")}, {"heuristic": numbers["heuristic"]})
     assert table.cautious_gain(only, ["heuristic"]) == [None, None, None]
 
 
@@ -481,13 +492,13 @@ def test_two_dask_workers_give_what_one_process_gives(tmp_path: Path) -> None:
     chosen = small("paper", specimen={"count": 2}, scan={"policy": "random", "positions": 9})
     with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
         spread = judged(small(), names, scheduler=cluster.scheduler_address)
-        theirs = produce.simulate(tmp_path / "theirs.h5", chosen, silent, scheduler=cluster.scheduler_address)
+        theirs = tasks.simulate(tmp_path / "theirs.h5", chosen, silent, scheduler=cluster.scheduler_address)
     alone = judged(small(), names)
     assert without_times(table.table(spread)) == without_times(table.table(alone))
-    ours = produce.simulate(tmp_path / "ours.h5", chosen, silent, workers=1)
+    ours = tasks.simulate(tmp_path / "ours.h5", chosen, silent, workers=1)
     assert len(theirs) == len(ours) == 2
     for a, b in zip(theirs, ours, strict=True):
-        assert torch.equal(files.read(a).measurement.patterns, files.read(b).measurement.patterns)
+        assert torch.equal(formats.read(a).measurement.patterns, formats.read(b).measurement.patterns)
 
 
 def test_command_gives_one_object(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -510,8 +521,8 @@ def test_command_gives_one_object(capsys: pytest.CaptureFixture[str], tmp_path: 
 
 def test_the_papers_protocol_has_25_specimens_unless_told(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
-    monkeypatch.setattr(produce, "evaluate", lambda out, cells, *_, **__: seen.extend(cells) or {"cells": [{}], "dose_savings": []})
-    monkeypatch.setattr(produce, "evaluation_lines", lambda found: [])
+    monkeypatch.setattr(tasks, "evaluate", lambda out, cells, *_, **__: seen.extend(cells) or {"cells": [{}], "dose_savings": []})
+    monkeypatch.setattr(tasks, "evaluation_lines", lambda found: [])
     for words in (["--protocol", "paper"], ["--protocol", "best"], ["--protocol", "paper", "--specimens", "3"]):
         assert cli.main(["evaluate", *words]) == 0
     assert [(c.evaluate.specimens, c.scan.subsequences) for c in seen] == [(25, 5), (12, 4), (3, 5)]
@@ -519,14 +530,14 @@ def test_the_papers_protocol_has_25_specimens_unless_told(monkeypatch: pytest.Mo
 
 
 def test_cells_are_every_combination() -> None:
-    found = produce.cells(Settings(), ["island", "crystal"], [64, 144], [300.0])
+    found = tasks.cells(Settings(), ["island", "crystal"], [64, 144], [300.0])
     assert [(c.specimen.family, c.scan.positions, c.scan.dose) for c in found] == [
         ("island", 64, 300.0),
         ("island", 144, 300.0),
         ("crystal", 64, 300.0),
         ("crystal", 144, 300.0),
     ]
-    assert produce.cells(Settings(), [], [], []) == [Settings()]
+    assert tasks.cells(Settings(), [], [], []) == [Settings()]
 
 
 @pytest.mark.parametrize("preset", ["light", "paper"])
@@ -578,8 +589,8 @@ def test_held_out_patterns_are_predicted_better_from_the_truth() -> None:
     assert trial._held_out(0 * whole, specimen) == 1
 
 
-def numbers_of(cell: Settings, rows: dict[str, list[dict[str, float]]]) -> judge.Cell:
-    return judge.Cell(cell, judge.PROTOCOLS["best"], {n: Plan(n) for n in rows}, {n: tuple(v) for n, v in rows.items()})
+def numbers_of(cell: Settings, rows: dict[str, list[dict[str, float]]]) -> race.Cell:
+    return race.Cell(cell, race.PROTOCOLS["best"], {n: Plan(n) for n in rows}, {n: tuple(v) for n, v in rows.items()})
 
 
 def test_a_metric_that_only_some_specimens_have_is_kept_for_those(tmp_path: Path) -> None:
@@ -596,7 +607,7 @@ def test_tables_of_scans_that_all_diverged_can_be_read() -> None:
     bad = [{"correlation_inside": math.nan, "ssim": math.nan}] * 4
     cells = [numbers_of(small(scan={"positions": p}), {"raster": bad, "heuristic": bad}) for p in (16, 32)]
     found = {"cells": [table.table(c) for c in cells], "dose_savings": table.dose_savings(cells)}
-    assert any("heuristic" in line for line in produce.evaluation_lines(found))
+    assert any("heuristic" in line for line in tasks.evaluation_lines(found))
 
 
 def test_diverging_does_not_raise_the_mean() -> None:
@@ -615,7 +626,7 @@ def test_one_specimen_proves_nothing() -> None:
 
 
 def test_repeated_values_are_one_cell() -> None:
-    assert len(produce.cells(Settings(), ["island", "island"], [64, 64], [300.0, 300.0])) == 1
+    assert len(tasks.cells(Settings(), ["island", "island"], [64, 64], [300.0, 300.0])) == 1
 
 
 def test_a_file_that_is_not_a_ledger_is_left_alone(tmp_path: Path) -> None:

@@ -6,13 +6,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from adaptycho import build
-from adaptycho.episode import run, split_evenly
-from adaptycho.optics import Setup
-from adaptycho.policy import Observation
-from adaptycho.policy.field import CHANNELS, STRIDE, Field, Plan, look, outlook, sample, splat
-from adaptycho.policy.learned import Learned, even
-from adaptycho.settings import preset, update
+from adaptycho.physics.optics import Setup
+from adaptycho.scan.episode import run, split_evenly
+from adaptycho.scan.networks.field import CHANNELS, STRIDE, Field, Plan, look, outlook, sample, splat
+from adaptycho.scan.policies.learned import Learned, even
+from adaptycho.settings import build, preset, update
+from adaptycho.types import Observation
 
 RESOLUTION = 1.475  # Å, 60 keV and 33 mrad
 

@@ -15,10 +15,9 @@ from matplotlib.patches import Circle
 from matplotlib.text import Text
 from skimage.color import deltaE_ciede2000, rgb2lab
 
-from adaptycho import figures
-from adaptycho.figures import Gain, Point, Reconstruction
-from adaptycho.figures.looks import number
-from adaptycho.pictures import Scan, Stage
+from adaptycho.draw import Scan, Stage, figures
+from adaptycho.draw.figures import Gain, Point, Reconstruction
+from adaptycho.draw.figures.looks import number
 
 CONVENTIONAL = ["raster", "hexagonal", "random", "jittered", "halton", "poisson-disk", "spiral", "dense", "raster:focused"]
 ADAPTIVE = ["heuristic", "greedy", "lattice", "reduction", "process"]

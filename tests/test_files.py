@@ -10,10 +10,10 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from adaptycho.files import Recording, check, read, write
-from adaptycho.forward import Measurement
-from adaptycho.grid import Grid
-from adaptycho.optics import Aberrations, Setup, object_grid
+from adaptycho.formats import Recording, check, read, write
+from adaptycho.physics.grid import Grid
+from adaptycho.physics.optics import Aberrations, Setup, object_grid
+from adaptycho.types import Measurement
 
 WINDOW = Grid((16, 16), 0.5)
 

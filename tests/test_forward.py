@@ -9,9 +9,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adaptycho.forward import CHUNK, Imperfections, Measurement, diffract, expose, record, transmission
-from adaptycho.grid import Grid, fft2
-from adaptycho.optics import Aberrations, Setup
+from adaptycho.physics.forward import CHUNK, Imperfections, diffract, expose, record, transmission
+from adaptycho.physics.grid import Grid, fft2
+from adaptycho.physics.optics import Aberrations, Setup
+from adaptycho.types import Measurement
 
 IDEAL = Imperfections(noise=False)
 

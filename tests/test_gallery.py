@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from adaptycho import gallery
-from adaptycho.evaluate import archive
+from adaptycho.compare import archive, plots
 from test_evaluate import judged, small
 
 
@@ -17,7 +16,7 @@ def kept(folder: Path, names: list[str], *positions: int, protocol: str = "paper
 
 def drawn(folder: Path, *strategies: str) -> set[str]:
     told: list[str] = []
-    written = gallery.draw(folder, folder / "figures", strategies, told.append)
+    written = plots.draw(folder, folder / "figures", strategies, told.append)
     assert all(path.stat().st_size > 1000 for path in written)
     assert told == [path.name for path in written]
     return {path.stem for path in written}
@@ -49,8 +48,8 @@ def test_scans_are_those_that_were_scored(tmp_path: Path) -> None:
     from adaptycho import metrics
 
     done = archive.read(kept(tmp_path, ["random"], 16) / "cells.json")[0]
-    (shown,) = gallery._scans(done, ["random"])
-    specimen = gallery._sample(done)
+    (shown,) = plots._scans(done, ["random"])
+    specimen = plots._sample(done)
     value = float(metrics.correlation(shown.stages[-1].potential[None], specimen.full_scan, mask=specimen.inside)[0])
     assert value == pytest.approx(done.numbers["random"][0]["correlation_inside"], rel=1e-4)  # five digits are kept
 

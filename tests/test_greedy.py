@@ -11,12 +11,13 @@ from hypothesis.extra import numpy as arrays
 from scipy.ndimage import gaussian_filter
 from scipy.spatial import cKDTree
 
-from adaptycho import build, patterns, specimen
-from adaptycho.episode import run, split_evenly
-from adaptycho.policy import Observation, Scanner
-from adaptycho.policy.fixed import Fixed
-from adaptycho.policy.greedy import Greedy
-from adaptycho.settings import BEST, preset, update
+from adaptycho.physics import specimen
+from adaptycho.scan import patterns
+from adaptycho.scan.episode import run, split_evenly
+from adaptycho.scan.policies.fixed import Fixed
+from adaptycho.scan.policies.greedy import Greedy
+from adaptycho.settings import BEST, build, preset, update
+from adaptycho.types import Observation, Scanner
 
 FIELD = (20.0, 10.0)
 

@@ -9,13 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from adaptycho import build, patterns
-from adaptycho.episode import split_evenly
-from adaptycho.policy import Observation
-from adaptycho.policy.fixed import Fixed
-from adaptycho.policy.heuristic import FOCUSED, Heuristic, warp
-from adaptycho.scores import compare, improvement
-from adaptycho.settings import preset, update
+from adaptycho.runs.scores import compare, improvement
+from adaptycho.scan import patterns
+from adaptycho.scan.episode import split_evenly
+from adaptycho.scan.policies.fixed import Fixed
+from adaptycho.scan.policies.heuristic import FOCUSED, Heuristic, warp
+from adaptycho.settings import build, preset, update
+from adaptycho.types import Observation
 
 FIELD = (20.0, 10.0)
 RESOLUTION = 1.5

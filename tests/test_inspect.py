@@ -10,14 +10,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adaptycho import files
-from adaptycho.files import Recording, read
-from adaptycho.files.inspect import describe, lines
-from adaptycho.forward import Measurement
-from adaptycho.grid import Grid
-from adaptycho.microscope.simulated import Simulated
-from adaptycho.optics import Aberrations, Setup, object_grid
-from adaptycho.policy import Action
+from adaptycho import formats
+from adaptycho.formats import Recording, read
+from adaptycho.formats.inspect import describe, lines
+from adaptycho.instruments.simulated import Simulated
+from adaptycho.physics.grid import Grid
+from adaptycho.physics.optics import Aberrations, Setup, object_grid
+from adaptycho.types import Action, Measurement
 
 
 def recorded(n: int) -> Recording:
@@ -106,19 +105,19 @@ def test_dose_per_area_says_which_area():
 
 @pytest.fixture(scope="module")
 def shipped() -> Recording:
-    return read(files.example())
+    return read(formats.example())
 
 
 def test_shipped_recording_is_what_it_says(shipped):
-    assert files.example().stat().st_size < 13e6
+    assert formats.example().stat().st_size < 13e6
     assert shipped.measurement.patterns.shape == (1, 4096, 64, 64) and shipped.measurement.patterns.dtype == torch.uint8
-    assert "MIT" in shipped.licence and (files.example().parent / "ROTAVIRUS-LICENSE.txt").read_text().startswith("MIT License")
+    assert "MIT" in shipped.licence and (formats.example().parent / "ROTAVIRUS-LICENSE.txt").read_text().startswith("MIT License")
     found = describe(shipped)
     # The source gives a disc radius of 30.1 pixels and a centre of (30.92, 31.45) for the whole scan by another method: half a pixel.
     assert found["disc_radius_px"] == pytest.approx(30.1, abs=0.5)
     assert found["disc_offset_px"] == pytest.approx([-1.08, -0.55], abs=0.5)
     assert found["step_A"] == pytest.approx(31.25, rel=1e-5) and found["warnings"] == []
-    assert f"{found['counts_per_pattern']:,.0f}" in (files.example().parent / "ROTAVIRUS.md").read_text()
+    assert f"{found['counts_per_pattern']:,.0f}" in (formats.example().parent / "ROTAVIRUS.md").read_text()
 
 
 def test_independent_shipped_rotation_makes_beam_deflections_a_gradient(shipped):

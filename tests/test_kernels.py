@@ -7,10 +7,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adaptycho import kernels
-from adaptycho.forward import record
-from adaptycho.grid import Grid, fft2
-from adaptycho.optics import Setup
+from adaptycho.physics.forward import record
+from adaptycho.physics.grid import Grid, fft2
+from adaptycho.physics.optics import Setup
+from adaptycho.reconstruct import kernels
 
 KINDS = [torch.float32, torch.float64]
 

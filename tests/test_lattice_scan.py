@@ -11,12 +11,14 @@ from hypothesis.extra import numpy as arrays
 from scipy.ndimage import gaussian_filter
 from scipy.spatial import cKDTree
 
-from adaptycho import build, metrics, patterns, specimen
-from adaptycho.episode import run, split_evenly
-from adaptycho.policy import Observation, Scanner
-from adaptycho.policy.fixed import Fixed
-from adaptycho.policy.lattice import LatticeFit, find_grains, fit, presence
-from adaptycho.settings import BEST, Settings, preset, update
+from adaptycho import metrics
+from adaptycho.physics import specimen
+from adaptycho.scan import patterns
+from adaptycho.scan.episode import run, split_evenly
+from adaptycho.scan.policies.fixed import Fixed
+from adaptycho.scan.policies.lattice import LatticeFit, find_grains, fit, presence
+from adaptycho.settings import BEST, Settings, build, preset, update
+from adaptycho.types import Observation, Scanner
 
 FIELD = (20.0, 20.0)
 SHAPE = (64, 64)

@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.path import Path
 from matplotlib.text import Text
 
-from adaptycho.pictures import learning
-from adaptycho.voronoi import cells
+from adaptycho.draw import learning
+from adaptycho.learn.voronoi import cells
 
 FIELD = (12.0, 20.0)
 

@@ -8,10 +8,9 @@ from typing import Any
 
 import pytest
 
-from adaptycho import gallery
-from adaptycho.evaluate import archive, judge
-from adaptycho.evaluate.ledger import Ledger
-from adaptycho.evaluate.trial import Plan
+from adaptycho.compare import archive, plots, race
+from adaptycho.compare.ledger import Ledger
+from adaptycho.compare.trial import Plan
 from adaptycho.settings import preset
 
 ROW = {"key": "a", "kind": "test", "specimen": 3, "strategy": "raster", "numbers": {"ssim": 0.51234, "resolution": None}}
@@ -25,7 +24,7 @@ def ledger(path: Path, *rows: dict[str, Any]) -> Path:
 
 def cells(path: Path) -> Path:
     plans = {"raster": Plan("raster", 60.0, (("iterations", 40),)), "random:focused": Plan("random", 0.0)}
-    archive.write(path, [judge.Cell(preset("light"), judge.PROTOCOLS["best"], plans, NUMBERS)])
+    archive.write(path, [race.Cell(preset("light"), race.PROTOCOLS["best"], plans, NUMBERS)])
     return path
 
 
@@ -115,7 +114,7 @@ def test_comparisons_of_a_wrong_type_are_refused(where: list[str], value: object
     inner[where[-1]] = value
     path.write_text(json.dumps(found))
     with pytest.raises(ValueError) as refused:
-        gallery.draw(path, tmp_path / "out", (), print)
+        plots.draw(path, tmp_path / "out", (), print)
     assert str(refused.value).startswith(f"{path}: {said}")
     assert not (tmp_path / "out").exists()
 

@@ -5,16 +5,16 @@ from collections.abc import Mapping
 import pytest
 import torch
 
-from adaptycho import patterns
-from adaptycho.episode import run
-from adaptycho.policy import library
-from adaptycho.policy.oracle import pulled
-from adaptycho.policy.recurrent import Recurrent
+from adaptycho.learn import sequence_examples, stages
+from adaptycho.learn.imitate import imitate
+from adaptycho.learn.learner import Learner, adam, cosine, learn
+from adaptycho.samples.training import Share, Specimens, prepare, share
+from adaptycho.scan import patterns
+from adaptycho.scan.episode import run
+from adaptycho.scan.networks import library
+from adaptycho.scan.networks.recurrent import Recurrent
+from adaptycho.scan.oracles import pulled
 from adaptycho.settings import Settings, preset, update
-from adaptycho.train import lessons, stages
-from adaptycho.train.imitate import imitate
-from adaptycho.train.learner import Learner, adam, cosine, learn
-from adaptycho.train.practice import Share, Specimens, prepare, share
 
 TINY = {
     "geometry": {"field": [6.0, 6.0], "object": "auto"},
@@ -44,18 +44,18 @@ def work(pool: Specimens, size: int = 4) -> Share:
 def test_a_lesson_is_what_a_scan_in_those_places_would_show(pool: Specimens) -> None:
     """Latents, positions and targets of each sub-sequence, as the one loop gives them to a policy that goes there."""
     network, practised = stages.network(tiny()), work(pool)
-    made = lessons.make(practised, network, outlook=OUTLOOK, pull=0.5)
+    made = sequence_examples.make(practised, network, outlook=OUTLOOK, pull=0.5)
     assert [p.shape[1] for p in made.positions] == [8, 8] and [t.shape[1] for t in made.targets] == [8, 8]
     assert torch.equal(made.positions[0], OUTLOOK[:8].expand(4, -1, -1))
     places = pulled_all(practised, 0.5)
     for target, points in zip(made.targets, places.split(8, 1)[1:], strict=True):
         assert torch.allclose(target, points)
-    again = lessons.make(work(pool), network, outlook=OUTLOOK, pull=0.5)
+    again = sequence_examples.make(work(pool), network, outlook=OUTLOOK, pull=0.5)
     assert all(torch.equal(a, b) for a, b in zip(made.latents, again.latents, strict=True))
 
     def follow(seen: object, memory: object, *, generator: torch.Generator) -> tuple[object, int]:
         number = memory or 0
-        return lessons.Action(made.positions[number]), number + 1
+        return sequence_examples.Action(made.positions[number]), number + 1
 
     states = list(run(practised.microscope, follow, practised.reconstructor, practised.lengths[:2], seed=practised.seed))
     assert torch.equal(network.latent(states[0].potential), made.latents[0])  # the survey is the same scan
@@ -70,29 +70,29 @@ def pulled_all(practised: Share, part: float) -> torch.Tensor:
 def test_scans_of_lessons_go_some_of_the_way(pool: Specimens) -> None:
     """Between the even points and the teacher's, each scan its own part of the way, and a little off."""
     practised = work(pool, 12)
-    made = lessons.make(practised, stages.network(tiny()), outlook=OUTLOOK, pull=0.5)
+    made = sequence_examples.make(practised, stages.network(tiny()), outlook=OUTLOOK, pull=0.5)
     even, away = OUTLOOK[8:16], pulled_all(practised, 0.5)[:, 8:16] - OUTLOOK[8:16]
     gone = made.positions[1] - even
     part = (gone * away).sum((1, 2)) / away.square().sum((1, 2))
     # 16 offsets along the way, each of 0.08 of 6 Å, in units of the way: four standard errors on either side of 0 to 1.
-    slack = 4 * lessons.ASTRAY / 6 / away.square().sum((1, 2)).sqrt()
+    slack = 4 * sequence_examples.ASTRAY / 6 / away.square().sum((1, 2)).sqrt()
     assert bool(((part > -slack) & (part < 1 + slack)).all())
     assert part.std() > 0.15  # of numbers spread evenly between 0 and 1 it is 0.29
     off = (gone - part[:, None, None] * away)[:, :, :] * 6
     # 12 x 16 offsets less one part each, some of them cut off at the edge: four standard errors of a standard deviation.
-    assert off.std() == pytest.approx(lessons.ASTRAY, rel=4 / (2 * 12 * 15) ** 0.5)
+    assert off.std() == pytest.approx(sequence_examples.ASTRAY, rel=4 / (2 * 12 * 15) ** 0.5)
 
 
 def test_without_a_pull_the_even_scan_is_taught(pool: Specimens) -> None:
     """C1."""
-    made = lessons.make(work(pool), stages.network(tiny()), outlook=OUTLOOK, pull=0.0)
+    made = sequence_examples.make(work(pool), stages.network(tiny()), outlook=OUTLOOK, pull=0.0)
     for target, points in zip(made.targets, OUTLOOK.split(8)[1:], strict=True):
         assert torch.allclose(target, points.expand(4, -1, -1), atol=1e-6)
 
 
 def test_a_policy_that_begins_at_halton_has_nothing_to_learn_from_the_even_scan(pool: Specimens) -> None:
     network = stages.network(tiny())
-    loss, facts = lessons.loss(network, lessons.make(work(pool), network, outlook=OUTLOOK, pull=0.0))
+    loss, facts = sequence_examples.loss(network, sequence_examples.make(work(pool), network, outlook=OUTLOOK, pull=0.0))
     assert float(loss.detach()) == pytest.approx(0.0, abs=1e-10) and facts["error"] == pytest.approx(0.0, abs=1e-5)
 
 

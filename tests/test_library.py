@@ -6,11 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from adaptycho import weights
-from adaptycho.autoencoder import Autoencoder, Encoder
-from adaptycho.policy import library
-from adaptycho.policy.field import Field
-from adaptycho.policy.recurrent import Recurrent
+from adaptycho.scan.networks import library, weights
+from adaptycho.scan.networks.autoencoder import Autoencoder, Encoder
+from adaptycho.scan.networks.field import Field
+from adaptycho.scan.networks.recurrent import Recurrent
 
 NETWORKS = {
     "field": lambda: Field((8, 16, 8), floor=0.3, survey="hexagonal"),

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from adaptycho import kernels, mkl
-from adaptycho.grid import fft2, ifft2
+from adaptycho.physics.grid import fft2, ifft2
+from adaptycho.reconstruct import kernels, mkl
 
 SHAPE = (12, 20)
 

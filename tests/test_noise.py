@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy import stats
 
-from adaptycho.noise import FEW, LEAST, _quantile_torch, counted, quantile
+from adaptycho.physics.noise import FEW, LEAST, _quantile_torch, counted, quantile
 
 RANGES = [(1e-8, 1.0), (1.0, FEW), (FEW, 40.0), (40.0, 1e3), (1e3, 1e5)]
 

@@ -8,8 +8,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adaptycho.grid import Grid, fft2, ifft2
-from adaptycho.optics import Aberrations, Setup, interaction_constant, wavelength
+from adaptycho.physics.grid import Grid, fft2, ifft2
+from adaptycho.physics.optics import Aberrations, Setup, interaction_constant, wavelength
 
 
 def variant(**changes) -> Setup:

@@ -5,12 +5,14 @@ import pytest
 import torch
 from scipy.spatial import cKDTree
 
-from adaptycho import build, metrics, patterns, specimen
-from adaptycho.episode import run, split_evenly
-from adaptycho.policy import Observation, Scanner
-from adaptycho.policy.fixed import Fixed
-from adaptycho.policy.oracle import DensityOracle, HalfWay, pulled
-from adaptycho.settings import BEST, preset, update
+from adaptycho import metrics
+from adaptycho.physics import specimen
+from adaptycho.scan import patterns
+from adaptycho.scan.episode import run, split_evenly
+from adaptycho.scan.oracles import DensityOracle, HalfWay, pulled
+from adaptycho.scan.policies.fixed import Fixed
+from adaptycho.settings import BEST, build, preset, update
+from adaptycho.types import Observation, Scanner
 
 FIELD = (20.0, 10.0)
 

@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 from scipy.spatial import cKDTree
 from scipy.stats import qmc
 
-from adaptycho import patterns
-from adaptycho.names import Pattern
-from adaptycho.patterns import pattern
+from adaptycho.scan import Pattern, patterns
+from adaptycho.scan.patterns import pattern
 
 NAMES = get_args(Pattern)
 FIELDS = st.tuples(st.floats(1.0, 100.0), st.floats(1.0, 100.0))

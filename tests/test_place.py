@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from scipy.spatial import cKDTree
 
-from adaptycho import patterns
-from adaptycho.policy.place import coverage, place
+from adaptycho.scan import patterns
+from adaptycho.scan.place import coverage, place
 
 SQUARE = (20.0, 20.0)
 

@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from adaptycho import probes
-from adaptycho.grid import Grid
-from adaptycho.optics import Aberrations, Setup
+from adaptycho.physics.grid import Grid
+from adaptycho.physics.optics import Aberrations, Setup
+from adaptycho.reconstruct import probes
 
 
 def setup(**changes) -> Setup:

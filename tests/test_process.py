@@ -15,13 +15,15 @@ from scipy.spatial import cKDTree
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import Matern
 
-from adaptycho import build, metrics, patterns
-from adaptycho.episode import run, split_evenly
-from adaptycho.policy import Observation, process
-from adaptycho.policy.fixed import Fixed
-from adaptycho.policy.process import NOISE, OBSERVATIONS, GaussianProcess
-from adaptycho.policy.reduction import PITCH, candidates
-from adaptycho.settings import BEST, preset, update
+from adaptycho import metrics
+from adaptycho.scan import patterns
+from adaptycho.scan.episode import run, split_evenly
+from adaptycho.scan.policies import gaussian_process
+from adaptycho.scan.policies.fixed import Fixed
+from adaptycho.scan.policies.gaussian_process import NOISE, OBSERVATIONS, GaussianProcess
+from adaptycho.scan.policies.reduction import PITCH, candidates
+from adaptycho.settings import BEST, build, preset, update
+from adaptycho.types import Observation
 
 FIELD = (20.0, 10.0)
 SIZE = np.array(FIELD)
@@ -123,7 +125,7 @@ def test_variances_are_those_of_a_gaussian_process() -> None:
     taken, reach = np.array([[4.0, 3.0], [11.0, 8.0]]), 6.0
     places = candidates(see(torch.zeros(1, 4, 4), survey(2), count=4, total=20), taken)
     weight = np.sin(places[:, 0])
-    chosen = process.largest_variances(places, taken, weight, reach, 4)
+    chosen = gaussian_process.largest_variances(places, taken, weight, reach, 4)
     measured = taken
     for place in chosen:
         exact = GaussianProcessRegressor(Matern(reach, nu=1.5), alpha=NOISE, optimizer=None).fit(measured, np.zeros(len(measured)))
@@ -135,7 +137,7 @@ def test_variances_are_those_of_a_gaussian_process() -> None:
 def test_nearest_neighbours_are_enough() -> None:
     seen, taken = see(torch.zeros(1, 4, 4), survey(40), count=40, total=80), survey(40)[0].double().numpy() * SIZE
     places, reach = candidates(seen, taken), 0.7 * math.sqrt(math.prod(FIELD) / 80)
-    for place in process.largest_variances(places, taken, np.zeros(len(places)), reach, 40):
+    for place in gaussian_process.largest_variances(places, taken, np.zeros(len(places)), reach, 40):
         exact = GaussianProcessRegressor(Matern(reach, nu=1.5), alpha=NOISE, optimizer=None).fit(taken, np.zeros(len(taken)))
         variance = exact.predict(places, return_std=True)[1] ** 2
         # Measured: 0.3 % is lost at worst; conditioned on four neighbours 3 %, on one 15 %.
@@ -152,7 +154,7 @@ def test_the_structure_is_interpolated_with_its_noise(count: int) -> None:
     seen, taken = see(torch.zeros(1, 4, 4), survey(count), total=count), patterns.halton(count).numpy() * SIZE
     places, noise = candidates(seen, taken), 0.3
     values = truth(taken) + noise * np.random.default_rng(0).standard_normal(count)
-    mean, deviation = process.expect(values, taken, places, seen)
+    mean, deviation = gaussian_process.expect(values, taken, places, seen)
     error = mean - truth(places)
     # Copying the nearest observation would be off by the noise at least; a process that averages comes closer.
     assert np.sqrt((error**2).mean()) < noise
@@ -163,13 +165,13 @@ def test_the_structure_is_interpolated_with_its_noise(count: int) -> None:
 def test_the_uncertainty_grows_where_nothing_was_measured() -> None:
     taken = patterns.halton(40).numpy() * SIZE * [0.5, 1.0]
     seen = see(torch.zeros(1, 4, 4), survey(40))
-    _, deviation = process.expect(np.sin(taken[:, 0]), taken, np.array([[5.0, 5.0], [12.0, 5.0], [19.0, 5.0]]), seen)
+    _, deviation = gaussian_process.expect(np.sin(taken[:, 0]), taken, np.array([[5.0, 5.0], [12.0, 5.0], [19.0, 5.0]]), seen)
     assert deviation[0] < deviation[1] < deviation[2]
 
 
 def test_constant_values_expect_the_same_everywhere() -> None:
     seen, taken = see(torch.zeros(1, 4, 4), survey(20)), patterns.halton(20).numpy() * SIZE
-    mean, _ = process.expect(np.full(20, -3.0), taken, candidates(seen, taken), seen)
+    mean, _ = gaussian_process.expect(np.full(20, -3.0), taken, candidates(seen, taken), seen)
     assert np.allclose(mean, -3.0, rtol=0, atol=1e-12)  # rounding
 
 
@@ -189,9 +191,9 @@ def test_gaps_of_the_scan_are_not_structure() -> None:
     # Noise with variance 1/light on the whole field: where the beam came ten times as often there is not ten times the signal, nor a tenth.
     taken = np.concatenate([patterns.halton(400).numpy() * [0.5, 1.0], patterns.halton(40).numpy() * [0.5, 1.0] + [0.5, 0.0]]) * SIZE
     seen = see(torch.zeros(1, 160, 80), torch.from_numpy(taken / SIZE)[None].float(), probe=1.0)
-    light = process.illumination(taken, np.full(440, 1e3), (160, 80), seen)
+    light = gaussian_process.illumination(taken, np.full(440, 1e3), (160, 80), seen)
     noise = np.random.default_rng(0).standard_normal((160, 80)) / np.sqrt(light + 1e-3 * light.mean())
-    values = process.observe(noise, taken, np.full(440, 1e3), seen)
+    values = gaussian_process.observe(noise, taken, np.full(440, 1e3), seen)
     raw = np.log((noise[: 160 // 2] ** 2).mean() / (noise[160 // 2 :] ** 2).mean())
     assert abs(values[:400].mean() - values[400:].mean()) < 0.5 * abs(raw)
 
@@ -199,11 +201,11 @@ def test_gaps_of_the_scan_are_not_structure() -> None:
 @given(distance=st.floats(0, 1e6), reach=st.floats(1e-3, 1e3))
 def test_property_the_kernel_is_scikit_learns(distance: float, reach: float) -> None:
     expected = Matern(reach, nu=1.5)(np.zeros((1, 1)), np.array([[distance]]))[0, 0] if distance / reach < 400 else 0.0
-    assert process.matern(np.array([distance]), reach)[0] == pytest.approx(expected, abs=1e-12)  # rounding
+    assert gaussian_process.matern(np.array([distance]), reach)[0] == pytest.approx(expected, abs=1e-12)  # rounding
 
 
 def test_part_inside_is_a_half_at_an_edge_and_a_quarter_in_a_corner() -> None:
-    part = process.part_inside(np.array([[10.0, 5.0], [10.0, 0.0], [20.0, 10.0]]), SIZE, 0.5)
+    part = gaussian_process.part_inside(np.array([[10.0, 5.0], [10.0, 0.0], [20.0, 10.0]]), SIZE, 0.5)
     assert part == pytest.approx([1.0, 0.5, 0.25], abs=1e-12)  # ten widths from the other edges
 
 

@@ -10,12 +10,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adaptycho import kernels, metrics, patterns
-from adaptycho.forward import Imperfections, Measurement, diffract, expose
-from adaptycho.grid import Grid, fft2
-from adaptycho.optics import Aberrations, Setup
-from adaptycho.reconstruct import LANE, SOFT, Reconstruction, Reconstructor
-from adaptycho.specimen import crystal, potential, structure
+from adaptycho import metrics
+from adaptycho.physics.forward import Imperfections, diffract, expose
+from adaptycho.physics.grid import Grid, fft2
+from adaptycho.physics.optics import Aberrations, Setup
+from adaptycho.physics.specimen import crystal, potential, structure
+from adaptycho.reconstruct import descent, kernels
+from adaptycho.reconstruct.descent import LANE, SOFT, Reconstruction, Reconstructor
+from adaptycho.scan import patterns
+from adaptycho.types import Measurement
 
 EPS = torch.finfo(torch.float64).eps
 ADAPTED = {"loss": "amplitude", "step": "auto", "scaling": "illumination", "momentum": 0.7}
@@ -425,10 +428,10 @@ def full_scan(setup: Setup, specimen: torch.Tensor, generator: torch.Generator) 
 
 MEMORY = """
 import resource, torch
-from adaptycho.forward import Measurement
-from adaptycho.grid import Grid
-from adaptycho.optics import Setup
-from adaptycho.reconstruct import Reconstructor
+from adaptycho.types import Measurement
+from adaptycho.physics.grid import Grid
+from adaptycho.physics.optics import Setup
+from adaptycho.reconstruct.descent import Reconstructor
 
 torch.set_num_threads(1)
 grids = {"object": Grid((200, 200), 0.154), "window": Grid((64, 64), 0.154), "detector": (64, 64)}
@@ -481,7 +484,7 @@ def test_positions_off_the_object_are_refused(outside):
 
 def test_an_unknown_loss_is_refused(monkeypatch):
     """The annotation says so too, but is checked in tests only; so one of the known ones is taken away."""
-    monkeypatch.setattr(kernels, "LOSSES", ("intensity", "amplitude"))
+    monkeypatch.setattr(descent, "LOSSES", ("intensity", "amplitude"))
     with pytest.raises(ValueError, match="loss: expected one of intensity, amplitude, got 'poisson'"):
         Reconstructor(small(), loss="poisson")
 

@@ -6,11 +6,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adaptycho.forward import Measurement
-from adaptycho.grid import Grid
-from adaptycho.microscope.recorded import Recorded, distance, window
-from adaptycho.optics import Aberrations, Setup
-from adaptycho.policy import Action
+from adaptycho.instruments.recorded import Recorded, distance, window
+from adaptycho.physics.grid import Grid
+from adaptycho.physics.optics import Aberrations, Setup
+from adaptycho.types import Action, Measurement
 
 WINDOW = Grid((16, 16), 0.5)
 FIELD = (22.0, 11.0)  # 12 x 12 positions, twice as far apart along y as along x

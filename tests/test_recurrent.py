@@ -7,15 +7,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from adaptycho import build, patterns
-from adaptycho.autoencoder import Encoder
-from adaptycho.episode import run
-from adaptycho.policy import Observation
-from adaptycho.policy.learned import Learned
-from adaptycho.policy.recurrent import Recollection, Recurrent
-from adaptycho.reconstruct import Reconstructor
-from adaptycho.settings import preset, update
-from adaptycho.weights import load, restore, save
+from adaptycho.reconstruct.descent import Reconstructor
+from adaptycho.scan import patterns
+from adaptycho.scan.episode import run
+from adaptycho.scan.networks.autoencoder import Encoder
+from adaptycho.scan.networks.recurrent import Recollection, Recurrent
+from adaptycho.scan.networks.weights import load, restore, save
+from adaptycho.scan.policies.learned import Learned
+from adaptycho.settings import build, preset, update
+from adaptycho.types import Observation
 
 RAGGED = [5, 7, 3, 4]
 

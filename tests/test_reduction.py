@@ -16,12 +16,14 @@ from scipy import ndimage
 from scipy.spatial import cKDTree
 from sklearn.preprocessing import PolynomialFeatures
 
-from adaptycho import build, metrics, patterns
-from adaptycho.episode import run, split_evenly
-from adaptycho.policy import Observation, reduction
-from adaptycho.policy.fixed import Fixed
-from adaptycho.policy.reduction import MOVING, STILL, ErrorReduction
-from adaptycho.settings import BEST, Settings, preset, update
+from adaptycho import metrics
+from adaptycho.scan import patterns
+from adaptycho.scan.episode import run, split_evenly
+from adaptycho.scan.policies import reduction
+from adaptycho.scan.policies.fixed import Fixed
+from adaptycho.scan.policies.reduction import MOVING, STILL, ErrorReduction
+from adaptycho.settings import BEST, Settings, build, preset, update
+from adaptycho.types import Observation
 
 FIELD = (20.0, 10.0)
 
@@ -46,7 +48,7 @@ def texture(*shape: int) -> torch.Tensor:
 
 
 def card() -> dict:
-    return json.loads((resources.files("adaptycho") / "data" / "reduction.json").read_text(encoding="utf-8"))
+    return json.loads((resources.files("adaptycho.scan.policies") / "reduction.json").read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize("name", ["halton", "hexagonal"])

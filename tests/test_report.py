@@ -15,8 +15,9 @@ from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
 from PIL import Image
 
-from adaptycho import pictures, report
-from adaptycho.report import Scan, Stage, Table
+from adaptycho import draw
+from adaptycho.draw import report
+from adaptycho.draw.report import Scan, Stage, Table
 
 VOID = {"meta", "img", "br", "hr", "link", "input"}
 
@@ -168,7 +169,7 @@ def test_large_pages_leave_strips_out_and_say_so(monkeypatch: pytest.MonkeyPatch
 
 
 def test_strip_shows_positions_where_they_are() -> None:
-    figure = pictures.strip(scan(stages=8))
+    figure = draw.strip(scan(stages=8))
     titles = [axis.get_title() for axis in figure.axes if axis.get_title()]
     # First and last always, six in all, then the reference.
     assert len(titles) == 7 and titles[0] == "1: 10 positions" and titles[5] == "8: 80 positions" and titles[6] == "reference"
@@ -184,7 +185,7 @@ def test_nothing_is_cut_off(field: tuple[float, float]) -> None:
     done = scan(field=field)
     stage = replace(done.stages[-1], scores={f"score {i}": 0.5 for i in range(4)})
     many = [replace(done, strategy=f"strategy {i}", stages=(stage,)) for i in range(7)]
-    figures = [pictures.strip(done), *(f(s) for f in (pictures.comparison, pictures.curves, pictures.ranks) for s in ([done], many))]
+    figures = [draw.strip(done), *(f(s) for f in (draw.comparison, draw.curves, draw.ranks) for s in ([done], many))]
     for figure in figures:
         figure.draw_without_rendering()
         box, size = figure.get_tightbbox(), figure.get_size_inches()
@@ -194,7 +195,7 @@ def test_nothing_is_cut_off(field: tuple[float, float]) -> None:
 
 @pytest.mark.parametrize(("width", "text"), [(20.0, "5 Å"), (31.0, "1 nm"), (3.1, "1 Å"), (900.0, "20 nm")])
 def test_scale_bar_is_round_and_true(width: float, text: str) -> None:
-    axis = pictures.comparison([scan(field=(20.0, width))]).axes[0]
+    axis = draw.comparison([scan(field=(20.0, width))]).axes[0]
     assert [t.get_text() for t in axis.texts] == [text]
     value, unit = text.split()
     # A difference of two numbers as large as the field.
@@ -203,7 +204,7 @@ def test_scale_bar_is_round_and_true(width: float, text: str) -> None:
 
 def test_ranks_give_means_and_intervals() -> None:
     scans = [scan("halton", specimen) for specimen in ("a", "b", "c")]
-    texts = [t.get_text() for axis in pictures.ranks(scans).axes for t in axis.texts]
+    texts = [t.get_text() for axis in draw.ranks(scans).axes for t in axis.texts]
     assert texts == ["0.370", "0.704"]
 
 
@@ -211,7 +212,7 @@ def test_files_are_whole_and_repeatable(tmp_path: Path) -> None:
     report.write(tmp_path / "new" / "page.html", "<p>Å</p>")
     assert (tmp_path / "new" / "page.html").read_text(encoding="utf-8") == "<p>Å</p>"
     for name in ("a.png", "b.png"):
-        report.save_png(tmp_path / name, pictures.curves([scan()]), dpi=50)
+        report.save_png(tmp_path / name, draw.curves([scan()]), dpi=50)
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
 
     class Broken(Figure):

@@ -11,11 +11,11 @@ from types import ModuleType
 
 import pytest
 
-from adaptycho import cli
 from adaptycho import settings as tree
-from adaptycho.evaluate import archive, table
-from adaptycho.evaluate.judge import Cell, family
-from adaptycho.evaluate.provenance import Origin
+from adaptycho.app import cli
+from adaptycho.compare import archive, table
+from adaptycho.compare.provenance import Origin
+from adaptycho.compare.race import Cell, family
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results"

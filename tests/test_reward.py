@@ -14,7 +14,7 @@ from scipy.spatial import cKDTree
 from skimage.metrics import structural_similarity
 
 from adaptycho import metrics
-from adaptycho.reward import Name, Result, local_ssim, reward
+from adaptycho.learn.reward import Name, Result, local_ssim, reward
 
 FIELD = (12.0, 16.0)
 NAMES: tuple[Name, ...] = get_args(Name)

@@ -22,13 +22,13 @@ import pytest
 import torch
 from ase.build import mx2
 
-from adaptycho import build, checksums, files, runs, summary
-from adaptycho.files import Recording
-from adaptycho.forward import Measurement
-from adaptycho.policy import Action
-from adaptycho.runs import Journal, Run, execute, read_reference, read_states
-from adaptycho.settings import Settings, dump, load, preset, update
-from adaptycho.store import alone
+from adaptycho import formats
+from adaptycho.formats import Recording
+from adaptycho.runs import checksums, scans, summary
+from adaptycho.runs.scans import Journal, Run, execute, read_reference, read_states
+from adaptycho.settings import Settings, build, dump, load, preset, update
+from adaptycho.support.atomic import alone
+from adaptycho.types import Action, Measurement
 
 LENGTHS = [5, 5, 4, 4]
 TINY = {
@@ -78,7 +78,7 @@ def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
     chosen = tiny(reconstruct={"reference_side": 12})
     source = build.simulated(chosen)
     path = tmp_path_factory.mktemp("recordings") / "small.h5"
-    files.write(path, Recording(source.setup, build.full_scan(chosen, source), title="small"))
+    formats.write(path, Recording(source.setup, build.full_scan(chosen, source), title="small"))
     return path
 
 
@@ -296,7 +296,7 @@ def test_states_and_result_are_what_the_loop_gave(tmp_path: Path) -> None:
         for name in ("positions", "patterns", "dose", "defocus"):
             assert torch.equal(getattr(found["measurement"], name), getattr(state.latest, name))
         assert found["seconds"] == state.seconds
-        wanted = runs.score(state.potential, reference)
+        wanted = scans.score(state.potential, reference)
         assert found["scores"].keys() == {"ssim", "ssim_aligned", "correlation"}
         for name, values in found["scores"].items():
             assert np.array_equal(values, getattr(wanted, name).numpy())
@@ -359,7 +359,7 @@ def test_a_run_is_there_whole_or_not_at_all(tmp_path: Path, plain: Run, monkeypa
         raise OSError("disk full")
 
     with monkeypatch.context() as patched:
-        patched.setattr(runs, "_write_text", fails)
+        patched.setattr(scans, "_write_text", fails)
         with pytest.raises(OSError, match="disk full"):
             Run.create(tmp_path / "run", plain.settings)
     assert not (tmp_path / "run").exists()
@@ -442,7 +442,7 @@ def test_sub_sequences_from_elsewhere_are_refused(tmp_path: Path, plain: Run) ->
 @pytest.mark.parametrize("what", ["input", "weights", "structure"])
 def test_other_files_than_those_of_the_beginning_are_refused(what: str, tmp_path: Path, recording: Path) -> None:
     """Of the same name; the same file under another name is fine."""
-    source, policies = tmp_path / "source", Path(files.__file__).parents[1] / "data" / "policies"
+    source, policies = tmp_path / "source", Path(formats.__file__).parents[1] / "scan" / "networks" / "shipped"
     if what == "input":
         shutil.copy(recording, source)
         chosen = tiny(scan={"microscope": "recorded", "file": str(source)})
@@ -548,14 +548,14 @@ def test_folders_beside_stay_and_links_are_followed(tmp_path: Path, monkeypatch:
 
 
 def test_two_that_begin_at_once_do_not_meet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = runs.build.simulated
+    real = scans.build.simulated
 
     def overtaken(chosen: Settings) -> Any:
-        monkeypatch.setattr(runs.build, "simulated", real)
+        monkeypatch.setattr(scans.build, "simulated", real)
         Run.create(tmp_path / "run", tiny(scan={"seed": 9}))
         return real(chosen)
 
-    monkeypatch.setattr(runs.build, "simulated", overtaken)
+    monkeypatch.setattr(scans.build, "simulated", overtaken)
     with pytest.raises(ValueError, match="run: expected a new or empty folder, found something that came there meanwhile"):
         Run.create(tmp_path / "run", tiny())
     assert Run.open(tmp_path / "run").settings.scan.seed == 9
@@ -637,7 +637,7 @@ def test_a_killed_process_is_resumed(tmp_path: Path, plain: Run) -> None:
     options = [f"--geometry.field={[8.0, 6.0]}", "--geometry.object=auto", "--positions=18", "--subsequences=4", "--seed=3"]
     options += ["--reconstruct.iterations=2", "--reconstruct.reference_side=5", "--threads=1"]
     folder = tmp_path / "run"
-    command = [sys.executable, "-m", "adaptycho.cli", "scan", str(folder), *options]
+    command = [sys.executable, "-m", "adaptycho.app.cli", "scan", str(folder), *options]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     with process:
         for _ in watch(folder, process):

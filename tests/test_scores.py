@@ -5,13 +5,13 @@ import math
 import pytest
 import torch
 
-from adaptycho import build, metrics
-from adaptycho.episode import run
-from adaptycho.policy.fixed import Fixed
-from adaptycho.policy.heuristic import Heuristic
-from adaptycho.reconstruct import Reconstructor
-from adaptycho.scores import Scores, compare, improvement, score
-from adaptycho.settings import preset, update
+from adaptycho import metrics
+from adaptycho.reconstruct.descent import Reconstructor
+from adaptycho.runs.scores import Scores, compare, improvement, score
+from adaptycho.scan.episode import run
+from adaptycho.scan.policies.fixed import Fixed
+from adaptycho.scan.policies.heuristic import Heuristic
+from adaptycho.settings import build, preset, update
 
 
 def test_score_is_the_three_metrics(generator: torch.Generator) -> None:

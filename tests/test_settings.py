@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adaptycho import settings
-from adaptycho.cli import program
-from adaptycho.optics import Setup
-from adaptycho.reconstruct import Reconstructor
+from adaptycho.app.cli import program
+from adaptycho.physics.optics import Setup
+from adaptycho.reconstruct.descent import Reconstructor
 from adaptycho.settings import Settings, dump, fields, load, override, preset, update
 
 # Half the largest number and below: what is finite stays finite when TOML writes it in decimal.

@@ -15,9 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial import cKDTree
 
-from adaptycho.grid import Grid
-from adaptycho.optics import Setup, interaction_constant
-from adaptycho.specimen import (
+from adaptycho.physics.grid import Grid
+from adaptycho.physics.optics import Setup, interaction_constant
+from adaptycho.physics.specimen import (
     Family,
     amorphous,
     boundary,
@@ -33,7 +33,7 @@ from adaptycho.specimen import (
     structure_mask,
     vacancies,
 )
-from adaptycho.specimen.potential import BOHR, POTENTIAL
+from adaptycho.physics.specimen.potential import BOHR, POTENTIAL
 
 FIELD, EXTENT = (20.0, 20.0), (30.8, 30.8)
 MOS2 = structure("MoS2")
@@ -124,7 +124,7 @@ def test_potential_is_the_integral_of_the_screened_coulomb_potential():
     # Hydrogen again, in space: V(r) = (COULOMB / r) (1 + r / a0) exp(-2 r / a0), integrated numerically along z.
     from scipy.integrate import quad
 
-    from adaptycho.optics import COULOMB
+    from adaptycho.physics.optics import COULOMB
 
     def exact(radius: float) -> float:
         def along(z: float) -> float:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from adaptycho.spread import cores, spread
+from adaptycho.support.parallel import cores, spread
 
 
 def describe(task: int) -> tuple[int, int, int]:
@@ -65,7 +65,7 @@ def test_no_scheduler_is_one_sentence() -> None:
 WAITING = """
 import os, sys, time
 from pathlib import Path
-from adaptycho.spread import spread
+from adaptycho.support.parallel import spread
 
 def wait(folder):
     (Path(folder) / str(os.getpid())).touch()

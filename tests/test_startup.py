@@ -7,7 +7,7 @@ import textwrap
 import click
 import pytest
 
-from adaptycho.cli import program
+from adaptycho.app.cli import program
 
 HEAVY = ("torch", "numba", "scipy", "matplotlib", "ase", "h5py", "skimage", "sklearn", "numpy")
 
@@ -29,7 +29,7 @@ def test_questions_about_the_program_load_no_numerics() -> None:
     assert ["train", "reinforce", "--help"] in asked
     done = python(f"""
         import sys
-        from adaptycho.cli import main
+        from adaptycho.app.cli import main
         for words in {asked!r}:
             assert main(words) == 0, words
             loaded = [name for name in {HEAVY!r} if name in sys.modules]
@@ -42,13 +42,13 @@ def test_before_main_nothing_is_loaded_that_takes_time() -> None:
     done = python("""
         import sys
         before = set(sys.modules)
-        import adaptycho.cli
+        import adaptycho.app.cli
         print(sorted(set(sys.modules) - before))
     """)
-    assert done.stdout == "['adaptycho', 'adaptycho.cli']\n"
+    assert done.stdout == "['adaptycho', 'adaptycho.app', 'adaptycho.app.cli']\n"
 
 
-@pytest.mark.parametrize("module", ["click", "pydantic", "adaptycho.options", "torch", "h5py"])
+@pytest.mark.parametrize("module", ["click", "pydantic", "adaptycho.app.options", "torch", "h5py"])
 def test_an_interrupt_while_a_module_loads_is_no_error(module: str) -> None:
     done = python(f"""
         import sys
@@ -57,7 +57,25 @@ def test_an_interrupt_while_a_module_loads_is_no_error(module: str) -> None:
                 if name == {module!r}:
                     raise KeyboardInterrupt
         sys.meta_path.insert(0, Interrupted)
-        from adaptycho.cli import main
+        from adaptycho.app.cli import main
         sys.exit(main(["inspect"]))
     """)
     assert (done.returncode, done.stdout, done.stderr.strip()) == (130, "", "")
+
+
+def test_the_package_has_the_names_that_its_first_page_says() -> None:
+    done = python("""
+        import sys
+        import adaptycho as ad
+        assert "torch" not in sys.modules
+        assert {*ad.__all__, "__version__"} <= set(dir(ad))
+        assert ad.__version__.count(".") >= 1
+        for name in ad.__all__:
+            getattr(ad, name)
+        assert ad.read(ad.example()).measurement.patterns.ndim == 4
+        try:
+            ad.Mesurement
+        except AttributeError as error:
+            assert "Mesurement" in str(error)
+    """)
+    assert done.returncode == 0, done.stderr

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from adaptycho.store import whole, whole_folder
+from adaptycho.support.atomic import whole, whole_folder
 
 
 def names(folder: Path) -> list[str]:

@@ -12,18 +12,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial import cKDTree
 
-from adaptycho import build, cli, patterns, produce, settings, weights
-from adaptycho.autoencoder import Autoencoder, Encoder
-from adaptycho.cli.program import commands
-from adaptycho.episode import split_evenly
-from adaptycho.evaluate import judge, table1, trained
-from adaptycho.evaluate.ledger import Ledger
-from adaptycho.evaluate.table1 import REACH, ROWS, Published
-from adaptycho.options import collect
-from adaptycho.policy import library
-from adaptycho.policy.field import Field
-from adaptycho.policy.recurrent import Recurrent
-from adaptycho.settings import Settings
+from adaptycho import settings
+from adaptycho.app import cli, tasks
+from adaptycho.app.cli.program import commands
+from adaptycho.app.options import collect
+from adaptycho.compare import race, table1, trained
+from adaptycho.compare.ledger import Ledger
+from adaptycho.compare.table1 import REACH, ROWS, Published
+from adaptycho.scan import patterns
+from adaptycho.scan.episode import split_evenly
+from adaptycho.scan.networks import library, weights
+from adaptycho.scan.networks.autoencoder import Autoencoder, Encoder
+from adaptycho.scan.networks.field import Field
+from adaptycho.scan.networks.recurrent import Recurrent
+from adaptycho.settings import Settings, build
 
 PAPER = Path(__file__).parents[1] / "paper"
 SCRATCH = (1_200_000, 1_300_000)  # test specimens of tests, nobody else's
@@ -218,7 +220,7 @@ def test_rows_are_those_that_the_settings_leave(words: list[str], rows: list[str
         seen.update(base=base, rows=[row.name for row in rows])
         return {}
 
-    monkeypatch.setattr(produce, "first_table", first_table)
+    monkeypatch.setattr(tasks, "first_table", first_table)
     monkeypatch.setattr(table1, "text", lambda found: [])
     assert cli.main(["evaluate", "--table1", *words]) == 0
     assert seen["rows"] == rows
@@ -235,7 +237,7 @@ def test_the_command_goes_on_where_it_was(tmp_path: Path, capsys: pytest.Capture
     assert [row["paper_q_ssim"] for row in first["rows"]] == [16.71, 25.75]
     assert first["policies"] == ["shipped"]
     # Nothing is left to measure.
-    monkeypatch.setattr(judge, "perform", lambda task: pytest.fail("measured again"))
+    monkeypatch.setattr(race, "perform", lambda task: pytest.fail("measured again"))
     assert cli.main(words) == 0
     _, _, titles, *lines = capsys.readouterr().out.splitlines()
     assert titles.split()[:2] == ["positions", "sub-seq."]
@@ -247,18 +249,18 @@ def test_the_command_goes_on_where_it_was(tmp_path: Path, capsys: pytest.Capture
 
 
 def test_a_full_scan_is_kept_for_the_scans_that_share_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    def task(**sections: dict) -> judge.Task:
-        return judge.Task(tiny(**sections), 5, (judge.Plan("random"),), "full")
+    def task(**sections: dict) -> race.Task:
+        return race.Task(tiny(**sections), 5, (race.Plan("random"),), "full")
 
-    monkeypatch.setattr(judge, "FULL", {})
-    fresh = judge.perform(task(scan={"positions": 16}))[0]["numbers"]["ssim"]
-    judge.perform(task(scan={"positions": 24, "subsequences": 2}))
-    assert len(judge.FULL) == 1
-    assert judge.perform(task(scan={"positions": 16}))[0]["numbers"]["ssim"] == fresh
+    monkeypatch.setattr(race, "FULL", {})
+    fresh = race.perform(task(scan={"positions": 16}))[0]["numbers"]["ssim"]
+    race.perform(task(scan={"positions": 24, "subsequences": 2}))
+    assert len(race.FULL) == 1
+    assert race.perform(task(scan={"positions": 16}))[0]["numbers"]["ssim"] == fresh
     others = ({"scan": {"dose": 2e4}}, {"scan": {"seed": 1}}, {"reconstruct": {"iterations": 4}}, {"specimen": {"structure": "WSe2"}})
     for sections in others:
-        judge.perform(task(**sections))
-    assert len(judge.FULL) == 5
+        race.perform(task(**sections))
+    assert len(race.FULL) == 5
 
 
 @pytest.mark.filterwarnings("ignore:evaluate.test. designs were changed")

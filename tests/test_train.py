@@ -9,20 +9,19 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from adaptycho import build
-from adaptycho.episode import run, stream
-from adaptycho.policy import Action, Memory, Observation
-from adaptycho.policy.learned import Learned, draw, even, log_probability
-from adaptycho.policy.oracle import HalfWay
-from adaptycho.settings import Settings, preset, update
-from adaptycho.train import reinforce as module
-from adaptycho.train import stages
-from adaptycho.train.crew import Crew
-from adaptycho.train.guided import Guided
-from adaptycho.train.imitate import imitate
-from adaptycho.train.learner import Learner, adam, constant, cosine, learn
-from adaptycho.train.practice import Share, Specimens, prepare, share
-from adaptycho.train.reinforce import reinforce, returns
+from adaptycho.learn import reinforce as module
+from adaptycho.learn import stages
+from adaptycho.learn.dagger import Guided
+from adaptycho.learn.distributed import Crew
+from adaptycho.learn.imitate import imitate
+from adaptycho.learn.learner import Learner, adam, constant, cosine, learn
+from adaptycho.learn.reinforce import reinforce, returns
+from adaptycho.samples.training import Share, Specimens, prepare, share
+from adaptycho.scan.episode import run, stream
+from adaptycho.scan.oracles import HalfWay
+from adaptycho.scan.policies.learned import Learned, draw, even, log_probability
+from adaptycho.settings import Settings, build, preset, update
+from adaptycho.types import Action, Memory, Observation
 
 TINY = {
     "geometry": {"field": [6.0, 6.0], "object": "auto"},
@@ -370,18 +369,18 @@ def test_the_full_scan_of_practice_is_that_of_scores(changes: dict) -> None:
 
 def test_windows_to_validate_with_are_of_other_columns(monkeypatch: pytest.MonkeyPatch) -> None:
     """64 columns recorded, of which the first 60 are scanned: 15 are kept, and 45 are left."""
-    from adaptycho.train import practice
+    from adaptycho.samples import training
 
     spans: dict[str, list[tuple[float, float]]] = {"train": [], "validation": []}
     settings = tiny(scan={"microscope": "recorded", "columns": [0.0, 0.95]}, practice={"window": [8, 8]}, geometry={"object": "auto"})
-    real = practice.window
+    real = training.window
     for part, found in spans.items():
 
         def spy(*arguments: object, rows: tuple, columns: tuple, into: list = found) -> object:
             into.append(columns)
             return real(*arguments, rows=rows, columns=columns)
 
-        monkeypatch.setattr(practice, "window", spy)
+        monkeypatch.setattr(training, "window", spy)
         stages._specimens(settings, part, 12, full=False)
     lines = torch.arange(60, dtype=torch.float64) / 63 / 0.95  # fractions of what is scanned
     used = {part: {int((lines - end).abs().argmin()) for pair in found for end in pair} for part, found in spans.items()}
@@ -389,7 +388,7 @@ def test_windows_to_validate_with_are_of_other_columns(monkeypatch: pytest.Monke
 
 
 def test_windows_that_are_too_wide_to_validate_with_are_refused() -> None:
-    from adaptycho.train import practice
+    from adaptycho.samples import training
 
     def settings(columns: int, rows: int = 8) -> Settings:
         return tiny(scan={"microscope": "recorded"}, practice={"window": [rows, columns]})
@@ -398,15 +397,15 @@ def test_windows_that_are_too_wide_to_validate_with_are_refused() -> None:
         with pytest.raises(
             ValueError, match=r"practice\.window: expected at least 17 columns .* and 17 to validate on .*, found 48 and 16"
         ):
-            practice.raster(settings(17), part)
+            training.raster(settings(17), part)
         with pytest.raises(ValueError, match=r"practice\.window: expected at most the 64 rows of .*, found 65"):
-            practice.raster(settings(16, 65), part)
-    assert [len(practice.raster(settings(16), part)[1][1]) for part in ("train", "validation")] == [48, 16]
+            training.raster(settings(16, 65), part)
+    assert [len(training.raster(settings(16), part)[1][1]) for part in ("train", "validation")] == [48, 16]
     with pytest.raises(ValueError, match=r"practice\.held_out: expected 0, or enough of the 64 columns of .* for one, found 0\.01"):
-        practice.raster(update(settings(8), {"practice": {"held_out": 0.01}}, "test"), "train")
+        training.raster(update(settings(8), {"practice": {"held_out": 0.01}}, "test"), "train")
     # With none held out they are the same columns, all of them.
     whole = update(settings(64), {"practice": {"held_out": 0.0}}, "test")
-    assert [len(practice.raster(whole, part)[1][1]) for part in ("train", "validation")] == [64, 64]
+    assert [len(training.raster(whole, part)[1][1]) for part in ("train", "validation")] == [64, 64]
 
 
 def test_conditions_stay_inside_their_ranges(pool: Specimens) -> None:
@@ -498,7 +497,7 @@ def test_specimens_of_training_are_those_of_training(monkeypatch: pytest.MonkeyP
 
 
 def test_fresh_specimens_are_those_of_training(monkeypatch: pytest.MonkeyPatch, pool: Specimens) -> None:
-    from adaptycho.train import practice
+    from adaptycho.samples import training
 
     asked: list[int] = []
 
@@ -506,7 +505,7 @@ def test_fresh_specimens_are_those_of_training(monkeypatch: pytest.MonkeyPatch, 
         asked.extend(numbers)
         return pool.take(list(range(len(numbers))))
 
-    monkeypatch.setattr(practice, "prepare", spy)
+    monkeypatch.setattr(training, "prepare", spy)
     settings = tiny(evaluate={"train": [0, 1100], "validation": [5000, 5100], "test": [6000, 7000]})
     for step in range(50):
         share(settings, step, 0, 4)

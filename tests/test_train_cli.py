@@ -17,14 +17,13 @@ import pytest
 import torch
 
 from adaptycho import settings as tree
-from adaptycho import weights
-from adaptycho.autoencoder import Autoencoder
-from adaptycho.cli import main
-from adaptycho.policy import library
-from adaptycho.policy.field import Field
+from adaptycho.app.cli import main
+from adaptycho.learn import stages, tensorboard, trainings
+from adaptycho.learn.loop import read_log
+from adaptycho.scan.networks import library, weights
+from adaptycho.scan.networks.autoencoder import Autoencoder
+from adaptycho.scan.networks.field import Field
 from adaptycho.settings import Settings, preset, update
-from adaptycho.train import board, runs, stages
-from adaptycho.train.course import read_log
 
 TINY = {
     "geometry": {"field": [6.0, 6.0], "object": "auto"},
@@ -51,7 +50,7 @@ DYING = """
 import os, signal, sys
 from pathlib import Path
 import torch
-from adaptycho.train import runs, stages
+from adaptycho.learn import stages, trainings
 torch.set_num_threads(1)
 folder, name, calls = sys.argv[1], sys.argv[2], int(sys.argv[3])
 real = getattr(stages, name)
@@ -63,7 +62,7 @@ def mortal(*arguments, **named):
     return real(*arguments, **named)
 setattr(stages, name, mortal)
 stages._draw = lambda *arguments: None
-runs.execute(Path(folder), lambda items, total, what: items)
+trainings.execute(Path(folder), lambda items, total, what: items)
 """
 
 
@@ -104,8 +103,8 @@ def identical(a: Path, b: Path) -> None:
 def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("runs") / "field"
-    runs.create(folder, tiny(), stages.ORDER, None)
-    return folder, runs.execute(folder, quietly)
+    trainings.create(folder, tiny(), stages.ORDER, None)
+    return folder, trainings.execute(folder, quietly)
 
 
 def test_what_a_run_leaves_behind(trained: tuple[Path, dict[str, Any]]) -> None:
@@ -139,7 +138,7 @@ def test_the_card_says_where_weights_come_from(trained: tuple[Path, dict[str, An
 def test_a_finished_run_is_left_as_it_is(trained: tuple[Path, dict[str, Any]]) -> None:
     folder, found = trained
     before = {p: p.read_bytes() for p in (*folder.glob("*.safetensors"), folder / "log.jsonl")}
-    assert runs.execute(folder, quietly) == found
+    assert trainings.execute(folder, quietly) == found
     assert {p: p.read_bytes() for p in before} == before
 
 
@@ -150,8 +149,8 @@ def test_a_scan_that_diverged_has_no_score_and_stops_nothing(tmp_path: Path, mon
         return real(*arguments) | {"score": next(calls)}
 
     monkeypatch.setattr(stages, "examine", examine)
-    runs.create(tmp_path / "run", tiny(train={"imitate_steps": 6, "reinforce_steps": 0}), ("imitate",), None)
-    found = runs.execute(tmp_path / "run", quietly)
+    trainings.create(tmp_path / "run", tiny(train={"imitate_steps": 6, "reinforce_steps": 0}), ("imitate",), None)
+    found = trainings.execute(tmp_path / "run", quietly)
     assert [e["validation"]["score"] for e in read_log(tmp_path / "run") if "validation" in e] == [None, 0.1, None, 0.05]
     assert (found["step"], found["validation"]["score"]) == (2, 0.1)
     assert weights.load(tmp_path / "run" / "imitate.safetensors").card["step"] == 2
@@ -159,10 +158,10 @@ def test_a_scan_that_diverged_has_no_score_and_stops_nothing(tmp_path: Path, mon
 
 def test_what_an_autoencoder_has_learnt_goes_into_a_policy(tmp_path: Path) -> None:
     settings = tiny(network={"kind": "recurrent"}, train={"imitate_steps": 2})
-    runs.create(tmp_path / "a", settings, ("autoencoder",), None)
-    learnt = Path(runs.execute(tmp_path / "a", quietly)["weights"])
-    runs.create(tmp_path / "b", settings, ("imitate",), learnt)
-    policy = library.load(Path(runs.execute(tmp_path / "b", quietly)["weights"]))
+    trainings.create(tmp_path / "a", settings, ("autoencoder",), None)
+    learnt = Path(trainings.execute(tmp_path / "a", quietly)["weights"])
+    trainings.create(tmp_path / "b", settings, ("imitate",), learnt)
+    policy = library.load(Path(trainings.execute(tmp_path / "b", quietly)["weights"]))
     network = library.load(learnt)
     assert isinstance(network, Autoencoder)
     for name, value in network.encoder.state_dict().items():
@@ -193,7 +192,7 @@ def test_after_a_kill_a_training_comes_to_the_same_weights(tmp_path: Path) -> No
 
     for kind, (changes, courses, _) in kinds.items():
         for folder in (tmp_path / kind, tmp_path / f"{kind}-whole"):
-            runs.create(folder, tiny(**changes), courses, None)
+            trainings.create(folder, tiny(**changes), courses, None)
     with ThreadPoolExecutor(len(kinds)) as pool:
         list(pool.map(die, kinds))
     for kind, (_, courses, deaths) in kinds.items():
@@ -201,8 +200,8 @@ def test_after_a_kill_a_training_comes_to_the_same_weights(tmp_path: Path) -> No
         before = [e for e in told(tmp_path / kind) if e["course"] == last]
         assert before[-1]["step"] == 3, before
         assert weights.load(tmp_path / kind / f"{last}.checkpoint.safetensors").card["step"] == 2
-        runs.execute(tmp_path / kind, quietly)
-        runs.execute(tmp_path / f"{kind}-whole", quietly)
+        trainings.execute(tmp_path / kind, quietly)
+        trainings.execute(tmp_path / f"{kind}-whole", quietly)
         identical(tmp_path / kind, tmp_path / f"{kind}-whole")
         # It was worth comparing: the last steps moved the weights.
         checkpoint = weights.load(tmp_path / kind / f"{last}.checkpoint.safetensors")
@@ -212,10 +211,10 @@ def test_after_a_kill_a_training_comes_to_the_same_weights(tmp_path: Path) -> No
 
 def test_a_kill_before_the_first_checkpoint_starts_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also between the best weights and the checkpoint of the same step: the weights that are there are not what was begun with."""
-    from adaptycho.train import checkpoint
+    from adaptycho.learn import checkpoint
 
     for name in ("a", "b"):
-        runs.create(tmp_path / name, tiny(train={"imitate_rate": 3e-3}), ("imitate",), None)
+        trainings.create(tmp_path / name, tiny(train={"imitate_rate": 3e-3}), ("imitate",), None)
     with monkeypatch.context() as patch:
 
         def cut(*arguments: Any) -> None:
@@ -226,11 +225,11 @@ def test_a_kill_before_the_first_checkpoint_starts_again(tmp_path: Path, monkeyp
         real = stages.examine
         patch.setattr(stages, "examine", lambda *arguments: real(*arguments) | {"score": next(scores)})
         with pytest.raises(KeyboardInterrupt):
-            runs.execute(tmp_path / "a", quietly)
+            trainings.execute(tmp_path / "a", quietly)
     assert weights.load(tmp_path / "a" / "imitate.safetensors").card["step"] == 2
     assert not (tmp_path / "a" / "imitate.checkpoint.safetensors").exists()
     for name in ("a", "b"):
-        runs.execute(tmp_path / name, quietly)
+        trainings.execute(tmp_path / name, quietly)
     identical(tmp_path / "a", tmp_path / "b")
 
 
@@ -245,10 +244,10 @@ def test_progress_is_told_what_is_left(tmp_path: Path) -> None:
                 raise KeyboardInterrupt
         totals.append((what, total, done))
 
-    runs.create(tmp_path / "run", tiny(), ("imitate", "reinforce"), None)
+    trainings.create(tmp_path / "run", tiny(), ("imitate", "reinforce"), None)
     with pytest.raises(KeyboardInterrupt):
-        runs.execute(tmp_path / "run", stopping)
-    runs.execute(tmp_path / "run", stopping)
+        trainings.execute(tmp_path / "run", stopping)
+    trainings.execute(tmp_path / "run", stopping)
     assert totals == [("imitate", 6, 5), ("imitate", 2, 2), ("reinforce", 6, 6)]
 
 
@@ -260,8 +259,8 @@ def test_two_processes_make_the_same_update_as_one(tmp_path: Path, capfd: pytest
     """Each weight's gradient is the sum of two shares, which does not depend on their order: the same to the last bit."""
     for processes in (1, 2):
         chosen = tiny(train={"processes": processes, "reinforce_steps": 2, "imitate_steps": 2})
-        runs.create(tmp_path / str(processes), chosen, ("imitate", "reinforce"), None)
-        runs.execute(tmp_path / str(processes), quietly)
+        trainings.create(tmp_path / str(processes), chosen, ("imitate", "reinforce"), None)
+        trainings.execute(tmp_path / str(processes), quietly)
     capfd.readouterr()
     identical(tmp_path / "1", tmp_path / "2")
 
@@ -281,7 +280,7 @@ def events(folder: Path) -> dict[str, list[tuple[int, float]]]:
 def test_tensorboard_shows_what_is_in_the_log(tmp_path: Path) -> None:
     """Also when a run was interrupted: nothing twice."""
     folder = tmp_path / "run"
-    runs.create(folder, tiny(train={"tensorboard": True}), ("imitate", "reinforce"), None)
+    trainings.create(folder, tiny(train={"tensorboard": True}), ("imitate", "reinforce"), None)
 
     def stopping(items: Iterable[Any], total: int, what: str) -> Iterator[Any]:
         for item in items:
@@ -290,8 +289,8 @@ def test_tensorboard_shows_what_is_in_the_log(tmp_path: Path) -> None:
                 raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        runs.execute(folder, stopping)
-    runs.execute(folder, quietly)
+        trainings.execute(folder, stopping)
+    trainings.execute(folder, quietly)
     for course in ("imitate", "reinforce"):
         log = [e for e in read_log(folder) if e["course"] == course]
         shown = events(folder / "tensorboard" / course)
@@ -304,16 +303,16 @@ def test_tensorboard_shows_what_is_in_the_log(tmp_path: Path) -> None:
 
 
 def test_without_tensorboard_or_fabric_it_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from adaptycho.train import crew
+    from adaptycho.learn import distributed
 
-    monkeypatch.setattr(board, "find_spec", lambda name: None)
-    monkeypatch.setattr(crew, "find_spec", lambda name: None)
+    monkeypatch.setattr(tensorboard, "find_spec", lambda name: None)
+    monkeypatch.setattr(distributed, "find_spec", lambda name: None)
     for train, said in (
         ({"tensorboard": True}, "train.tensorboard: expected TensorBoard"),
         ({"processes": 2}, "train.processes: expected"),
     ):
         with pytest.raises(ValueError, match=said):
-            runs.create(tmp_path / "run", tiny(train=train), ("imitate",), None)
+            trainings.create(tmp_path / "run", tiny(train=train), ("imitate",), None)
     assert not (tmp_path / "run").exists()
 
 
@@ -367,7 +366,7 @@ def test_courses_one_after_the_other_by_hand(file: Path, tmp_path: Path, capsys:
 def test_every_recipe_can_be_begun(recipe: str, tmp_path: Path) -> None:
     for name in tree.PRESETS:
         wanted = tree.recipe(recipe, preset(name))
-        runs.create(tmp_path / name, wanted, stages.ORDER, None)
+        trainings.create(tmp_path / name, wanted, stages.ORDER, None)
         assert tree.load(tmp_path / name / "settings.toml") == wanted
 
 
@@ -417,15 +416,15 @@ def test_a_mistake_is_one_sentence_and_leaves_no_folder(
 )
 def test_a_baseline_needs_company(changes: dict, said: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=said):
-        runs.create(tmp_path / "run", tiny(train=changes), ("reinforce",), None)
-    runs.create(tmp_path / "run", tiny(train={**changes, "baseline": "none"}), ("reinforce",), None)
+        trainings.create(tmp_path / "run", tiny(train=changes), ("reinforce",), None)
+    trainings.create(tmp_path / "run", tiny(train={**changes, "baseline": "none"}), ("reinforce",), None)
 
 
 def test_a_share_needs_different_specimens(tmp_path: Path) -> None:
     changes = {"baseline": "pair", "reinforce_batch": 12}
     with pytest.raises(ValueError, match=r"practice\.scored: expected at least 3 specimens for a share of train\.reinforce_batch, found 2"):
-        runs.create(tmp_path / "run", tiny(practice={"scored": 2, "pool": 4}, train=changes), ("reinforce",), None)
-    runs.create(tmp_path / "run", tiny(practice={"scored": 3, "pool": 4}, train=changes), ("reinforce",), None)
+        trainings.create(tmp_path / "run", tiny(practice={"scored": 2, "pool": 4}, train=changes), ("reinforce",), None)
+    trainings.create(tmp_path / "run", tiny(practice={"scored": 3, "pool": 4}, train=changes), ("reinforce",), None)
 
 
 def test_weights_of_another_kind_are_refused(file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -468,8 +467,8 @@ def test_a_training_goes_on_as_it_began_or_not_at_all(trained: tuple[Path, dict[
     """Other settings, other weights to start from, a checkpoint from elsewhere or of another course, a changed byte."""
     source, found = trained
     folder, other = tmp_path / "run", tmp_path / "other"
-    runs.create(other, tiny(train={"seed": 1, "imitate_steps": 2, "reinforce_steps": 0}), ("imitate",), Path(found["weights"]))
-    runs.execute(other, quietly)
+    trainings.create(other, tiny(train={"seed": 1, "imitate_steps": 2, "reinforce_steps": 0}), ("imitate",), Path(found["weights"]))
+    trainings.execute(other, quietly)
     settings, step = folder / "settings.toml", folder / "imitate.checkpoint.safetensors"
     last = step.with_name("reinforce.checkpoint.safetensors")
 
@@ -499,11 +498,11 @@ def test_a_training_goes_on_as_it_began_or_not_at_all(trained: tuple[Path, dict[
         shutil.copytree(source, folder)
         harm(name)
         with pytest.raises(ValueError, match=f"^{re.escape(said)}"):
-            runs.execute(folder, quietly)
+            trainings.execute(folder, quietly)
     begun = other / "start.safetensors"
     begun.write_bytes(begun.read_bytes() + b" ")
     with pytest.raises(ValueError, match=f"^{begun}: expected the weights that the training began with, found others"):
-        runs.execute(other, quietly)
+        trainings.execute(other, quietly)
 
 
 def test_a_training_without_checksums_is_gone_on_with(trained: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
@@ -518,7 +517,7 @@ def test_a_training_without_checksums_is_gone_on_with(trained: tuple[Path, dict[
         loaded = weights.load(path)
         weights.write(path, loaded.tensors, {k: v for k, v in loaded.card.items() if k in ("step", "best", "seconds")})
     with pytest.warns(UserWarning, match="of an older version, without checksums"):
-        again = runs.execute(folder, quietly)
+        again = trainings.execute(folder, quietly)
     assert again == found | {"weights": str(folder / "reinforce.safetensors")}
 
 
@@ -527,7 +526,7 @@ def test_a_folder_beside_a_training_stays(tmp_path: Path) -> None:
     (tmp_path / "run.part" / "thesis.txt").touch()
     (tmp_path / "taken").touch()
     with pytest.raises(ValueError, match="taken: expected a new or empty folder, found"):
-        runs.create(tmp_path / "taken", tiny(), ("imitate",), None)
-    runs.create(tmp_path / "run", tiny(), ("imitate",), None)
+        trainings.create(tmp_path / "taken", tiny(), ("imitate",), None)
+    trainings.create(tmp_path / "run", tiny(), ("imitate",), None)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["run", "run.part", "taken"]
     assert (tmp_path / "run.part" / "thesis.txt").exists()

@@ -16,14 +16,14 @@ from torch import nn
 from torch.nn import functional
 
 from adaptycho import settings as tree
-from adaptycho import weights
-from adaptycho.autoencoder import Autoencoder, Encoder
-from adaptycho.episode import run as scan
-from adaptycho.policy import Observation, library
-from adaptycho.policy.field import Field
-from adaptycho.policy.recurrent import Recurrent
+from adaptycho.learn import plots, stages, trainings
+from adaptycho.scan.episode import run as scan
+from adaptycho.scan.networks import library, weights
+from adaptycho.scan.networks.autoencoder import Autoencoder, Encoder
+from adaptycho.scan.networks.field import Field
+from adaptycho.scan.networks.recurrent import Recurrent
 from adaptycho.settings import Settings
-from adaptycho.train import gallery, runs, stages
+from adaptycho.types import Observation
 
 TINY = {
     "geometry": {"field": [6.0, 6.0], "object": "auto"},
@@ -72,8 +72,8 @@ def band(figure: Figure, i: int = 0) -> set[tuple[float, float]]:
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("trained") / "tiny-3"
-    runs.create(folder, tiny(train={"seed": 3}), ("autoencoder", "imitate", "reinforce"), None)
-    runs.execute(folder, silently)
+    trainings.create(folder, tiny(train={"seed": 3}), ("autoencoder", "imitate", "reinforce"), None)
+    trainings.execute(folder, silently)
     return folder
 
 
@@ -93,7 +93,7 @@ def test_curves_are_running_means_over_runs(tmp_path: Path) -> None:
     generator = np.random.default_rng(0)
     values = generator.normal(size=(3, 30))
     folders = [written(tmp_path / f"a-{i}", tiny(train={"seed": i}), reinforced(v.tolist())) for i, v in enumerate(values)]
-    figure = gallery.learning_curves({"Voronoi": folders, "shared": folders[:1]})
+    figure = plots.learning_curves({"Voronoi": folders, "shared": folders[:1]})
     assert {"Voronoi (3 runs)", "shared (1 run)", "reward, mean of 11 steps", "step of reinforcement"} <= texts(figure)
     assert any("bootstrap interval over runs" in text for text in texts(figure))
     steps, shown = figure.axes[0].lines[0].get_xydata().T
@@ -107,7 +107,7 @@ def test_curves_are_running_means_over_runs(tmp_path: Path) -> None:
             assert min(abs(y - end) for x, y in ends if x == i + 1) < 1e-9  # rounding of the mean of three equal numbers
     # Of one run there is no interval.
     np.testing.assert_allclose(figure.axes[0].lines[1].get_ydata(), smooth[0], atol=1e-12)
-    alone = texts(gallery.learning_curves({"Voronoi": folders[:1]}))
+    alone = texts(plots.learning_curves({"Voronoi": folders[:1]}))
     assert not any("bootstrap" in text for text in alone)
 
 
@@ -115,17 +115,17 @@ def test_curves_end_where_the_shortest_run_does_and_leave_out_what_diverged(tmp_
     long = written(tmp_path / "long", tiny(), reinforced([1.0] * 20 + [None] * 20))
     short = written(tmp_path / "short", tiny(), reinforced([3.0] * 36))
     nothing = written(tmp_path / "nothing", tiny(), validated("imitate", {0: 0.5}))
-    steps, mean = gallery.learning_curves({"a": [long, short, nothing]}).axes[0].lines[0].get_xydata().T
+    steps, mean = plots.learning_curves({"a": [long, short, nothing]}).axes[0].lines[0].get_xydata().T
     assert steps[-1] == 36
     # Steps 1 to 25 have a finite one among the eleven round them; beyond them the worst of the runs counts (`metrics.statistics`).
     np.testing.assert_allclose(mean, [2.0] * 25 + [3.0] * 11)
     with pytest.raises(ValueError, match="reward: expected runs with a log of it in course reinforce, found none"):
-        gallery.learning_curves({"a": [nothing]})
+        plots.learning_curves({"a": [nothing]})
 
 
 def test_long_curves_are_thinned_and_keep_their_ends(tmp_path: Path) -> None:
     folder = written(tmp_path / "a", tiny(), validated("reinforce", {step: step / 1000 for step in range(1001)}))
-    figure = gallery.learning_curves({"a": [folder]}, "validation")
+    figure = plots.learning_curves({"a": [folder]}, "validation")
     shown = figure.axes[0].lines[0].get_xydata()
     assert len(shown) == 200 and shown[0].tolist() == [0, 0] and shown[-1].tolist() == [1000, 1]
     np.testing.assert_allclose(shown[:, 1], shown[:, 0] / 1000)  # not smoothed
@@ -137,15 +137,15 @@ def test_progress_puts_one_course_after_the_other(tmp_path: Path) -> None:
     folder = written(
         tmp_path / "a", tiny(), log + validated("imitate", {0: 0.2, 6: 0.3}) + validated("reinforce", {0: 0.3, 5: None, 9: 0.4})
     )
-    figure = gallery.progress(folder)
+    figure = plots.progress(folder)
     assert {"imitation", "reinforcement", "SSIM on validation specimens"} <= texts(figure)
     first, second = (line.get_xydata() for line in figure.axes[0].lines)
     np.testing.assert_array_equal(first, [[0, 0.2], [6, 0.3]])
     np.testing.assert_array_equal(second, [[6, 0.3], [11, math.nan], [15, 0.4]])
-    alone = gallery.progress(written(tmp_path / "b", tiny(), log))
+    alone = plots.progress(written(tmp_path / "b", tiny(), log))
     assert {"autoencoder", "− mean squared error"} <= texts(alone)
     truth = written(tmp_path / "c", tiny(practice={"reference": "truth"}), validated("imitate", {0: 0.2}))
-    assert "correlation inside the structure" in texts(gallery.progress(truth))
+    assert "correlation inside the structure" in texts(plots.progress(truth))
 
 
 def test_trainings_are_grouped_by_everything_but_the_seed(tmp_path: Path) -> None:
@@ -155,34 +155,34 @@ def test_trainings_are_grouped_by_everything_but_the_seed(tmp_path: Path) -> Non
     v, w, s = made("v-1", seed=1), made("v-2", seed=2, processes=2, shares=2, every=5), made("s-1", seed=1, credit="shared")
     x = made("v-3", seed=3)
     # More shares are another division into batches.
-    assert list(gallery.grouped([v, x, s]).items()) == [("Voronoi reward", [v, x]), ("shared reward", [s])]
-    assert len(gallery.grouped([v, w])) == 2
-    assert gallery.grouped([v, x]) == {"v": [v, x]}
+    assert list(plots.grouped([v, x, s]).items()) == [("Voronoi reward", [v, x]), ("shared reward", [s])]
+    assert len(plots.grouped([v, w])) == 2
+    assert plots.grouped([v, x]) == {"v": [v, x]}
     rates = made("r-1", reinforce_rate=1e-3)
-    assert list(gallery.grouped([v, rates])) == ["reinforce_rate 1e-05", "reinforce_rate 0.001"]
+    assert list(plots.grouped([v, rates])) == ["reinforce_rate 1e-05", "reinforce_rate 0.001"]
     both = [made("r-7", reinforce_rate=1e-3, sigma=0.02), made("s-2", credit="shared", gamma=0.5), made("r-8", gamma=0.25)]
-    assert list(gallery.grouped(both)) == ["r", "s", "r 2"]
+    assert list(plots.grouped(both)) == ["r", "s", "r 2"]
 
 
 # --- one training
 
 
 def test_everything_that_a_training_gives_is_drawn(trained: Path, tmp_path: Path) -> None:
-    drawn = gallery.draw([trained], tmp_path / "figures")
+    drawn = plots.draw([trained], tmp_path / "figures")
     single = {f"{name}-tiny" for name in ("progress", "voronoi", "compression")}
     curves = {"reward-reinforce", "ssim-reinforce", "validation-imitate", "validation-reinforce"}
     assert {path.stem for path in drawn} == single | curves | {"trajectories-imitate", "trajectories-reinforce"}
     assert {path.name for path in (tmp_path / "figures").iterdir()} == {path.name for path in drawn}
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in drawn)
     empty = written(tmp_path / "empty", tiny(), [])
-    assert gallery.draw([empty], tmp_path / "none") == []
+    assert plots.draw([empty], tmp_path / "none") == []
     with pytest.raises(ValueError, match="empty: expected the weights of a policy, found none"):
-        gallery.voronoi(empty)
+        plots.voronoi(empty)
     with pytest.raises(ValueError, match="expected a settings file, found none"):
-        gallery.draw([tmp_path / "no"], tmp_path / "nothing")
+        plots.draw([tmp_path / "no"], tmp_path / "nothing")
     assert not (tmp_path / "nothing").exists()
     with pytest.raises(ValueError, match="runs: expected at least one folder"):
-        gallery.draw([], tmp_path / "none")
+        plots.draw([], tmp_path / "none")
 
 
 def test_trajectories_are_shown_over_the_specimen_that_was_scanned(trained: Path, tmp_path: Path) -> None:
@@ -196,7 +196,7 @@ def test_trajectories_are_shown_over_the_specimen_that_was_scanned(trained: Path
         *_, last = scan(work.microscope, policy, work.reconstructor, work.lengths, seed=work.seed)
     kept = np.load(trained / "pictures" / "imitate-00000.npy")
     np.testing.assert_array_equal(last.seen.positions[0].numpy(), kept)
-    figure = gallery.trajectories({"with C1": trained}, "imitate")
+    figure = plots.trajectories({"with C1": trained}, "imitate")
     survey, begin, end = figure.axes[0].collections[1:]
     last_kept = np.load(trained / "pictures" / "imitate-00002.npy")
     for found, expected in ((survey, kept[:4]), (begin, kept[4:]), (end, last_kept[4:])):
@@ -207,10 +207,10 @@ def test_trajectories_are_shown_over_the_specimen_that_was_scanned(trained: Path
     turned = written(tmp_path / "turned", tiny(evaluate={"validation": [1_050_000, 1_100_000]}), [])
     (turned / "pictures").symlink_to(trained / "pictures")
     with pytest.raises(ValueError, match="turned: expected a scan of the same specimen as the others"):
-        gallery.trajectories({"first": trained, "turned": turned}, "imitate")
-    assert [list(named) for named in gallery._comparable({"a": trained, "b": turned, "c": trained})] == [["a", "c"], ["b"]]
+        plots.trajectories({"first": trained, "turned": turned}, "imitate")
+    assert [list(named) for named in plots._comparable({"a": trained, "b": turned, "c": trained})] == [["a", "c"], ["b"]]
     with pytest.raises(ValueError, match=r"expected positions reinforce-\*\.npy, found none"):
-        gallery.trajectories({"none": written(tmp_path / "none", tiny(), [])})
+        plots.trajectories({"none": written(tmp_path / "none", tiny(), [])})
 
 
 def test_what_was_decoded_is_back_in_rad(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -218,7 +218,7 @@ def test_what_was_decoded_is_back_in_rad(trained: Path, monkeypatch: pytest.Monk
     lossless = Autoencoder((2,), 64)
     lossless.encoder.layers, lossless.decoder = nn.Sequential(nn.Identity()), nn.Sequential(nn.Identity())
     monkeypatch.setattr(library, "load", lambda path: lossless)
-    figure = gallery.compression(trained)
+    figure = plots.compression(trained)
     given, decoded = (torch.from_numpy(np.array(figure.axes[i].images[0].get_array())) for i in (0, 5))
     small = functional.interpolate(given[None, None], size=(64, 64), mode="bicubic", antialias=True)[0, 0]
     # Both are shown less their medians; single precision of the standardisation.
@@ -226,7 +226,7 @@ def test_what_was_decoded_is_back_in_rad(trained: Path, monkeypatch: pytest.Monk
     assert float((difference - difference.mean()).abs().max()) < 1e-5 * float(small.abs().max())
     monkeypatch.setattr(library, "load", lambda path: Encoder())
     with pytest.raises(ValueError, match="expected an autoencoder, found a Encoder"):
-        gallery.compression(trained)
+        plots.compression(trained)
 
 
 # --- model cards
@@ -243,7 +243,7 @@ def published(publish: ModuleType, run: Path, root: Path, command: str = "", *mo
 
 def test_a_policy_is_published_with_its_card(publish: ModuleType, trained: Path, tmp_path: Path) -> None:
     assert published(publish, trained, tmp_path) == 0
-    kept = weights.load(tmp_path / "src" / "adaptycho" / "data" / "policies" / "small.safetensors")
+    kept = weights.load(tmp_path / "src" / "adaptycho" / "scan" / "networks" / "shipped" / "small.safetensors")
     best = weights.load(trained / "reinforce.safetensors")
     assert {k: v for k, v in kept.card.items() if k != "training"} == best.card
     assert kept.card["training"]["commit"] == "0123abc" and kept.card["training"]["seeds"] == [3]

@@ -5,13 +5,13 @@ from collections.abc import Mapping
 import pytest
 import torch
 
-from adaptycho.episode import run
-from adaptycho.policy import Action
-from adaptycho.policy.field import Field, Plan, look, outlook
+from adaptycho.learn import field_examples, stages
+from adaptycho.learn.learner import Learner, adam, constant, learn
+from adaptycho.samples.training import Share, Specimens, prepare, share
+from adaptycho.scan.episode import run
+from adaptycho.scan.networks.field import Field, Plan, look, outlook
 from adaptycho.settings import Settings, preset, update
-from adaptycho.train import stages, views
-from adaptycho.train.learner import Learner, adam, constant, learn
-from adaptycho.train.practice import Share, Specimens, prepare, share
+from adaptycho.types import Action
 
 TINY = {
     "geometry": {"field": [12.0, 9.0], "object": "auto"},
@@ -40,9 +40,9 @@ def work(pool: Specimens) -> Share:
 def test_a_view_is_what_the_policy_reads_in_such_a_scan(work: Share) -> None:
     network = stages.network(tiny())
     assert isinstance(network, Field)
-    made = views.make(work, network)
+    made = field_examples.make(work, network)
     assert len(made.maps) == len(made.wanted) == 12  # two looks at each of six
-    led, seen = views.Led(network, work.inside, None), []
+    led, seen = field_examples.Led(network, work.inside, None), []
 
     def watch(observation: object, memory: object, *, generator: torch.Generator) -> tuple[Action, object]:
         seen.append(observation)
@@ -58,15 +58,15 @@ def test_views_are_taken_at_the_defocus_of_their_share(pool: Specimens) -> None:
     settings = tiny(practice={**TINY["practice"], "defocus": [120.0]})
     network, work = stages.network(settings), share(settings, 3, 0, 6, pool, course=1)
     assert isinstance(network, Field) and work.defocus == 120.0
-    led = views.Led(network, work.inside, work.defocus)
+    led = field_examples.Led(network, work.inside, work.defocus)
     states = list(run(work.microscope, led, work.reconstructor, work.lengths, seed=work.seed))
     assert all(s.action.defocus == 120.0 for s in states)
-    assert torch.equal(torch.cat(led.maps), views.make(work, network).maps)
+    assert torch.equal(torch.cat(led.maps), field_examples.make(work, network).maps)
 
 
 def test_what_is_wanted_lies_where_the_network_would_say_so(work: Share) -> None:
     """A network that says what is wanted at each pixel of its map gives odds that fit the structure in the field."""
-    made = views.make(work, stages.network(tiny()))
+    made = field_examples.make(work, stages.network(tiny()))
     small = torch.nn.functional.interpolate(made.wanted[:6, None], work.inside.shape[1:], mode="area")[:, 0]
     assert float(((small > 0.5) == (work.inside > 0.5)).float().mean()) > 0.97
     assert torch.equal(made.wanted[:6], made.wanted[6:])
@@ -77,7 +77,7 @@ def test_scans_that_lead_follow_truth_and_chance(pool: Specimens) -> None:
     inside = torch.zeros(30, 40)
     inside[10:20, 10:30] = 1
     generator = torch.Generator().manual_seed(0)
-    found = [views.followed(inside, generator=generator) for _ in range(200)]
+    found = [field_examples.followed(inside, generator=generator) for _ in range(200)]
     flat = sum(not bool(odds.any()) for odds in found)
     assert 30 <= flat <= 70  # 50 +- 3 standard errors of 6.1
     right = torch.tensor([float(((odds > 0) == (inside > 0.5)).float().mean()) for odds in found if bool(odds.any())])
@@ -94,18 +94,18 @@ def test_a_mirrored_view_is_the_mirrored_answer(work: Share, symmetry: int) -> N
             if isinstance(layer, torch.nn.Conv2d):
                 w = torch.randn(layer.weight.shape, generator=torch.Generator().manual_seed(1)) * 0.2
                 layer.weight.copy_((w + w.flip(-1) + w.flip(-2) + w.flip((-1, -2))) / 4)
-    made = views.make(work, network)
+    made = field_examples.make(work, network)
     h, w = made.wanted.shape[1:]
     # Maps as large as the field, so that there is no padding on one side only.
-    whole = views.Views(made.maps[..., : h // 16 * 16, : w // 16 * 16], made.wanted[..., : h // 16 * 16, : w // 16 * 16])
-    plain, _ = views.loss(network, whole)
-    mirrored, _ = views.loss(network, whole, symmetry=symmetry)
+    whole = field_examples.Views(made.maps[..., : h // 16 * 16, : w // 16 * 16], made.wanted[..., : h // 16 * 16, : w // 16 * 16])
+    plain, _ = field_examples.loss(network, whole)
+    mirrored, _ = field_examples.loss(network, whole, symmetry=symmetry)
     assert torch.allclose(plain, mirrored, rtol=1e-4)
 
 
 def test_padding_stays_where_it_is(work: Share) -> None:
     """Only what lies in the field is mirrored: a view of a mirrored field has its padding in the same place."""
-    made = views.make(work, stages.network(tiny()))
+    made = field_examples.make(work, stages.network(tiny()))
     h, w = made.wanted.shape[1:]
     assert made.maps.shape[-2:] != (h, w)
     seen: list[torch.Tensor] = []
@@ -115,7 +115,7 @@ def test_padding_stays_where_it_is(work: Share) -> None:
             seen.append(maps)
             return super().network(maps)
 
-    views.loss(Spy((8, 8)), made, symmetry=3)
+    field_examples.loss(Spy((8, 8)), made, symmetry=3)
     assert torch.equal(seen[0][..., :h, :w], made.maps[..., :h, :w].flip((-1, -2)))
     assert torch.equal(seen[0][..., h:, :], made.maps[..., h:, :]) and torch.equal(seen[0][..., w:], made.maps[..., w:])
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial import cKDTree
 
-from adaptycho.voronoi import cells
+from adaptycho.learn.voronoi import cells
 
 
 def positions(seed: int, *shape: int) -> torch.Tensor:

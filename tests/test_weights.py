@@ -8,7 +8,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from adaptycho.weights import KEY, Loaded, load, restore, save, write
+from adaptycho.scan.networks.weights import KEY, Loaded, load, restore, save, write
 
 CARD = {"kind": "little", "arguments": {"widths": [3, 4], "rate": 0.5}, "seeds": [0, 1], "note": "Å"}
 

@@ -15,10 +15,13 @@ import torch
 from scipy import ndimage
 from skimage.registration import phase_cross_correlation
 
-from adaptycho import build, metrics, patterns, settings
-from adaptycho.forward import Measurement, diffract
-from adaptycho.optics import Setup
-from adaptycho.reconstruct import Reconstructor
+from adaptycho import metrics, settings
+from adaptycho.physics.forward import diffract
+from adaptycho.physics.optics import Setup
+from adaptycho.reconstruct.descent import Reconstructor
+from adaptycho.scan import patterns
+from adaptycho.settings import build
+from adaptycho.types import Measurement
 
 EDGE = 1.0  # Å inside the field that are left out on each side: there the beam has hardly been
 

@@ -13,13 +13,15 @@ import h5py
 import numpy as np
 import torch
 
-from adaptycho import cli, files, runs, settings, weights
-from adaptycho.autoencoder import Encoder
-from adaptycho.policy import library
-from adaptycho.policy.field import Field
-from adaptycho.policy.recurrent import Recurrent
+from adaptycho import formats, settings
+from adaptycho.app import cli
+from adaptycho.learn import trainings
+from adaptycho.runs import scans
+from adaptycho.scan.networks import library, weights
+from adaptycho.scan.networks.autoencoder import Encoder
+from adaptycho.scan.networks.field import Field
+from adaptycho.scan.networks.recurrent import Recurrent
 from adaptycho.settings import Settings
-from adaptycho.train import runs as trainings
 
 SMALL = ("--geometry.field", "[8.0, 6.0]", "--geometry.object", "auto")
 QUICK = ("--threads", "1", "--positions", "8", "--subsequences", "2", "--reconstruct.iterations", "1", "--reconstruct.reference_side", "3")
@@ -90,11 +92,11 @@ def recording(folder: Path) -> None:
 def probed(folder: Path) -> None:
     """The same with a measured probe, in whole counts."""
     recording(folder)
-    found = files.read(folder / "rec.h5")
+    found = formats.read(folder / "rec.h5")
     setup = replace(found.setup, measured_probe=found.setup.probe().to(torch.complex64))
     counts = replace(found.measurement, patterns=found.measurement.patterns.to(torch.uint16))
     (folder / "rec.h5").unlink()
-    files.write(folder / "rec.h5", replace(found, setup=setup, measurement=counts, path=None))
+    formats.write(folder / "rec.h5", replace(found, setup=setup, measurement=counts, path=None))
 
 
 def arrays(folder: Path) -> None:
@@ -117,7 +119,7 @@ def arrays(folder: Path) -> None:
     for first in (0, 3):
         part = slice(first, first + 3)
         np.savez(rota / f"counts_rows_{first:03d}.npz", counts=counts[part], scan_row=row[part], scan_col=column[part])
-    np.savez(rota / "probe_start.npz", probe=np.fft.fftshift(files.read(folder / "rec.h5").setup.probe().numpy()))
+    np.savez(rota / "probe_start.npz", probe=np.fft.fftshift(formats.read(folder / "rec.h5").setup.probe().numpy()))
     facts = {
         "energy_kev": 60.0,
         "convergence_semiangle_mrad_nominal": 33.0,
@@ -134,7 +136,7 @@ def arrays(folder: Path) -> None:
 def run(folder: Path) -> None:
     """A scan that was interrupted after the first of two sub-sequences."""
     chosen = settings.update(settings.preset("light"), {**TREE, "scan": {**TREE["scan"], "policy": "heuristic", "positions": 8}}, "fuzz")
-    steps = runs.execute(runs.Run.create(folder / "run", chosen))
+    steps = scans.execute(scans.Run.create(folder / "run", chosen))
     next(steps)
     steps.close()
 

@@ -14,8 +14,8 @@ from typing import Any, Literal, get_args
 import tomli_w
 from pydantic import TypeAdapter, ValidationError
 
-from adaptycho.reading import regular
 from adaptycho.settings.sections import ADAPTIVE, USED, Policy, Scan, Settings
+from adaptycho.support.reading import regular
 
 __all__ = [
     "ADAPTIVE",
@@ -42,7 +42,7 @@ __all__ = [
 
 Preset = Literal["light", "paper"]
 PRESETS: tuple[Preset, ...] = get_args(Preset)
-RECIPES = ("lattice", "structure", "recurrent", "recurrent-2", "voronoi", "shared", "recorded")  # data/recipes
+RECIPES = ("lattice", "structure", "recurrent", "recurrent-2", "voronoi", "shared", "recorded")  # recipes/
 
 # The two protocols: as the paper reconstructs, and the settings that reconstruct best (`Reconstructor.best`).
 PAPER: dict[str, Any] = {"iterations": 5, "loss": "intensity", "step": 525.0, "scaling": "none", "momentum": 0.0}
@@ -96,7 +96,7 @@ def recipe(name: str, base: Settings) -> Settings:
     """
     if name not in RECIPES:
         raise ValueError(f"recipe: expected one of {', '.join(RECIPES)}, found {name!r}")
-    with resources.as_file(resources.files("adaptycho") / "data" / "recipes" / f"{name}.toml") as path:
+    with resources.as_file(resources.files("adaptycho.settings") / "recipes" / f"{name}.toml") as path:
         return load(path, base)
 
 

@@ -5,13 +5,13 @@ from typing import Annotated, Literal
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from adaptycho.names import Family
+from adaptycho.physics import Family
 from adaptycho.settings.bounds import STRICT, Count, Defocus, Dose, Fraction, Positions, Rate, Real, Seed, Side, Steps, Whole, Width
 
 
 @dataclass(frozen=True, config=STRICT)
 class Practice:
-    """What a policy practises on (`adaptycho.train.practice`); what is not here is as in the other sections."""
+    """What a policy practises on (`adaptycho.samples.training`); what is not here is as in the other sections."""
 
     families: tuple[Family, ...] = Field(min_length=1, default=("crystal",), description="families of specimens, drawn at random")
     filling: tuple[Fraction, Fraction] = Field(default=(0.1, 0.5), description="filling of those that do not fill the field, from and to")
@@ -31,7 +31,7 @@ class Practice:
 
 @dataclass(frozen=True, config=STRICT)
 class Network:
-    """What is trained (`adaptycho.policy.field`, `adaptycho.policy.recurrent`)."""
+    """What is trained (`adaptycho.scan.networks.field`, `adaptycho.scan.networks.recurrent`)."""
 
     kind: Literal["field", "recurrent"] = Field(default="field", description="field (equivariant), or recurrent (the paper's)")
     survey: Literal["halton", "hexagonal", "raster"] = Field(default="halton", description="scan that the first sub-sequence begins")
@@ -58,7 +58,7 @@ class Network:
 
 @dataclass(frozen=True, config=STRICT)
 class Train:
-    """How it is trained, by three courses (`adaptycho.train`)."""
+    """How it is trained, by three courses (`adaptycho.learn`)."""
 
     seed: Seed = Field(default=0, description="of weights, specimens and exploration")
     processes: Annotated[Whole, Field(ge=1, le=1024)] = Field(default=1, description="processes that share each batch, one thread each")

@@ -7,7 +7,9 @@ from typing import Annotated, Literal, get_args
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from adaptycho.names import Family, Loss, Pattern
+from adaptycho.physics import Family
+from adaptycho.reconstruct import Loss
+from adaptycho.scan import Pattern
 from adaptycho.settings.bounds import (
     MOST_COUNTS,
     MOST_POTENTIAL,
@@ -133,7 +135,7 @@ class Scan:
 
 @dataclass(frozen=True, config=STRICT)
 class Heuristic:
-    """The adaptive scan without learning (`adaptycho.policy.heuristic`)."""
+    """The adaptive scan without learning (`adaptycho.scan.policies.heuristic`)."""
 
     pull: Fraction = Field(default=0.5, description="fraction of the way positions move towards the nearest phase maximum")
     reach: Annotated[Real, Field(ge=0, le=1e6)] = Field(default=4.0, description="maxima further than this many probe radii do not pull")
@@ -148,7 +150,7 @@ class Heuristic:
 
 @dataclass(frozen=True, config=STRICT)
 class Reconstruct:
-    """ROP (`adaptycho.reconstruct`)."""
+    """ROP (`adaptycho.reconstruct.descent`)."""
 
     iterations: Count = Field(default=5, description="gradient steps")
     loss: Loss = Field(default="intensity", description="intensity (Eq. 2), amplitude or poisson")
@@ -175,7 +177,7 @@ FRESH = 2_000_000  # from here on specimens are reported on, and nothing is lear
 
 @dataclass(frozen=True, config=STRICT)
 class Evaluate:
-    """How strategies are compared (`adaptycho.evaluate`)."""
+    """How strategies are compared (`adaptycho.compare`)."""
 
     train: Range = Field(default=(0, 1_000_000), description="numbers of the specimens to learn and tune on, from and up to")
     validation: Range = Field(default=(1_000_000, 1_100_000), description="of those to choose among what was learnt")

@@ -1,0 +1,1 @@
+"""The program that people use: command line, demonstration, benchmarks."""

@@ -1,0 +1,199 @@
+"""What the commands do once their options are understood: each function makes files and returns what is worth printing."""
+
+import collections
+import itertools
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from adaptycho import draw, formats
+from adaptycho.compare import archive, race, table, table1, trained
+from adaptycho.compare.ledger import Ledger
+from adaptycho.draw import report
+from adaptycho.runs import scans, summary
+from adaptycho.scan.episode import observe, stream
+from adaptycho.settings import ADAPTIVE, Settings, build, dump, update
+from adaptycho.support import targets
+from adaptycho.support.atomic import alone, whole
+from adaptycho.support.parallel import spread
+
+Progress = Callable[[Iterable[Any], int, str], Iterable[Any]]
+
+
+def simulate(out: Path, chosen: Settings, progress: Progress, *, workers: int | None = None, scheduler: str | None = None) -> list[Path]:
+    """Writes a conventional scan of every specimen as a recording, and the settings as TOML beside; returns the recordings.
+
+    Raises:
+        ValueError: the settings are not of a conventional simulated scan, or a file exists already.
+    """
+    if chosen.scan.microscope != "simulated" or chosen.scan.policy in ADAPTIVE:
+        raise ValueError(
+            f"scan.policy: expected a conventional simulated scan to record, found {chosen.scan.microscope}, {chosen.scan.policy}"
+        )
+    targets.named(out)
+    if out.suffix == ".toml":
+        raise ValueError(f"{out}: expected a name such as {out.with_suffix('.h5')} for the recording, found that of the settings beside it")
+    many = chosen.specimen.count > 1
+    paths = [out.with_name(f"{out.stem}-{b:03d}{out.suffix}") if many else out for b in range(chosen.specimen.count)]
+    described = out.with_suffix(".toml")
+    for path in (*paths, described):
+        targets.new_file(path)
+    with whole(described) as part:
+        part.write_text(dump(chosen), encoding="utf-8")
+    tasks = [(chosen, b, path.absolute(), described.name) for b, path in enumerate(paths)]
+    for _ in progress(spread(_simulate, tasks, workers=workers, scheduler=scheduler), len(tasks), "specimens"):
+        pass
+    return paths
+
+
+def imported(source: Path, positions_file: Path | None, **options: Any) -> formats.Recording:
+    """A recording from arrays, or from a folder of the rotavirus data set."""
+    if source.is_dir():
+        return formats.from_rotavirus(source)
+    energy = options.pop("energy", None)
+    if (energy is None) == (options.get("wavelength") is None):
+        found = "neither" if energy is None else "both"
+        raise ValueError(f"{source}: --energy: expected a beam energy in keV or --wavelength in Å, found {found}")
+    if options["semiangle"] is None:
+        raise ValueError(f"{source}: --semiangle: expected a value, since arrays do not say it, found none")
+    # Energies are typed in keV.
+    return formats.from_arrays(source, positions=positions_file, energy=None if energy is None else 1e3 * energy, **options)
+
+
+def reconstruct(file: Path, out: Path, chosen: Settings, progress: Progress) -> dict[str, Any]:
+    """Reconstructs a recording; writes the potential and a picture."""
+    targets.named(out)
+    picture = out.with_suffix(".png")
+    if out == picture:
+        raise ValueError(f"{out}: expected a name such as {out.with_suffix('.h5')} for the potential, found that of the picture beside it")
+    for path in (out, picture):
+        targets.new_file(path)
+    recording = formats.read(file)
+    descent = build.reconstructor(chosen, recording.setup)
+    result = collections.deque(progress(descent.steps(recording.measurement), descent.iterations, "iterations"), maxlen=1).pop()
+    scans.write_result(out, recording.setup, result)
+    phase = recording.setup.crop(result.phase)[0]
+    report.save_png(picture, draw.phase(phase, recording.setup.field, recording.title))
+    return {"file": str(out), "picture": str(picture), "loss": [round(v, 9) for v in result.loss[0].tolist()]}
+
+
+def scan(target: scans.Run, progress: Progress) -> dict[str, Any]:
+    """Runs or goes on with a scan, writes its report, and returns its final scores."""
+    for _ in progress(scans.execute(target), len(target.lengths), "sub-sequences"):
+        pass
+    states = scans.read_states(target)
+    scores = {name: round(float(values.mean()), 4) for name, values in states[-1]["scores"].items()}
+    return {
+        "run": str(target.path),
+        "positions": sum(target.lengths),
+        "subsequences": len(states),
+        "policy": target.settings.scan.policy,
+        "scores": scores,
+        "report": str(write_report(target)),
+    }
+
+
+def cells(base: Settings, families: Sequence[str], positions: Sequence[int], doses: Sequence[float]) -> list[Settings]:
+    """Every combination of families, numbers of positions and electrons per position; what is not given stays as it is."""
+    scan = base.scan
+    combinations = dict.fromkeys(itertools.product(families or [base.specimen.family], positions or [scan.positions], doses or [scan.dose]))
+    return [
+        update(base, {"specimen": {"family": family}, "scan": {"positions": count, "dose": dose}}, "command line")
+        for family, count, dose in combinations
+    ]
+
+
+def evaluate(
+    out: Path,
+    cells: Sequence[Settings],
+    protocol: race.ProtocolName,
+    strategies: Sequence[str],
+    progress: Progress,
+    *,
+    workers: int | None = None,
+    scheduler: str | None = None,
+) -> dict[str, Any]:
+    """Compares strategies in every cell; results are kept in the folder and what is there already is not measured again.
+
+    Returns:
+        `cells`, a table for each (`adaptycho.compare.table`), and `dose_savings` along the numbers of positions.
+    """
+    with _results(out) as ledger:
+        rules = race.PROTOCOLS[protocol]
+        names = strategies or race.everything(rules, cells[0])
+        done = race.judge(cells, rules, names, ledger, progress=progress, workers=workers, scheduler=scheduler)
+        archive.write(out / "cells.json", done)
+        found = {"cells": [table.table(cell) for cell in done], "dose_savings": table.dose_savings(done)}
+        with whole(out / "tables.json") as part:
+            part.write_text(json.dumps(found, indent=1), encoding="utf-8")
+    return found
+
+
+def first_table(
+    out: Path,
+    base: Settings,
+    rows: Sequence[table1.Published],
+    weights: Sequence[Path],
+    progress: Progress,
+    *,
+    workers: int | None = None,
+    scheduler: str | None = None,
+) -> dict[str, Any]:
+    """Rows of Table I of the paper (`adaptycho.compare.table1`); results are kept as those of `evaluate` are.
+
+    Raises:
+        ValueError: settings of a recording, or weights that are no policies of one kind.
+    """
+    if base.scan.microscope != "simulated":
+        raise ValueError(f"scan.microscope: expected simulated specimens for Table I, found {base.scan.microscope}")
+    policies = trained.read(weights)
+    with _results(out) as ledger:
+        found = table1.table1(base, rows, policies, ledger, progress=progress, workers=workers, scheduler=scheduler)
+        with whole(out / "table1.json") as part:
+            part.write_text(json.dumps(found, indent=1), encoding="utf-8")
+    return found
+
+
+def evaluation_lines(found: dict[str, Any]) -> list[str]:
+    """What `evaluate` found, to read."""
+    lines = [line for part in found["cells"] for line in [*table.text(part), ""]]
+    if found["dose_savings"]:
+        lines.append("dose saving: times the dose that the best conventional scan needs for the same score")
+    for row in found["dose_savings"]:
+        beyond = {"above": ">= ", "below": "<= ", None: ""}[row["bounded"]]
+        name = f"{row['family']}, {row['positions']} positions, {row['dose']:g} electrons, {row['strategy']}"
+        lines.append(f"  {name}: {beyond}{table.between(row['dose_saving'], 2)}")
+    return lines
+
+
+def write_report(target: scans.Run) -> Path:
+    """Writes the report of a run into its folder."""
+    page = target.path / "report.html"
+    report.write(page, summary.run_page(target))
+    return page
+
+
+@contextmanager
+def _results(out: Path) -> Iterator[Ledger]:
+    """The ledger of a folder for results, which is made if there is none, for one process at a time."""
+    targets.folder(out)
+    out.mkdir(parents=True, exist_ok=True)
+    with alone(out):
+        yield Ledger.open(out / "results.jsonl")
+
+
+def _simulate(task: tuple[Settings, int, Path, str]) -> None:
+    """One specimen's whole conventional scan, without reconstructing it."""
+    chosen, b, path, described = task
+    alone = build.simulated(build.one(chosen, b))
+    seen = observe(None, alone, [chosen.scan.positions], 0)
+    generator = stream(chosen.scan.seed, b)
+    action, _ = build.scanner(chosen)(seen, None, generator=generator)
+    measurement = alone.acquire(action, generator=generator)
+    setup = alone.setup if chosen.scan.defocus is None else alone.setup.with_defocus(chosen.scan.defocus)
+    title = f"simulated {chosen.specimen.structure}, {chosen.specimen.family}"
+    formats.write(
+        path, formats.Recording(setup, measurement, title, f"adaptycho simulate, specimen {b}, settings in {described}", path=path)
+    )

@@ -1,0 +1,134 @@
+"""The answer to one question, as an object for programs and as one screen of text."""
+
+from dataclasses import asdict
+from typing import Any
+
+from adaptycho.compare.advice import words
+from adaptycho.compare.advice.decide import Decision, Scan, decide
+from adaptycho.compare.advice.place import Question
+from adaptycho.compare.advice.table import Estimate, Reading, Table
+
+SHOWN = ("family", "electrons", "positions", "scan", "strategy", "specimens", "policies", "source")  # of the nearest row
+TITLE = {"yes": "YES", "perhaps": "PERHAPS", "no": "NO"}
+TRUST = {
+    "measured": "high: measured with this microscope and field",
+    "scaled": "fair: measured on another microscope or field, carried over in units of the probe width",
+    "outside": "low: outside of what was measured",
+}
+
+
+def advise(question: Question, table: Table) -> tuple[Decision, dict[str, Any]]:
+    """Whether an adaptive scan helps: what was decided, and the same as an object ready for JSON.
+
+    Keys of the object: `helps` (yes, perhaps, no; never yes outside of what was measured); `recommended` and `instead`, the scan to take
+    and the best of the other kind (`name`, `weights`, `defocus` in Å, `positions`, `electrons`); `dose_saving` and `gain` of the adaptive
+    scan over the best conventional one as mean and 95 % interval, with no mean between two ends; `dose_saving_bounded`; `ends`, what the
+    table says, one for each filling that counts (`dense_score` is that of the nearest cell); `place`, the scan in its own units; `trust`
+    (measured, scaled, outside), `warnings`, `reasons`; and `next`, a command.
+
+    Raises:
+        ValueError: the table does not know the family, or no scan fits the time or the dose limit.
+    """
+    found = decide(question, table)
+    warnings = words.gaps(found, table)
+    scans = [_scan(found.ours), _scan(found.conventional)]
+    recommended, instead = scans if found.adaptive else scans[::-1]
+    sure = found.gain.low > 0 and not warnings
+    return found, {
+        "helps": ("yes" if sure else "perhaps") if found.adaptive else "no",
+        "recommended": recommended,
+        "instead": instead,
+        "dose_saving": _listed(found, found.saving),
+        "dose_saving_bounded": found.bounded,
+        "gain": _listed(found, found.gain),
+        "ends": [_end(found, end) for end in found.ends],
+        "place": {name: _round(value) for name, value in asdict(found.place).items()},
+        "trust": "outside" if warnings else "scaled" if found.place.scaled else "measured",
+        "warnings": warnings,
+        "reasons": words.reasons(found, table),
+        "next": words.command(found, table, bool(warnings)),
+    }
+
+
+def lines(answer: dict[str, Any]) -> list[str]:
+    """The answer as one screen of text."""
+    place, ends = answer["place"], answer["ends"]
+    saving, gain = answer["dose_saving"], answer["gain"]
+    text = [
+        f"Will an adaptive scan help? {TITLE[answer['helps']]}",
+        "",
+        f"  take        {words.scan_text(Scan(**answer['recommended']))}",
+        f"  rather than {_instead(answer)}",
+        f"  dose saved  {_times(saving, answer['dose_saving_bounded'])}, adaptive against the best conventional scan (95 % interval)",
+        f"  score       {'' if gain[0] is None else words.percent(gain[0]) + ' '}[{100 * gain[1]:+.1f}, {100 * gain[2]:+.1f}] %, "
+        "correlation with the true phase inside the structure",
+    ]
+    for end in ends:
+        near, (low, high) = end["nearest"], end["filling"]
+        text.append(
+            f"  measured    {end['family']}, filling {low:g}{f' to {high:g}' if high > low else ''}: score {end['score']:.2f} against "
+            f"{end['best_conventional_score']:.2f}, dose saved {_times(end['dose_saving'], end['dose_saving_bounded'])}"
+        )
+        text.append(
+            f"              nearest cell {words.count(near['electrons'], 'electron')}, {words.count(near['positions'], 'position')}; "
+            f"{words.count(near['specimens'], 'specimen')}"
+            f"{', policies: ' + str(near['policies']) if near['policies'] else ''}"
+        )
+    text += [
+        f"  your scan   {words.number(place['dose'])} e/Å², probe {place['width']:.3g} Å wide; for each squared probe width "
+        f"{place['density']:.2g} positions, {words.count(place['per_element'], 'electron')}",
+        f"  trust       {TRUST[answer['trust']]}",
+        *(f"            ! {warning}" for warning in answer["warnings"]),
+        "",
+        *answer["reasons"],
+        "",
+        f"Next: {answer['next']}",
+    ]
+    return text
+
+
+def _instead(answer: dict[str, Any]) -> str:
+    """The other scan; one that is chosen on training specimens may be the very scan that is recommended."""
+    instead = answer["instead"]
+    if instead["name"] == answer["recommended"]["name"]:
+        return "an adaptive scan, which chose not to adapt on training specimens"
+    return words.scan_text(Scan(**instead))
+
+
+def _times(saving: list[float | None], bounded: str | None) -> str:
+    mean, low, high = saving
+    less, more = (" or less" if bounded == "below" else ""), (" or more" if bounded == "above" else "")
+    return f"{'' if mean is None else f'{mean:.2f}{less}{more} '}[{low:.2f}{less}, {high:.2f}{more}] times"
+
+
+def _scan(scan: Scan) -> dict[str, Any]:
+    return {name: _round(value) for name, value in asdict(scan).items()}
+
+
+def _listed(found: Decision, estimate: Estimate) -> list[float | None]:
+    mean, low, high = (_round(v) for v in estimate)
+    return [mean if len(found.ends) == 1 else None, low, high]
+
+
+def _end(found: Decision, end: Reading) -> dict[str, Any]:
+    near = end.nearest
+    return {
+        "family": near.family,
+        "filling": list(near.filling),
+        "gain": [_round(v) for v in end.gain],
+        "dose_saving": [_round(v) for v in end.saving],
+        "dose_saving_bounded": end.bounded,
+        "score": _round(end.score),
+        "best_conventional_score": _round(end.base_score),
+        "dense_score": near.dense,
+        "best_conventional": near.against[found.base].scan,
+        "inside": end.inside,
+        "nearest": {name: getattr(near, name) for name in SHOWN},
+    }
+
+
+def _round(value: Any) -> Any:
+    """Five digits are more than is known."""
+    if isinstance(value, tuple):
+        return [_round(v) for v in value]
+    return float(f"{value:.5g}") if isinstance(value, float) else value

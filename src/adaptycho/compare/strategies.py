@@ -1,0 +1,92 @@
+"""Every scan strategy by name: conventional, adaptive without learning, and oracles that know the truth; all at equal dose."""
+
+from typing import Any, Literal
+
+import torch
+from scipy.ndimage import gaussian_filter
+
+from adaptycho.samples.sample import Sample
+from adaptycho.scan.episode import split_evenly
+from adaptycho.scan.networks import library
+from adaptycho.scan.oracles import DensityOracle, HalfWay
+from adaptycho.scan.policies.fixed import Fixed
+from adaptycho.settings import ADAPTIVE, Settings, build
+from adaptycho.types import Scanner
+
+CONVENTIONAL = ("raster", "hexagonal", "random", "jittered", "halton", "poisson-disk", "spiral", "dense")
+DENSE = ("dense", "adaptive-dense")  # the same electrons on more positions, at less dwell
+LEARNED = ("adaptive", "adaptive-dense", "recurrent")
+ORACLES = ("oracle", "oracle-hexagonal", "oracle-density")
+AUTO = "auto"  # one of the others in a comparison, oracles excepted: which, is found on training specimens, as the defocus is
+STRATEGIES = (*CONVENTIONAL, *ADAPTIVE, "adaptive-dense", AUTO, *ORACLES)
+BLIND = (*CONVENTIONAL, "oracle-density")  # decide everything beforehand: nothing is gained by sub-sequences
+SIMULATED = (*DENSE, "oracle", "oracle-hexagonal")  # need another dwell, or the atoms
+FOCUSED = ":focused"  # ends the name of a strategy that is not allowed to defocus
+SMOOTH = 1.0  # Å, rms: scale at which an oracle takes the structure's density
+
+
+def lengths(name: str, settings: Settings) -> list[int]:
+    """Number of positions in each sub-sequence; scans that look at nothing take one.
+
+    Raises:
+        ValueError: there is no such strategy.
+    """
+    if name not in STRATEGIES:
+        raise ValueError(f"strategies: expected some of {', '.join(STRATEGIES)}, found {name!r}")
+    if name in DENSE:
+        count = max(settings.evaluate.dense, settings.scan.positions)
+        return [count] if name in BLIND else split_evenly(count, settings.scan.subsequences)
+    return [settings.scan.positions] if name in BLIND else split_evenly(settings.scan.positions, settings.scan.subsequences)
+
+
+def check(name: str, settings: Settings, *, tuned: bool) -> None:
+    """Refuses a strategy that does not exist or cannot be used.
+
+    Raises:
+        ValueError: one sentence that says which, and why.
+    """
+    plain, focused = name.removesuffix(FOCUSED), name.endswith(FOCUSED)
+    lengths(plain, settings)
+    if plain == AUTO and not tuned:
+        raise ValueError(f"strategies: expected one that is itself, since nothing is chosen here, found {name!r}")
+    if focused and not tuned:
+        raise ValueError(f"strategies: expected {plain!r}, since defocus is not chosen here, found {name!r}")
+    if focused and 0.0 not in settings.evaluate.defoci:
+        raise ValueError(f"evaluate.defoci: expected 0 among them for {name!r}, found {list(settings.evaluate.defoci)}")
+    scan = settings.scan
+    if scan.microscope == "recorded" and plain in LEARNED and scan.file is None and scan.weights is None:
+        raise ValueError(f"scan.weights: expected some for {name!r}: what comes along has practised on the recording that does, found none")
+    if scan.microscope == "recorded" and plain in SIMULATED:
+        raise ValueError(
+            f"strategies: expected none of {', '.join(SIMULATED)} for a recording, which has no other dwell or truth, found {name!r}"
+        )
+
+
+def scanner(name: str, settings: Settings, sample: Sample, defocus: float | None) -> Scanner:
+    """The strategy on one specimen, at a defocus in Å (None: the nominal one)."""
+    options: dict[str, Any] = {"defocus": defocus}
+    match name:
+        case "dense" | "adaptive-dense":
+            dose = settings.scan.dose * settings.scan.positions / sum(lengths(name, settings))
+            if name == "dense":
+                return Fixed("raster", defocus, dose=dose)
+            return library.scanner(build.learned(settings, "adaptive", defocus), defocus=defocus, dose=dose)
+        case "oracle" | "oracle-hexagonal":
+            base: Literal["halton", "hexagonal"] = "halton" if name == "oracle" else "hexagonal"
+            if sample.sites is None:
+                return Fixed(base, defocus)  # nothing to be pulled to
+            # The first leaves a survey alone, as under the paper's protocol; the second knows from the start.
+            return HalfWay([sample.sites.fractions.float()], base=base, after=1 if name == "oracle" else 0, **options)
+        case "oracle-density":
+            return DensityOracle(_density(sample), **options)
+        case _:
+            return build.scanner(settings, name, defocus)
+
+
+def _density(sample: Sample) -> torch.Tensor:
+    """Where structure is, smoothed: the specimen's outline if the truth is known, else the square root of the local variance."""
+    pixels = SMOOTH / sample.setup.object.pixel
+    if sample.truth is not None:
+        return torch.from_numpy(gaussian_filter(sample.inside.double().numpy(), pixels))[None]
+    assert sample.energy is not None  # there is a truth or a recording
+    return sample.energy.sqrt()[None]

@@ -1,0 +1,16 @@
+"""Recorded data on disk: the project's own HDF5 layout, importers for other layouts, and a description of what a file holds."""
+
+from importlib import resources
+from pathlib import Path
+
+from adaptycho.formats.arrays import from_arrays
+from adaptycho.formats.hdf5 import read, write
+from adaptycho.formats.recording import Recording, check
+from adaptycho.formats.rotavirus import from_rotavirus
+
+__all__ = ["Recording", "check", "example", "from_arrays", "from_rotavirus", "read", "write"]
+
+
+def example() -> Path:
+    """Path of the recording that comes with the package: 4,096 patterns of rotavirus particles in ice (example/ROTAVIRUS.md)."""
+    return Path(str(resources.files("adaptycho.formats") / "example" / "rotavirus.h5"))

@@ -1,0 +1,176 @@
+"""The journal of a scan: each sub-sequence in a file of its own, complete and flushed before the next decision.
+
+Every array of a run has its checksum beside it, and every sub-sequence says which run it belongs to and which number it has, so that what
+was changed, damaged or copied from another run is not gone on with.
+"""
+
+import hashlib
+import math
+import os
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import torch
+from torch import Tensor
+
+from adaptycho import formats
+from adaptycho.formats import stored
+from adaptycho.instruments import Microscope
+from adaptycho.physics.optics import Setup
+from adaptycho.support.atomic import whole
+from adaptycho.types import Action, Measurement
+
+FORMAT = "adaptycho run 2"
+
+
+@dataclass
+class Journal:
+    """A microscope that keeps what it records: sub-sequences on disk are read, new ones are written before they are handed on.
+
+    Attributes:
+        microscope: the one that acquires what is not on disk yet.
+        folder: where sub-sequences are kept.
+        run: what tells this run from others; sub-sequences of another one are refused. Nothing is refused if it is empty.
+        taken: sub-sequences handed on so far.
+    """
+
+    microscope: Microscope
+    folder: Path
+    run: str = ""
+    taken: int = field(default=0, init=False)
+
+    @property
+    def setup(self) -> Setup:
+        """Geometry and beam."""
+        return self.microscope.setup
+
+    @property
+    def batch(self) -> int:
+        """Number of specimens."""
+        return self.microscope.batch
+
+    def acquire(self, action: Action, *, generator: torch.Generator) -> Measurement:
+        """The next sub-sequence, from disk if it was recorded before."""
+        path = self.folder / f"{self.taken:03d}.h5"
+        if os.path.lexists(path):  # a link that leads nowhere is somebody's
+            measurement = self._read(path, action)
+        else:
+            measurement = self.microscope.acquire(action, generator=generator)
+            _write_subsequence(path, action, measurement, self.setup, {"run": self.run, "number": self.taken})
+        self.taken += 1
+        return measurement
+
+    def _read(self, path: Path, action: Action) -> Measurement:
+        count = action.positions.shape[1]
+        requested, measurement = read_subsequence(path, self.setup, (self.batch, count), sealed=bool(self.run))
+        with stored.hdf5(path) as file:
+            for name, wanted in (("run", self.run), ("number", self.taken)):
+                if self.run and (found := file.attrs.get(name)) != wanted:
+                    raise ValueError(f"{path}: {name}: expected {wanted}, found {found}: a sub-sequence from elsewhere")
+        if not torch.allclose(requested, action.positions.float(), atol=1e-5):
+            warnings.warn(f"{path}: other positions were requested when it was recorded; what was recorded is kept", stacklevel=3)
+        return measurement
+
+
+def _write_subsequence(path: Path, action: Action, measurement: Measurement, setup: Setup, belongs: Mapping[str, Any]) -> None:
+    patterns = measurement.patterns
+    if patterns.is_floating_point() or patterns.dtype in (torch.int8, torch.int16, torch.int32, torch.int64):  # torch compares no others
+        lowest, highest = float(patterns.amin()), float(patterns.amax())
+        if not 0 <= lowest <= highest < math.inf:
+            raise ValueError(
+                f"{path}: patterns: expected counts from 0 on that are finite, got {lowest:g} to {highest:g}; nothing was kept"
+            )
+    away = (action.positions.float() - measurement.positions) * torch.tensor(setup.field)
+    arrays = {
+        "distance": torch.linalg.vector_norm(away, dim=-1),
+        "requested": action.positions.float(),
+        "positions": measurement.positions,
+        "dose": measurement.dose,
+        "defocus": measurement.defocus,
+        "patterns": torch.fft.fftshift(patterns, dim=(-2, -1)),
+    }
+    attributes = {
+        "positions": "reported, fractions (y, x) of the scan field",
+        "distance": "Å, from the requested to the reported position",
+        "patterns": "counts, zero frequency in the centre",
+        "defocus": "Å, underfocus",
+    }
+    write_arrays(path, arrays, {**attributes, **belongs})
+
+
+def read_subsequence(path: Path, setup: Setup, shape: tuple[int, int], *, sealed: bool) -> tuple[Tensor, Measurement]:
+    """Requested positions and what was recorded there.
+
+    Args:
+        path: the file.
+        setup: geometry of the scan.
+        shape: numbers of specimens and of positions.
+        sealed: whether every array has to have a checksum.
+
+    Raises:
+        ValueError: the file is damaged, not a sub-sequence, or one of another scan.
+    """
+    wanted: dict[str, tuple[int, ...]] = {"requested": (*shape, 2), "positions": (*shape, 2), "dose": shape, "defocus": shape}
+    found = read_arrays(path, wanted, sealed=sealed) | read_arrays(path, {"patterns": (*shape, *setup.detector)}, "iuf", sealed=sealed)
+    if not bool(torch.isfinite(found["requested"]).all()):
+        raise ValueError(f"{path}: requested: expected finite positions, found others")
+    patterns = torch.fft.ifftshift(found["patterns"], dim=(-2, -1))
+    measurement = Measurement(found["positions"], patterns, found["dose"], found["defocus"])
+    for part in measurement.split():
+        formats.check(part, setup, str(path))
+    return found["requested"], measurement
+
+
+def write_arrays(path: Path, arrays: Mapping[str, Tensor], attributes: Mapping[str, Any]) -> None:
+    """Writes an HDF5 file of the run, each array with its checksum."""
+    with whole(path) as part, h5py.File(part, "w") as file:
+        file.attrs["format"] = FORMAT
+        file.attrs.update(attributes)
+        for name, tensor in arrays.items():
+            packed = {"chunks": True, "compression": "gzip", "shuffle": True} if tensor.ndim >= 3 else {}
+            values = tensor.numpy()
+            file.create_dataset(name, data=values, **packed).attrs["sha256"] = _checksum(
+                name, np.asarray(values, stored.native(values.dtype))
+            )
+
+
+def read_arrays(path: Path, wanted: Mapping[str, tuple[int, ...]], kinds: str = "f", *, sealed: bool) -> dict[str, Tensor]:
+    """Arrays of a file of the run.
+
+    Args:
+        path: the file.
+        wanted: their shapes by name.
+        kinds: of numbers that they may have, as NumPy abbreviates them.
+        sealed: whether every array has to have a checksum; one that is there has to be right anyhow.
+
+    Raises:
+        ValueError: the file or an array is missing, damaged, of another shape or type, or not what was written.
+    """
+    with stored.hdf5(path, "a whole HDF5 file") as file:
+        return {name: torch.from_numpy(_read(file, name, shape, path, kinds, sealed)) for name, shape in wanted.items()}
+
+
+def _read(file: h5py.File, name: str, shape: tuple[int, ...], path: Path, kinds: str, sealed: bool) -> np.ndarray:
+    held = stored.dataset(file, name, path)
+    if held.shape != shape or held.values.dtype.kind not in kinds:
+        wanted = f"{'real' if kinds == 'f' else 'real or integer'} numbers of shape {shape}"
+        raise ValueError(f"{path}: {name}: expected {wanted} as the settings say, found {held.values.dtype} of shape {held.shape}")
+    values = stored.whole(held)
+    kept = held.values.attrs.get("sha256")
+    if kept is None and sealed:
+        raise ValueError(f"{path}: {name}: expected a checksum with it, found none: it was written by another program")
+    if kept is not None and kept != _checksum(name, values):
+        raise ValueError(f"{path}: {name}: expected what the run wrote, found other values: the file was changed or is damaged")
+    return values
+
+
+def _checksum(name: str, values: np.ndarray) -> str:
+    """SHA-256 of name, type, shape and bytes, in whatever byte order this machine has."""
+    digest = hashlib.sha256(f"{name} {values.dtype.kind}{values.dtype.itemsize} {values.shape}\n".encode())
+    digest.update(np.ascontiguousarray(values).view(np.uint8).data)
+    return digest.hexdigest()

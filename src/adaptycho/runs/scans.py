@@ -1,0 +1,290 @@
+"""A run folder: everything a scan was told, everything it recorded, and enough to go on after a power cut.
+
+```
+RUN/
+  settings.toml       every setting of the scan
+  run.json            versions, machine, command, checksums of the settings and of the files that they name
+  subsequences/000.h5 one sub-sequence: requested and reported positions, patterns (zero frequency in the centre), dose, defocus
+  states/000.h5       phase inside the field after it, loss, scores, seconds
+  reference.h5        what scores refer to
+  result.h5           the final potential and probe
+  report.html
+```
+
+A sub-sequence is on disk, complete and flushed, before the next decision. A run is taken up by running the same loop again: sub-sequences
+on disk are read instead of acquired, decisions follow from them, and randomness depends on the seed and the sub-sequence only. A folder
+whose settings, input or arrays are not what they were is refused (`adaptycho.runs.checksums`, `adaptycho.runs.journal`).
+"""
+
+import json
+import os
+import platform
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pydantic.dataclasses
+import torch
+from pydantic import ConfigDict
+from torch import Tensor
+
+from adaptycho import settings
+from adaptycho.formats import Recording
+from adaptycho.instruments import Microscope
+from adaptycho.instruments.recorded import Recorded
+from adaptycho.physics.optics import Setup
+from adaptycho.reconstruct.descent import Reconstruction
+from adaptycho.runs import checksums
+from adaptycho.runs.journal import FORMAT, Journal, read_arrays, read_subsequence, write_arrays
+from adaptycho.runs.scores import Scores, score
+from adaptycho.scan.episode import State, run, split_evenly
+from adaptycho.settings import Settings, build
+from adaptycho.support import document
+from adaptycho.support.atomic import alone, whole, whole_folder
+
+SMALLEST = 11  # pixels of the field that a structural similarity needs
+SCORES = ("ssim", "ssim_aligned", "correlation")
+
+
+@pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="ignore"))
+class Provenance(checksums.Beginning):
+    """What `run.json` says.
+
+    Attributes:
+        format: of the folder.
+        created: when the scan began.
+        seed: of specimens, noise and random scans.
+        versions: of the packages that matter.
+    """
+
+    format: Literal["adaptycho run 2", "adaptycho run 1"]
+    created: str
+    seed: int
+    versions: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder on disk.
+
+    Attributes:
+        path: of the folder.
+        settings: of the scan.
+        provenance: what it began with.
+    """
+
+    path: Path
+    settings: Settings
+    provenance: Provenance
+
+    @classmethod
+    def create(cls, path: Path, chosen: Settings) -> "Run":
+        """Starts a run in a new or empty folder.
+
+        Raises:
+            ValueError: there is something in the folder already, or the settings cannot be scanned; nothing is touched.
+        """
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise ValueError(f"{path}: expected a new or empty folder for the run, found one with something in it (go on with `resume`)")
+        target = path.resolve()  # where a link leads
+        if target == Path.cwd():
+            raise ValueError(f"{path}: expected the name of a new folder for the run, found the folder that this is started in")
+        microscope = build.recorded(chosen) if chosen.scan.microscope == "recorded" else build.simulated(chosen)
+        _check_scan(chosen, microscope.setup)
+        chosen = checksums.located(chosen)  # not before: what is refused is called as the user calls it
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with whole_folder(target) as part:  # a run is there whole or not at all
+            (part / "subsequences").mkdir()
+            (part / "states").mkdir()
+            _write_text(part / "settings.toml", settings.dump(chosen))
+            _write_text(part / "run.json", json.dumps(_facts(part / "settings.toml", chosen), indent=2) + "\n")
+        new = cls.open(path)
+        vars(new)["microscope"] = microscope  # no need to make it again
+        return new
+
+    @classmethod
+    def open(cls, path: Path) -> "Run":
+        """Opens a run to look at it or go on with it.
+
+        Raises:
+            ValueError: the folder is not a run, or its settings are not those that it began with.
+        """
+        if not (path / "settings.toml").is_file():
+            found = "none in it" if path.is_dir() else "no such folder"
+            raise ValueError(f"{path}: expected a run folder with settings.toml, found {found}")
+        began, chosen = document.read(path / "run.json", Provenance), settings.load(path / "settings.toml")
+        checksums.check_settings(path, began)
+        return cls(path, chosen, began)
+
+    @property
+    def lengths(self) -> list[int]:
+        """Number of positions of each sub-sequence."""
+        return split_evenly(self.settings.scan.positions, self.settings.scan.subsequences)
+
+    @property
+    def sealed(self) -> bool:
+        """Whether it has checksums; those of older versions have none."""
+        return self.provenance.settings is not None
+
+    @cached_property
+    def recording(self) -> Recording | None:
+        """What is replayed; nothing if the scan is simulated."""
+        return build.recording(self.settings) if self.settings.scan.microscope == "recorded" else None
+
+    @cached_property
+    def setup(self) -> Setup:
+        """Geometry and beam."""
+        return self.recording.setup if self.recording else build.setup(self.settings)
+
+    @property
+    def batch(self) -> int:
+        """Number of specimens."""
+        return 1 if self.recording else self.settings.specimen.count
+
+    @cached_property
+    def microscope(self) -> Microscope:
+        """The microscope of the run's settings."""
+        source = self.recording
+        return Recorded(source.setup, source.measurement, source.counts_per_electron) if source else build.simulated(self.settings)
+
+    @property
+    def recorded(self) -> int:
+        """Sub-sequences that are on disk, whole."""
+        return len(_numbered(self.path / "subsequences"))
+
+
+def execute(target: Run) -> Iterator[State]:
+    """Runs or goes on with a scan, yielding the state after each sub-sequence; at the end the folder holds the result.
+
+    Raises:
+        ValueError: another process is at work on the run, or the recording that is replayed is not the one that the run began with.
+    """
+    with alone(target.path):
+        yield from _execute(target)
+
+
+def _execute(target: Run) -> Iterator[State]:
+    checksums.check_sources(target.path, target.provenance, target.settings)
+    (target.path / "states").mkdir(exist_ok=True)
+    chosen, setup = target.settings, target.microscope.setup
+    reference = _reference(target, target.microscope)
+    journal = Journal(target.microscope, target.path / "subsequences", target.provenance.settings or "")
+    scanner, descent = build.scanner(chosen), build.reconstructor(chosen, setup)
+    for state in run(journal, scanner, descent, target.lengths, seed=chosen.scan.seed, warm=chosen.scan.warm):
+        _write_state(target.path / "states" / f"{state.number - 1:03d}.h5", state, score(state.potential, reference))
+        yield state
+    write_result(target.path / "result.h5", setup, state.reconstruction)
+
+
+def write_result(path: Path, setup: Setup, result: Reconstruction) -> None:
+    """Writes a reconstruction: potential on the object grid, phase inside the field, loss, and the probe (zero position in the centre)."""
+    probe = torch.fft.fftshift(setup.probe(), dim=(-2, -1))
+    arrays = {"potential": result.potential, "phase_in_field": setup.crop(result.phase), "loss": result.loss, "probe": probe}
+    write_arrays(path, arrays, _units(setup))
+
+
+def read_states(target: Run) -> list[dict[str, Any]]:
+    """What was known after each sub-sequence that is on disk: phase in the field, loss, scores, seconds, positions, dose.
+
+    Raises:
+        ValueError: a file is missing, damaged or not of this run.
+    """
+    checksums.check_sources(target.path, target.provenance, target.settings, ["input"])
+    states, batch = _numbered(target.path / "states"), target.batch
+    if len(states) > len(target.lengths):
+        raise ValueError(
+            f"{target.path / 'states'}: expected at most {len(target.lengths)} files, as the settings say, found {len(states)}"
+        )
+    tasks = ("decide", "acquire", "reconstruct")
+    wanted: dict[str, tuple[int, ...]] = {
+        "phase_in_field": (batch, *target.setup.field_shape),
+        "loss": (batch, target.settings.reconstruct.iterations),
+        **{f"scores/{name}": (batch,) for name in SCORES},
+        **{f"seconds/{name}": () for name in tasks},
+    }
+    found = []
+    for path, count in zip(states, target.lengths, strict=False):
+        subsequence = target.path / "subsequences" / path.name
+        requested, measurement = read_subsequence(subsequence, target.setup, (batch, count), sealed=target.sealed)
+        read = read_arrays(path, wanted, sealed=target.sealed)
+        found.append(
+            {
+                "requested": requested,
+                "measurement": measurement,
+                "potential": read["phase_in_field"],
+                "loss": read["loss"],
+                "scores": {name: read[f"scores/{name}"].numpy() for name in SCORES},
+                "seconds": {name: float(read[f"seconds/{name}"]) for name in tasks},
+            }
+        )
+    return found
+
+
+def read_reference(target: Run) -> Tensor:
+    """What the run's scores refer to, (B, h, w).
+
+    Raises:
+        ValueError: it is missing, damaged or not of this run.
+    """
+    wanted = {"phase_in_field": (target.batch, *target.setup.field_shape)}
+    return read_arrays(target.path / "reference.h5", wanted, sealed=target.sealed)["phase_in_field"]
+
+
+def _reference(target: Run, microscope: Any) -> Tensor:
+    path = target.path / "reference.h5"
+    if not os.path.lexists(path):
+        write_arrays(path, {"phase_in_field": build.reference(target.settings, microscope)}, _units(microscope.setup))
+    return read_reference(target)
+
+
+def _write_state(path: Path, state: State, scores: Scores) -> None:
+    arrays = {"phase_in_field": state.potential, "loss": state.reconstruction.loss}
+    named = {f"scores/{k}": getattr(scores, k) for k in SCORES}
+    seconds = {f"seconds/{k}": torch.tensor(v, dtype=torch.float64) for k, v in state.seconds.items()}
+    write_arrays(path, arrays | named | seconds, {})
+
+
+def _write_text(path: Path, text: str) -> None:
+    with whole(path) as part:
+        part.write_text(text, encoding="utf-8")
+
+
+def _numbered(folder: Path) -> list[Path]:
+    """000.h5, 001.h5, ... in order, also beyond 999."""
+    return sorted((p for p in folder.glob("*.h5") if p.stem.isdecimal()), key=lambda p: int(p.stem))
+
+
+def _units(setup: Setup) -> dict[str, Any]:
+    return {"pixel": setup.object.pixel, "pixel_unit": "Å", "field": np.array(setup.field), "field_unit": "Å (y, x)", "phase_unit": "rad"}
+
+
+def _facts(settings_file: Path, chosen: Settings) -> dict[str, Any]:
+    """What goes into `run.json`."""
+    return {
+        "format": FORMAT,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "versions": {name: version(name) for name in ("adaptycho", "torch", "numpy", "scipy", "numba", "h5py", "scikit-image", "ase")},
+        "threads": torch.get_num_threads(),
+        "seed": chosen.scan.seed,
+        **checksums.facts(settings_file, chosen),
+    }
+
+
+def _check_scan(chosen: Settings, setup: Setup) -> None:
+    """Refuses what cannot be scanned before there is a folder."""
+    wanted = chosen.scan
+    split_evenly(wanted.positions, wanted.subsequences)
+    if min(setup.field_shape) < SMALLEST:
+        found = f"{setup.field_shape} of {setup.object.pixel:g} Å"
+        raise ValueError(f"geometry.field: expected at least {SMALLEST} pixels along each axis, found {found}")
+    if wanted.microscope == "recorded" and wanted.defocus is not None:
+        raise ValueError(f"scan.defocus: expected none for a recording, which cannot be taken again, found {wanted.defocus:g} Å")

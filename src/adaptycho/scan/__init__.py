@@ -1,0 +1,5 @@
+"""The scan: patterns, policies, and the one loop that looks, decides, acquires and reconstructs."""
+
+from typing import Literal
+
+Pattern = Literal["raster", "hexagonal", "random", "halton", "poisson-disk", "jittered", "spiral"]  # adaptycho.scan.patterns

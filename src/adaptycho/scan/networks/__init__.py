@@ -1,0 +1,1 @@
+"""Networks that decide, and the files of their weights."""

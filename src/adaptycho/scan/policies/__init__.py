@@ -1,0 +1,1 @@
+"""Scan policies, one file each: who decides where the beam goes next."""

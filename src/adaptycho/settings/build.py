@@ -1,0 +1,204 @@
+"""From settings to things: the beam and grids, specimens, microscope, scanner and reconstructor that they describe."""
+
+import dataclasses
+from pathlib import Path
+
+import torch
+from ase import Atoms
+from jaxtyping import Float, Shaped
+from torch import Tensor, nn
+
+from adaptycho import formats
+from adaptycho.instruments.recorded import Recorded, window
+from adaptycho.instruments.simulated import Simulated
+from adaptycho.physics import specimen
+from adaptycho.physics.forward import Imperfections
+from adaptycho.physics.grid import Grid
+from adaptycho.physics.optics import Aberrations, Setup, object_grid
+from adaptycho.reconstruct.descent import Reconstructor
+from adaptycho.scan.episode import stream
+from adaptycho.scan.networks import library
+from adaptycho.scan.networks.field import Field
+from adaptycho.scan.networks.recurrent import Recurrent
+from adaptycho.scan.policies.fixed import Fixed
+from adaptycho.scan.policies.gaussian_process import GaussianProcess
+from adaptycho.scan.policies.greedy import Greedy
+from adaptycho.scan.policies.heuristic import Heuristic
+from adaptycho.scan.policies.lattice import LatticeFit
+from adaptycho.scan.policies.reduction import ErrorReduction
+from adaptycho.settings import Settings
+from adaptycho.types import Action, Measurement, Scanner
+
+# Numbers that keep the random streams of specimens, their dirt and reference scans apart from those of the scan.
+_SPECIMENS, _REFERENCE, _CONTAMINATION = 7, 11, 13
+
+
+def setup(settings: Settings) -> Setup:
+    """Geometry and beam of a simulated scan."""
+    beam, geometry = settings.beam, settings.geometry
+    grid = Grid((geometry.window, geometry.window), geometry.pixel)
+    try:
+        aberrations = Aberrations(**(beam.aberrations | {"C10": -beam.defocus}))
+    except TypeError:
+        raise ValueError(
+            f"beam.aberrations: expected Krivanek names such as C12, phi12, C30, found {', '.join(beam.aberrations)}"
+        ) from None
+    side = geometry.object
+    return Setup(
+        field=geometry.field,
+        object=object_grid(geometry.field, grid) if side == "auto" else Grid((side, side), geometry.pixel),
+        window=grid,
+        detector=(geometry.detector, geometry.detector),
+        semiangle=beam.semiangle,
+        energy=beam.energy,
+        wavelength=beam.wavelength or 0.0,
+        aberrations=aberrations,
+        binning=geometry.binning,
+    )
+
+
+def simulated(settings: Settings) -> Simulated:
+    """A microscope on random specimens of known potential, the same for the same seed."""
+    geometry, i = setup(settings), settings.instrument
+    made = [(number, atoms(settings, geometry, number)) for number in numbers(settings)]
+    potentials = torch.stack([potential(settings, geometry, number, found) for number, found in made])
+    thickness = settings.specimen.thickness or float(made[0][1].cell[2, 2]) / settings.specimen.slices
+    return Simulated(geometry, potentials, settings.scan.dose, Imperfections(i.noise, i.jitter, i.background, i.source_size), thickness)
+
+
+def numbers(settings: Settings) -> range:
+    """The numbers of the specimens."""
+    wanted = settings.specimen
+    first = settings.scan.seed * 4096 if wanted.first is None else wanted.first
+    return range(first, first + wanted.count)
+
+
+def one(settings: Settings, index: int) -> Settings:
+    """The settings with only one of their specimens."""
+    return dataclasses.replace(settings, specimen=dataclasses.replace(settings.specimen, first=numbers(settings)[index], count=1))
+
+
+def recording(settings: Settings) -> formats.Recording:
+    """The recording to replay, cut to the part that is to be scanned."""
+    whole = formats.read(Path(settings.scan.file) if settings.scan.file else formats.example())
+    if settings.scan.rows == (0.0, 1.0) and settings.scan.columns == (0.0, 1.0):
+        return whole
+    cut, measurement = window(whole.setup, whole.measurement, rows=settings.scan.rows, columns=settings.scan.columns)
+    return formats.Recording(cut, measurement, whole.title, whole.source, whole.licence, whole.counts_per_electron, whole.path)
+
+
+def recorded(settings: Settings) -> Recorded:
+    """A microscope that replays a recording."""
+    source = recording(settings)
+    return Recorded(source.setup, source.measurement, source.counts_per_electron)
+
+
+def scanner(settings: Settings, policy: str | None = None, defocus: float | None = None) -> Scanner:
+    """The scan strategy of the settings, or another one by name or at another defocus in Å."""
+    name, focus = policy or settings.scan.policy, settings.scan.defocus if defocus is None else defocus
+    match name:
+        case "heuristic":
+            h = settings.heuristic
+            return Heuristic(h.pull, h.reach, h.smooth, h.contrast, h.floor, focus)
+        case "greedy":
+            return Greedy(defocus=focus)
+        case "lattice":
+            return LatticeFit(defocus=focus)
+        case "reduction":
+            return ErrorReduction(defocus=focus)
+        case "process":
+            return GaussianProcess(defocus=focus)
+        case "adaptive" | "recurrent":
+            return library.scanner(learned(settings, name, focus), defocus=focus)
+        case _:
+            return Fixed(name, focus)  # type: ignore[arg-type]
+
+
+def learned(settings: Settings, name: str, defocus: float | None) -> nn.Module:
+    """The network of a learned policy: the file of the settings, or the shipped one that knows such scans.
+
+    Focused scans are of crystals whose atoms are looked for, defocused ones of specimens that may fill a part of the field, and recordings
+    have a policy of their own.
+
+    Raises:
+        ValueError: no policy that comes along knows such scans, or the file's is of another kind.
+    """
+    if settings.scan.weights:
+        found = library.load(Path(settings.scan.weights))
+        wanted = Recurrent if name == "recurrent" else Field
+        if not isinstance(found, wanted):
+            kind = wanted.__name__.lower()
+            raise ValueError(f"scan.weights: expected those of a {kind} policy for {name}, found a {type(found).__name__.lower()} network")
+        return found
+    if settings.scan.microscope == "recorded":
+        if name == "recurrent":
+            raise ValueError("scan.weights: expected a recurrent policy trained on such recordings (`adaptycho train`), found none")
+        return library.shipped("recorded")
+    if name == "recurrent":
+        return library.shipped("recurrent")
+    return library.shipped("structure" if (settings.beam.defocus if defocus is None else defocus) else "lattice")
+
+
+def reconstructor(settings: Settings, setup: Setup) -> Reconstructor:
+    """ROP as the settings have it."""
+    r = settings.reconstruct
+    return Reconstructor(setup, r.iterations, r.loss, r.step, r.scaling, r.momentum, r.kind, r.subpixel)
+
+
+def reference_descent(settings: Settings, setup: Setup) -> Reconstructor:
+    """ROP of the full scan: a fixed step that nothing scales is `reconstruct.reference_step`, since more positions overlap."""
+    descent, r = reconstructor(settings, setup), settings.reconstruct
+    return dataclasses.replace(descent, step=r.reference_step) if r.step != "auto" and r.scaling == "none" else descent
+
+
+def full_scan(settings: Settings, microscope: Simulated) -> Measurement:
+    """A dense raster over the field of every specimen; by default the paper's 10,000 positions."""
+    side = settings.reconstruct.reference_side
+    line = torch.arange(side) / side
+    positions = torch.stack(torch.meshgrid(line, line, indexing="ij"), -1).reshape(1, -1, 2)
+    return microscope.acquire(Action(positions.expand(microscope.batch, -1, -1)), generator=stream(settings.scan.seed, -_REFERENCE))
+
+
+def reference(settings: Settings, microscope: Simulated | Recorded) -> Float[Tensor, "B h w"]:
+    """What scores refer to: the phase inside the field from the full scan, or from everything that was recorded.
+
+    The full scan is taken and reconstructed one specimen at a time, so that memory does not grow with their number.
+    """
+    descent = reference_descent(settings, microscope.setup)
+    if isinstance(microscope, Recorded):
+        return microscope.setup.crop(descent(microscope.measurement).phase)
+    phases = []
+    for b in range(microscope.batch):
+        alone = microscope.only(b)
+        phases.append(microscope.setup.crop(descent(full_scan(settings, alone)).phase))
+    return torch.cat(phases)
+
+
+def truth_in_field(microscope: Simulated) -> Float[Tensor, "B h w"]:
+    """True projected phase inside the field."""
+    potential = microscope.potential.real if microscope.potential.is_complex() else microscope.potential
+    return microscope.setup.crop(potential.sum(1) if potential.ndim == 4 else potential)
+
+
+def atoms(settings: Settings, setup: Setup, number: int) -> Atoms:
+    """The atoms of a specimen by its number, in Å from the centre of the object grid.
+
+    Raises:
+        ValueError: the family does not take the options of the settings.
+    """
+    wanted = settings.specimen
+    unit = specimen.structure(wanted.structure)
+    generator = stream(number, -_SPECIMENS)
+    try:
+        return specimen.sample(wanted.family, unit, setup.field, setup.object.extent, generator=generator, **wanted.options)
+    except (TypeError, ValueError) as error:  # a wrong type is found where it is first used
+        raise ValueError(f"specimen.options: expected options of family {wanted.family}, found {wanted.options} ({error})") from error
+
+
+def potential(settings: Settings, setup: Setup, number: int, made: Atoms) -> Shaped[Tensor, "*slices H W"]:
+    """Potential of a specimen from its atoms, with the dirt that goes with its number."""
+    wanted = settings.specimen
+    values = specimen.potential(made, setup, thermal=wanted.thermal, absorption=wanted.absorption, slices=wanted.slices)
+    if wanted.contamination:
+        values = specimen.contaminate(values, setup.object, phase=wanted.contamination, generator=stream(number, -_CONTAMINATION))
+    return values

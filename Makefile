@@ -5,7 +5,7 @@
 .SUFFIXES:
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
-.PHONY: help demo test machines lint types docs bench fuzz clean distclean FORCE
+.PHONY: help demo test test-gpu machines lint types docs bench fuzz clean distclean FORCE
 
 BIN := .venv/bin
 # Versions are pinned for the build requirements too: older pips read the first variable in the build environment, newer ones the second.
@@ -14,10 +14,11 @@ PIP := PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt PIP_D
 help:
 	@echo 'make demo       simulate, scan adaptively, reconstruct, and write a report (creates .venv on first use)'
 	@echo 'make test       all checks: ruff, mypy, import-linter, pytest with the code in the docs'
+	@echo 'make test-gpu   the loop, training and reconstruction on a GPU against the CPU, and their speed'
 	@echo 'make lint       ruff check, ruff format --check, import-linter'
 	@echo 'make types      mypy'
 	@echo 'make machines   make test as on other processors, and with one and two threads (an hour)'
-	@echo 'make docs       run the code and check the commands and links in README.md and docs/'
+	@echo 'make docs       the site in build/site: tutorials, reference, results (a minute; its tools go into .venv on first use)'
 	@echo 'make bench      time the hot paths'
 	@echo 'make fuzz       try 2,000 damaged inputs (ten minutes)'
 	@echo 'make clean      remove caches and build products; make distclean removes .venv as well'
@@ -37,6 +38,9 @@ test: .venv/.stamp-test
 	@echo '== pytest'
 	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
+test-gpu: .venv/.stamp-test
+	@$(BIN)/python tests/gpu.py
+
 machines: .venv/.stamp-test
 	@$(BIN)/python tests/machines.py
 
@@ -48,8 +52,9 @@ lint: .venv/.stamp-test
 types: .venv/.stamp-test
 	@$(BIN)/mypy src
 
-docs: .venv/.stamp-test
-	@$(BIN)/python -m pytest tests/test_docs.py
+docs: .venv/.stamp-docs
+	@$(BIN)/python -m sphinx --fail-on-warning --fresh-env --quiet -c docs . build/site
+	@echo 'the site is in build/site/index.html'
 
 bench: .venv/.stamp-run
 	@$(BIN)/adaptycho bench
@@ -68,6 +73,11 @@ distclean: clean
 .venv/.stamp-test: pyproject.toml constraints.txt .venv/.place
 	@echo 'installing adaptycho and its test tools into .venv (about a minute the first time)'
 	@$(PIP) -c constraints.txt -e '.[test]'
+	@touch $@ .venv/.stamp-run
+
+.venv/.stamp-docs: pyproject.toml constraints.txt .venv/.place
+	@echo 'installing adaptycho and the tools of its site into .venv (about a minute the first time)'
+	@$(PIP) -c constraints.txt -e '.[docs]'
 	@touch $@ .venv/.stamp-run
 
 .venv/.stamp-run: pyproject.toml constraints.txt .venv/.place

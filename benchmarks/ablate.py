@@ -32,13 +32,15 @@ from adaptycho import settings as tree
 from adaptycho.compare import provenance, race, table
 from adaptycho.compare.ledger import Ledger, Row, key
 from adaptycho.compare.trial import seed
+from adaptycho.compare.work import conditions
+from adaptycho.learn import pool
 from adaptycho.learn.learner import Learner, adam, constant, learn
 from adaptycho.learn.reinforce import reinforce
+from adaptycho.learn.share import share
 from adaptycho.metrics import statistics
 from adaptycho.reconstruct.descent import Reconstructor
 from adaptycho.samples import sample
 from adaptycho.samples.sample import Sample
-from adaptycho.samples.training import prepare, share
 from adaptycho.scan.episode import State, advance, run, scattered, split_evenly
 from adaptycho.scan.networks import library, weights
 from adaptycho.scan.networks.field import Field, outlook
@@ -161,10 +163,10 @@ def learn_pattern(settings: Settings, number: int, *, steps: int | None = None, 
     start, first = unadapted(work)
     pupil = Pattern(start[first:])
     begin = work.evaluate.train[0] + 1000 + p.pool * number
-    pool = prepare(work, list(range(begin, begin + p.scored)), full=True)
+    specimens = pool.simulated(work, range(begin, begin + p.scored))
 
     def loss(step: int, part: int) -> tuple[Tensor, Mapping[str, float]]:
-        now = share(work, step, part, t.reinforce_batch // t.shares, pool, pairs=t.baseline == "pair", course=2)
+        now = share(work, step, part, t.reinforce_batch // t.shares, specimens, pairs=t.baseline == "pair", stage=2)
         # Nothing is decided between the later sub-sequences, so they are taken as one.
         now, policy = replace(now, lengths=(first, len(start) - first)), Learned(pupil, t.sigma, work.network.survey)
         return reinforce(now, policy, t.credit, baseline=t.baseline, gamma=t.gamma, width=t.width, outlook=start)
@@ -195,7 +197,7 @@ class Task:
         """Of its row: everything that the result depends on."""
         given = provenance.digest([Path(__file__), self.path])
         # Positions come from the next specimen, of the last from the first: how many there are counts.
-        return key(race.conditions(self.settings), self.what, self.settings.evaluate.specimens, self.number, given)
+        return key(conditions(self.settings), self.what, self.settings.evaluate.specimens, self.number, given)
 
 
 def perform(task: Task) -> Row:

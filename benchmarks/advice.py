@@ -24,9 +24,10 @@ import torch
 from adaptycho.app import cli
 from adaptycho.compare import archive, table
 from adaptycho.compare.advice.table import FORMAT, KINDS, UNLEARNED, Kind
-from adaptycho.compare.race import Cell, family
+from adaptycho.compare.race import Cell
 from adaptycho.compare.strategies import CONVENTIONAL, DENSE, FOCUSED, ORACLES
 from adaptycho.compare.trial import Plan
+from adaptycho.compare.work import family
 from adaptycho.metrics import statistics
 from adaptycho.physics.specimen import families
 from adaptycho.settings import ADAPTIVE

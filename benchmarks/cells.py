@@ -26,7 +26,7 @@ from adaptycho import settings as tree
 from adaptycho.compare import archive, race, trained
 from adaptycho.compare.strategies import CONVENTIONAL
 from adaptycho.metrics import statistics
-from adaptycho.samples.training import FILLED
+from adaptycho.samples.sample import FILLED
 from adaptycho.settings import Settings
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"

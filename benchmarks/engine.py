@@ -29,8 +29,9 @@ from torch import Tensor
 
 from adaptycho import metrics
 from adaptycho import settings as tree
-from adaptycho.compare import race, trial
+from adaptycho.compare import trial
 from adaptycho.compare.ledger import Ledger, Row, key
+from adaptycho.compare.work import conditions
 from adaptycho.metrics import statistics
 from adaptycho.physics.optics import Setup
 from adaptycho.samples import sample
@@ -99,7 +100,7 @@ class Work:
     def file(self, number: int, scan: str) -> Path:
         """Of a scan's patterns: another for other settings or weights."""
         path = self.scans[scan]
-        what = key(race.conditions(self.case.settings), self.case.defocus, hashed(path) if path else "")
+        what = key(conditions(self.case.settings), self.case.defocus, hashed(path) if path else "")
         return self.folder / f"{number}-{scan.replace(' ', '-')}-{what[:8]}.npz"
 
 

@@ -11,9 +11,10 @@ import json
 import torch
 
 from adaptycho import settings
-from adaptycho.instruments.recorded import Recorded, checkerboard
+from adaptycho.instruments.recorded import Recorded
 from adaptycho.metrics import bootstrap_interval
 from adaptycho.runs.scores import compare
+from adaptycho.samples.windows import checkerboard
 from adaptycho.scan.episode import split_evenly
 from adaptycho.scan.policies.fixed import Fixed
 from adaptycho.scan.policies.heuristic import Heuristic

@@ -24,9 +24,9 @@ from torch import nn
 from adaptycho import settings
 from adaptycho.app import bench
 from adaptycho.learn import reinforce, stages
-from adaptycho.learn.distributed import Crew, together
+from adaptycho.learn.distributed import Group, together
 from adaptycho.learn.learner import Learner, adam, constant, learn
-from adaptycho.samples.training import prepare
+from adaptycho.learn.pool import simulated
 from adaptycho.scan.episode import run
 from adaptycho.scan.networks import autoencoder, library
 from adaptycho.scan.networks.autoencoder import Autoencoder
@@ -37,7 +37,7 @@ LENGTHS = (50,) * 6  # the wait is timed after the fifth
 PAPER = {
     "scan": {"subsequences": 5},
     "network": {"kind": "recurrent"},
-    "practice": {"pool": 24},
+    "practice": {"pool": 24, "reference": "truth"},
     "specimen": {"options": {"rotation": 0.0}},
 }
 STEPS = 20_000  # of reinforcement, Table II
@@ -50,13 +50,14 @@ def spread(seconds: list[float]) -> dict[str, float]:
 
 
 def recipe(name: str, **sections: Any) -> Settings:
-    chosen = settings.recipe(name, settings.preset("light"))
+    # What rewards refer to is there already: a full scan would be made in the update that asks for it.
+    chosen = settings.update(settings.recipe(name, settings.preset("light")), {"practice": {"reference": "truth"}}, "benchmark")
     return settings.update(chosen, sections, "benchmark")
 
 
 def updates(chosen: Settings, course: str, repeats: int) -> list[float]:
     """Seconds of each update, after a first one that is not counted."""
-    pool = prepare(chosen, list(range(1000, 1000 + chosen.practice.pool)))
+    pool = simulated(chosen, range(1000, 1000 + chosen.practice.pool))
     network = stages.network(chosen)
     loss = stages.policy_loss(course, chosen, network, pool)
     return _timed(Learner(network, adam(network, 1e-4), parts=chosen.train.shares), loss, repeats)
@@ -64,7 +65,7 @@ def updates(chosen: Settings, course: str, repeats: int) -> list[float]:
 
 def encoding(chosen: Settings, repeats: int) -> list[float]:
     """The same of the autoencoder."""
-    pool = prepare(chosen, list(range(1000, 1000 + chosen.practice.pool)))
+    pool = simulated(chosen, range(1000, 1000 + chosen.practice.pool))
     network = Autoencoder(size=chosen.network.image)
     size = chosen.train.encode_batch // chosen.train.shares
 
@@ -97,7 +98,7 @@ def paper_update(repeats: int) -> dict[str, Any]:
     """An update of reinforcement by part."""
     torch.set_num_threads(1)
     chosen = settings.update(settings.preset("paper"), PAPER, "benchmark")
-    pool, network = prepare(chosen, list(range(1000, 1000 + chosen.practice.pool))), stages.network(chosen)
+    pool, network = simulated(chosen, range(1000, 1000 + chosen.practice.pool)), stages.network(chosen)
     clock: dict[str, float] = {}
 
     def add(name: str, seconds: float) -> None:
@@ -189,12 +190,12 @@ def _timed(learner: Learner, loss: Any, repeats: int, warm: int = 1) -> list[flo
     return seconds[warm:]
 
 
-def _rank(crew: Crew, course: str, repeats: int) -> list[float]:
+def _rank(group: Group, course: str, repeats: int) -> list[float]:
     """One of the processes: the same specimens, network and batch in each."""
     chosen = recipe("lattice", practice={"pool": 16})
-    pool, network = prepare(chosen, list(range(1000, 1016))), stages.network(chosen)
+    pool, network = simulated(chosen, range(1000, 1016)), stages.network(chosen)
     loss = stages.policy_loss(course, chosen, network, pool)
-    return _timed(Learner(network, adam(network, 1e-4), crew, chosen.train.shares), loss, repeats)
+    return _timed(Learner(network, adam(network, 1e-4), group, chosen.train.shares), loss, repeats)
 
 
 def _uneven() -> Field:

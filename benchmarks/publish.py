@@ -23,13 +23,13 @@ from adaptycho import settings
 from adaptycho.app import options
 from adaptycho.app.cli.training import train
 from adaptycho.draw import report
-from adaptycho.learn import plots, stages
+from adaptycho.learn import plots, pool, stages
 from adaptycho.learn.loop import read_log
 from adaptycho.scan.episode import run as scan
 from adaptycho.scan.networks import library, weights
 from adaptycho.scan.networks.field import Field
 from adaptycho.scan.networks.recurrent import Recurrent
-from adaptycho.settings import Settings
+from adaptycho.settings import Settings, microscopes
 
 ROOT = Path(__file__).parents[1]
 COURSES = ("all", "imitate", "reinforce")  # commands that train a policy
@@ -122,7 +122,7 @@ def data(s: Settings) -> str:
     """What was practised on, in words."""
     p = s.practice
     scans = f"{amount(p.positions)} positions in {s.scan.subsequences} sub-sequences"
-    if s.scan.microscope == "recorded":
+    if microscopes.of(s).capabilities.windows:
         part = f"rows {span(s.scan.rows)} and columns {span(s.scan.columns)} of the recording, as fractions"
         return f"{p.pool} windows of {p.window[0]} x {p.window[1]} recorded positions in {part}, scanned at {scans}."
     families = {name: p.families.count(name) for name in p.families}
@@ -132,7 +132,7 @@ def data(s: Settings) -> str:
     turned = ", turned and mirrored at every use" if p.turn else ", all in the same orientation"
     filling = f" (filling {span(p.filling)} of the field)" if set(families) & {"island", "edge", "particles"} else ""
     return (
-        f"{p.pool} simulated specimens of {s.specimen.structure}, {kinds} {shares}{filling}, with numbers between {low + stages.UNTUNED:,} "
+        f"{p.pool} simulated specimens of {s.specimen.structure}, {kinds} {shares}{filling}, with numbers between {low + pool.UNTUNED:,} "
         f"and {high - 1:,}{turned}. Scans of {scans}, {span(p.dose)} electrons per position, defocus {amount(p.defocus)} Å. "
         f"Weights are chosen on {p.validation} specimens from {s.evaluate.validation[0]:,} on; those from {s.evaluate.test[0]:,} on are "
         "not used."

@@ -19,7 +19,7 @@ from sklearn.linear_model import Ridge
 from sklearn.preprocessing import PolynomialFeatures
 
 from adaptycho import settings
-from adaptycho.learn.stages import UNTUNED
+from adaptycho.learn.pool import UNTUNED
 from adaptycho.scan.episode import observe, run, split_evenly
 from adaptycho.scan.policies import reduction
 from adaptycho.scan.policies.fixed import Fixed

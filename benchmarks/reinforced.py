@@ -17,10 +17,10 @@ from learned import listed, seeded
 
 from adaptycho import metrics
 from adaptycho import settings as tree
-from adaptycho.learn import stages
+from adaptycho.learn import pool, stages
 from adaptycho.learn.reinforce import rewards
+from adaptycho.learn.share import share
 from adaptycho.metrics import statistics
-from adaptycho.samples.training import prepare, share
 from adaptycho.scan.episode import run
 from adaptycho.scan.networks import library, weights
 
@@ -29,7 +29,7 @@ def compare(before: Sequence[Path], after: Sequence[Path]) -> None:
     """What reinforcement did: test specimens scanned with the weights before and after it, paired, the same noise in both."""
     settings = tree.update(tree.preset("light"), weights.load(before[0]).card["settings"], str(before[0]))
     first = settings.evaluate.test[0]
-    specimens = prepare(settings, list(range(first, first + 25)), full=True)
+    specimens = pool.simulated(settings, range(first, first + 25))
     work = share(tree.update(settings, {"practice": {"turn": False}}, "test"), 0, 0, 25, specimens)
     credit, width = settings.train.credit, settings.train.width
     found: dict[str, list[torch.Tensor]] = {"reward": [], "ssim": []}

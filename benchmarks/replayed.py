@@ -9,6 +9,7 @@ import argparse
 import json
 import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -19,9 +20,9 @@ from learned import listed, seeded
 from adaptycho import settings as tree
 from adaptycho.compare import trial
 from adaptycho.compare.strategies import CONVENTIONAL, SIMULATED
-from adaptycho.instruments.recorded import Recorded, checkerboard, lines, local_energy, window
 from adaptycho.metrics import statistics
-from adaptycho.samples.sample import Sample
+from adaptycho.samples import windows
+from adaptycho.samples.sample import Sample, half
 from adaptycho.scan.networks.weights import load
 from adaptycho.settings import build
 
@@ -39,31 +40,13 @@ def compare(weights: Sequence[Path], file: Path) -> None:
         "recorded",
     )
     whole = build.recording(rules)
-    rows, columns = lines(whole.measurement)
+    rows, columns = windows.lines(whole.measurement)
     for path in weights:
         check(path, len(columns))
-    samples = []
+    samples: list[Sample] = []
     for start in WINDOWS:
-        span = {"rows": (rows[start], rows[start + TALL - 1]), "columns": (columns[TEST], columns[-1])}
-        setup, measured = window(whole.setup, whole.measurement, **span)
-        halves = checkerboard(setup, measured)
-        for mine, other in (halves, halves[::-1]):
-            reference = build.reference(rules, Recorded(setup, other, whole.counts_per_electron))
-            energy = local_energy(setup, reference[0], (TALL, len(columns) - TEST))
-            replay = Recorded(setup, mine, whole.counts_per_electron)
-            samples.append(
-                Sample(
-                    start,
-                    replay,
-                    energy > energy.median(),
-                    other,
-                    lambda known=reference: known,
-                    None,
-                    None,
-                    whole.counts_per_electron,
-                    energy,
-                )
-            )
+        where = windows.Rectangle((rows[start], rows[start + TALL - 1]), (columns[TEST], columns[-1]))
+        samples += [half(rules, start, partial(windows.cut, whole, where), (TALL, len(columns) - TEST), which) for which in (0, 1)]
     tables = {positions: measure(rules, samples, positions, weights) for positions in CURVE}
     best = {positions: max(BLIND, key=lambda n: float(scores[n].mean())) for positions, scores in tables.items()}
     at, curve = torch.tensor(CURVE, dtype=torch.float64), torch.stack([scores[best[n]] for n, scores in tables.items()])

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from adaptycho.compare import archive, table
-from adaptycho.compare.race import Cell, family
+from adaptycho.compare.race import Cell
 from adaptycho.compare.strategies import CONVENTIONAL, ORACLES
+from adaptycho.compare.work import family
 from adaptycho.settings import ADAPTIVE
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -418,7 +419,7 @@ def main() -> int:
     parser.add_argument("--check", action="store_true")
     parser.add_argument("--only", nargs="*", choices=list(TABLES), default=list(TABLES), metavar="TABLE")
     chosen = parser.parse_args()
-    pages = {page: page.read_text(encoding="utf-8") for page in sorted(DOCS.glob("*.md"))}
+    pages = {page: page.read_text(encoding="utf-8") for page in sorted([*DOCS.glob("*.md"), *(DOCS / "results").glob("*.md")])}
     made = {
         page: MARK.sub(lambda m: m[1] + "\n".join(TABLES[m[2]]()) + "\n" + m[3] if m[2] in chosen.only else m[0], old)
         for page, old in pages.items()

@@ -84,6 +84,7 @@ def test_arrays_of_every_kind_give_the_same_recording(tmp_path):
         from_arrays(tmp_path / "flat.npy", positions=tmp_path / "where.csv", **common),
         from_arrays(tmp_path / "flat.npy", positions=where + 7.0, **common),
         from_arrays(tmp_path / "swapped.npy", swap=True, **raster),
+        from_arrays(tmp_path / "no such file", patterns=counts, **raster),
     ]
     assert made.setup.field == (4.0, 9.0) and made.setup.aberrations.C10 == 50.0
     assert made.setup.detector_pixel == pytest.approx(5.0, rel=1e-12)

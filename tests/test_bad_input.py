@@ -105,11 +105,11 @@ def truncate(path: Path) -> None:
 
 # What is done to a recording, and what is said about it after the file's name.
 RECORDINGS: dict[str, tuple[Callable[[Path], object], str]] = {
-    "missing": (Path.unlink, r"expected an adaptycho HDF5 file, found none"),
+    "missing": (Path.unlink, r"expected a recording, found none"),
     "truncated": (truncate, r"expected a complete HDF5 file, found one that cannot be read"),
-    "not HDF5": (lambda p: p.write_text("hello"), r"expected a complete HDF5 file, found one that cannot be read"),
-    "empty": (lambda p: p.write_bytes(b""), r"expected a complete HDF5 file, found one that cannot be read"),
-    "other HDF5": (lambda p: h5py.File(p, "w").close(), r"format: expected 'adaptycho', found no such attribute"),
+    "not HDF5": (lambda p: p.write_text("hello"), r"expected a recording in a known format \(.*\), found a file of another"),
+    "empty": (lambda p: p.write_bytes(b""), r"expected a recording in a known format \(.*\), found a file of another"),
+    "other HDF5": (lambda p: h5py.File(p, "w").close(), r"expected a recording in a known format \(.*\), found an HDF5 file of another"),
     "complex": (change("patterns", lambda v: v.astype(complex)), r"patterns: expected integer or real numbers, found complex128"),
     "text": (change("patterns", lambda v: np.full(v.shape, b"a")), r"patterns: expected integer or real numbers, found \|S1"),
     "flat": (change("patterns", lambda v: v.reshape(len(v), -1)), r"patterns: expected shape \(N, Q, Q\), found \(36, 1024\)"),
@@ -266,7 +266,7 @@ def test_wrong_settings_files(capsys: pytest.CaptureFixture[str], folder: Path, 
         (["--specimen.structure", "good.h5"], r"structure: expected a structure file that ASE can read, got good\.h5"),
         (["--specimen.options", "{angle = 1.0}"], r"specimen\.options: expected options of family crystal, found \{'angle': 1\.0\}"),
         (["--specimen.options", "{strain = 'much'}"], r"specimen\.options: expected options of family crystal, found \{'strain': 'much'\}"),
-        (["--microscope", "recorded", "--file", "run"], r"run: expected an adaptycho HDF5 file, found a folder"),
+        (["--microscope", "recorded", "--file", "run"], r"run: expected a recording in a known format .*, found a folder"),
         (["--microscope", "recorded", "--scan.rows", "[0.6, 0.4]"], r"rows: expected two fractions .*, got 0\.6, 0\.4"),
         (["another"], r"Got unexpected extra argument"),
     ],
@@ -303,8 +303,8 @@ def test_wrong_scans_leave_no_folder(capsys: pytest.CaptureFixture[str], folder:
             r"no/folder\.h5: expected an existing folder to write into, found none at no",
         ),
         (["import", "run", "new.h5"], r"run.*: expected .*, found"),
-        (["inspect", "run"], r"run: expected an adaptycho HDF5 file, found a folder"),
-        (["inspect", "run/result.h5"], r"run/result\.h5: format: expected 'adaptycho', found 'adaptycho run 2'"),
+        (["inspect", "run"], r"run: expected a recording in a known format \(adaptycho: .*; rotavirus: .*\), found a folder"),
+        (["inspect", "run/result.h5"], r"run/result\.h5: expected a recording in a known format .*, found an HDF5 file"),
         (["demo", "--specimens", "1"], r"'--specimens': 1 is not in the range 2<=x<=100"),
         (["demos"], r"No such command 'demos'"),
         (["scan"], r"Missing argument 'RUN'"),
@@ -330,7 +330,7 @@ def test_in_a_process_of_its_own_there_is_one_line_and_no_traceback(tmp_path: Pa
     done = subprocess.run([sys.executable, "-m", "adaptycho.app.cli", "inspect", "none.h5"], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 2
     assert done.stdout == ""
-    assert done.stderr == "adaptycho: none.h5: expected an adaptycho HDF5 file, found none\n"
+    assert done.stderr == "adaptycho: none.h5: expected a recording, found none\n"
 
 
 def test_with_debug_on_the_traceback_is_there(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:

@@ -1,6 +1,10 @@
 """From settings to things: each setting arrives where it belongs, and what is random is random in the right way."""
 
 import math
+import sys
+import types
+from collections.abc import Callable
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import get_args
 
@@ -14,10 +18,11 @@ from adaptycho.physics.forward import Imperfections
 from adaptycho.physics.optics import object_grid
 from adaptycho.physics.specimen import Family
 from adaptycho.reconstruct.descent import Reconstructor
+from adaptycho.scan import policies as scan_policies
 from adaptycho.scan.episode import stream
 from adaptycho.scan.policies.fixed import Fixed
 from adaptycho.scan.policies.heuristic import Heuristic
-from adaptycho.settings import BEST, Settings, build, preset, update
+from adaptycho.settings import BEST, Settings, build, policies, preset, update
 from adaptycho.types import Action
 
 TINY = {
@@ -116,6 +121,43 @@ def test_scanner_by_name() -> None:
     assert build.scanner(chosen, "raster") == Fixed("raster", 30.0)
     assert build.scanner(chosen, "heuristic") == Heuristic(0.2, 1.0, 0.5, 0.1, 0.3, 30.0)
     assert build.scanner(Settings()) == Heuristic()
+    with pytest.raises(ValueError, match=r"scan\.policy: expected 'heuristic', .* or 'spiral', found 'psychic'"):
+        build.scanner(chosen, "psychic")
+
+
+def test_every_policy_has_a_file_and_is_made_at_its_defocus() -> None:
+    folder = Path(scan_policies.__path__[0])
+    listed = {text.partition(":")[0] for text in policies.OWN.values()}
+    # Those that are no policy of this list: patterns, and what carries the weights of a network.
+    assert {path.stem for path in folder.glob("*.py")} - {"__init__", "fixed", "learned"} == listed
+    for name in policies.OWN:
+        made = build.scanner(tiny(), name, 12.0)
+        assert made.defocus == 12.0  # type: ignore[attr-defined]
+        assert type(made).__name__ == policies.OWN[name].partition(":")[2]
+
+
+@pytest.mark.parametrize(
+    ("brought", "said"),
+    [
+        (lambda settings, defocus: Fixed("raster", defocus), None),
+        (lambda settings, defocus: None, "adaptycho.policies: expected brought:scanner to make a scanner for 'mine', found a NoneType"),
+        (lambda settings: None, "adaptycho.policies: expected brought:scanner to make the policy 'mine' .*, found TypeError: .*"),
+    ],
+)
+def test_a_package_brings_a_policy(monkeypatch: pytest.MonkeyPatch, brought: Callable[..., object], said: str | None) -> None:
+    module = types.ModuleType("brought")
+    module.scanner = brought  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "brought", module)
+    point = EntryPoint("mine", "brought:scanner", policies.GROUP)
+    monkeypatch.setattr(policies, "entry_points", lambda group: [point] if group == policies.GROUP else [])
+    chosen = tiny(scan={"policy": "mine", "defocus": 30.0})
+    if said is None:
+        assert build.scanner(chosen) == Fixed("raster", 30.0)
+    else:
+        with pytest.raises(ValueError, match=f"^{said}$"):
+            build.scanner(chosen)
+    with pytest.raises(ValueError, match=r"scan\.policy: expected .*, 'spiral' or 'mine', found 'yours'"):
+        tiny(scan={"policy": "yours"})
 
 
 def test_reconstructor_as_set() -> None:

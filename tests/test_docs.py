@@ -1,6 +1,7 @@
 """The documentation is part of the program: its Python runs, its commands, links and guarding tests exist."""
 
 import ast
+import pkgutil
 import re
 import shlex
 from functools import cache
@@ -16,6 +17,7 @@ PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "pa
 CONVENTIONS = ROOT / "docs" / "conventions.md"
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
+MODULE = re.compile(r"`(adaptycho(?:\.\w+)+)`")
 GUARD = re.compile(r"tests/(test_\w+\.py)::(\w+)")
 
 
@@ -41,6 +43,14 @@ def commands(page: Path) -> list[list[str]]:
 
 def relative(page: Path) -> str:
     return str(page.relative_to(ROOT))
+
+
+def found(name: str) -> bool:
+    """Whether a dotted name is a module of the package, or something in one."""
+    try:
+        return pkgutil.resolve_name(name) is not None
+    except (ImportError, AttributeError):
+        return False
 
 
 @cache
@@ -112,3 +122,16 @@ def test_every_convention_is_guarded() -> None:
     unguarded = [entry for entry in entries if not GUARD.search(entry)]
     assert entries
     assert not unguarded, f"docs/conventions.md: no guarding test for {unguarded}"
+
+
+def test_the_front_page_is_short() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert len(text.splitlines()) < 120
+    assert len(re.findall(r"!\[", text)) == 1
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if MODULE.search(page.read_text(encoding="utf-8"))], ids=relative)
+def test_modules_exist(page: Path) -> None:
+    """What a page calls `adaptycho.room.module.name` is there."""
+    missing = [name for name in sorted(set(MODULE.findall(page.read_text(encoding="utf-8")))) if not found(name)]
+    assert not missing, f"{relative(page)}: no {missing}"

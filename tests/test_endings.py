@@ -71,7 +71,7 @@ def test_a_terminal_is_shown_escapes_and_never_told_them(capsys: pytest.CaptureF
     say("a\x1b[31mred\x07\u202e \udcff \x9b1m Å\nnext")
     assert capsys.readouterr().out == "a\\x1b[31mred\\x07\\u202e \\udcff \\x9b1m Å\nnext\n"
     assert cli.main(["inspect", "\x1b]0;title\x07.h5"]) == 2
-    assert capsys.readouterr().err == "adaptycho: \\x1b]0;title\\x07.h5: expected an adaptycho HDF5 file, found none\n"
+    assert capsys.readouterr().err == "adaptycho: \\x1b]0;title\\x07.h5: expected a recording, found none\n"
     output.tell({"title": "\x1b[2J"}, ["title: \x1b[2J"], False)
     output.tell({"title": "\x1b[2J"}, ["title: \x1b[2J"], True)
     assert capsys.readouterr().out == 'title: \\x1b[2J\n{"title": "\\u001b[2J"}\n'

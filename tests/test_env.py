@@ -9,10 +9,10 @@ from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode
 
 from adaptycho import metrics
-from adaptycho.learn.env import RUNGS, ScanEnv, ScanVectorEnv, identifier, register, resolve
+from adaptycho.learn.env import ENVIRONMENTS, ScanEnv, ScanVectorEnv, identifier, register, resolve
 from adaptycho.learn.env.game import CREDITS, LIMIT, Game
 from adaptycho.learn.env.render import EARLIER, NEW, render
-from adaptycho.learn.env.windows import Windows
+from adaptycho.learn.env.specimens import Specimens
 from adaptycho.physics import specimen
 from adaptycho.scan.episode import observe, run
 from adaptycho.scan.oracles import DensityOracle
@@ -28,14 +28,14 @@ def even(env, number):
     return env.unwrapped.game.even(number).numpy()
 
 
-@pytest.mark.parametrize("rung", RUNGS)
-def test_every_rung_is_an_environment_as_gymnasium_wants_it(rung):
-    check_env(gymnasium.make(identifier(rung)).unwrapped)
+@pytest.mark.parametrize("name", ENVIRONMENTS)
+def test_each_is_an_environment_as_gymnasium_wants_it(name):
+    check_env(gymnasium.make(identifier(name)).unwrapped)
 
 
-@pytest.mark.parametrize("rung", RUNGS)
-def test_every_rung_is_natively_batched(rung):
-    env = gymnasium.make_vec(identifier(rung), num_envs=2)
+@pytest.mark.parametrize("name", ENVIRONMENTS)
+def test_each_is_natively_batched(name):
+    env = gymnasium.make_vec(identifier(name), num_envs=2)
     assert isinstance(env.unwrapped, ScanVectorEnv)
     assert env.metadata["autoreset_mode"] is AutoresetMode.NEXT_STEP
     env.action_space.seed(0)
@@ -62,8 +62,8 @@ def test_an_episode_is_the_loop_itself():
     # The even scan played by hand is the even scan run by the loop, noise and all.
     env = ScanEnv(changes=SMALL)
     env.reset(seed=3)
-    deal, game = env._turn.deal, env.game
-    states = list(run(deal.microscope, Fixed("halton"), game._reconstructor, game.lengths, seed=deal.seed))
+    turn, game = env._turn, env.game
+    states = list(run(turn.batch.microscope, Fixed("halton"), game._reconstructor, game.lengths, seed=turn.seed))
     for number, state in enumerate(states):
         if number:
             env.step(even(env, number))
@@ -143,7 +143,7 @@ def test_observations_say_what_was_done():
     assert (seen["scattered"][:24] > 0).all() and not seen["scattered"][24:].any()
     assert seen["taken"].tolist() == [0.5]
     state = env._turn.state
-    known = observe(state, env._turn.deal.microscope, env.game.lengths, 2)
+    known = observe(state, env._turn.batch.microscope, env.game.lengths, 2)
     np.testing.assert_allclose(seen["scattered"][:24], known.scattered[0], atol=1e-7)
     np.testing.assert_array_equal(seen["potential"], known.potential[0])
 
@@ -151,8 +151,7 @@ def test_observations_say_what_was_done():
 def test_scores_are_those_of_the_metrics():
     env = ScanEnv(changes=SILENT)
     _, info = env.reset(seed=0)
-    deal, potential = env._turn.deal, env._turn.potential
-    truth = build.truth_in_field(deal.microscope)
+    potential, truth = env._turn.potential, build.truth_in_field(env._turn.batch.microscope)
     assert info["correlation"] == pytest.approx(float(metrics.correlation(potential, truth)[0]), abs=1e-6)
     assert info["ssim"] == pytest.approx(float(metrics.ssim(potential, truth - truth.mean())[0]), abs=1e-5)
 
@@ -175,14 +174,14 @@ def test_covering_the_field_pays_on_crystals():
 
 
 def test_looking_at_the_island_pays_on_islands():
-    # What the rung is for: the reward has to rise when the beam goes where the structure is, on each of four islands.
+    # What the environment is for: the reward has to rise when the beam goes where the structure is, on each of four islands.
     numbers = list(range(4))
     env = ScanEnv("Islands")
     masks = torch.stack([specimen.structure_mask(a, env.game.setup.object, 4.0) for a in (_atoms(env, n) for n in numbers)])
     oracle, memory = DensityOracle(env.game.setup.crop(masks.float()) + 0.05), [None]
 
     def best(turn):
-        seen = observe(turn.state, turn.deal.microscope, env.game.lengths, turn.state.number)
+        seen = observe(turn.state, turn.batch.microscope, env.game.lengths, turn.state.number)
         action, memory[0] = oracle(seen, memory[0], generator=torch.Generator())
         return action.positions.numpy()
 
@@ -197,11 +196,11 @@ def _atoms(env, number):
 def test_the_full_scan_as_reference_is_made_once():
     env = ScanEnv(changes=SILENT | {"reconstruct": {"reference_side": 20}}, reference="full")
     _, first = env.reset(options={"specimen": 4})
-    kept = env._turn.deal.reference
+    kept = env._turn.reference
     _, again = env.reset(options={"specimen": 4})
-    assert first == again and list(env.game._dealer._kept) == [4]
-    assert torch.equal(env._turn.deal.reference, kept)
-    wanted = build.reference(env.game.settings, env._turn.deal.microscope)
+    assert first == again and list(env.game._specimens._kept) == [4]
+    assert torch.equal(env._turn.reference, kept)
+    wanted = build.reference(env.game.settings, env._turn.batch.microscope)
     torch.testing.assert_close(kept, wanted)
 
 
@@ -212,14 +211,14 @@ def test_specimens_come_from_their_range():
 
 
 def test_windows_of_a_recording_are_told_apart_by_number_and_split_by_column():
-    train, test = Windows(resolve("Recorded")), Windows(resolve("Recorded", {"scan": {"columns": (0.625, 1.0)}}))
-    assert len(train) == 55 and len(test) == 11
-    one, same, other, unseen = (w.microscope((n,)) for w, n in ((train, 3), (train, 3 + len(train)), (train, 4), (test, 0)))
+    train, test = Specimens(resolve("Recorded")), Specimens(resolve("Recorded", {"scan": {"columns": (0.625, 1.0)}}))
+    assert len(train.places) == 55 and len(test.places) == 11
+    one, same, other, unseen = (s.batch([n]).microscope for s, n in ((train, 3), (train, 3 + 55), (train, 4), (test, 0)))
     assert torch.equal(one.measurement.patterns, same.measurement.patterns)
     assert not torch.equal(one.measurement.patterns, other.measurement.patterns)
     assert one.setup.field == unseen.setup.field and one.setup.object == unseen.setup.object
     with pytest.raises(ValueError, match=r"scan\.columns: expected to hold two multiples of 1/16"):
-        Windows(resolve("Recorded", {"scan": {"columns": (0.7, 1.0)}}))
+        Specimens(resolve("Recorded", {"scan": {"columns": (0.7, 1.0)}}))
 
 
 def test_a_diverged_reconstruction_is_an_empty_one():
@@ -255,7 +254,7 @@ def test_rendering_gives_one_picture_for_each_specimen():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"settings": "Cleanest"}, "settings: expected a rung among Clean, .*, got 'Cleanest'"),
+        ({"settings": "Cleanest"}, "settings: expected an environment among Clean, .*, got 'Cleanest'"),
         ({"reward": "ssim"}, "reward: expected one of None, shared, .*, got 'ssim'"),
         ({"settings": "Recorded", "reward": "inside"}, "reward: expected another than inside for recorded data"),
         ({"reference": "half"}, "reference: expected one of truth, full, got 'half'"),

@@ -3,15 +3,15 @@ import pytest
 from gymnasium.spaces import flatten
 from pettingzoo.test import parallel_api_test
 
-from adaptycho.learn.env import RUNGS, ScanEnv, ScanParallelEnv
+from adaptycho.learn.env import ENVIRONMENTS, ScanEnv, ScanParallelEnv
 from adaptycho.learn.reward import Result, reward
 
 SMALL = {"scan": {"positions": 48, "subsequences": 4}}
 
 
-@pytest.mark.parametrize("rung", RUNGS)
-def test_every_rung_is_an_environment_as_pettingzoo_wants_it(rung):
-    parallel_api_test(ScanParallelEnv(rung, changes={"scan": {"positions": 20, "subsequences": 4}}), num_cycles=8)
+@pytest.mark.parametrize("name", ENVIRONMENTS)
+def test_each_is_an_environment_as_pettingzoo_wants_it(name):
+    parallel_api_test(ScanParallelEnv(name, changes={"scan": {"positions": 20, "subsequences": 4}}), num_cycles=8)
 
 
 def moves(env, generator):

@@ -120,8 +120,8 @@ def _attribute(key, value, group="setup"):
 
 
 DAMAGE = {
-    "format": (_attribute("format", "other", "/"), "format: expected 'adaptycho', found 'other'"),
-    "no format": (lambda f: f.attrs.__delitem__("format"), "format: .* found no such attribute"),
+    "format": (_attribute("format", "other", "/"), r"expected a recording in a known format \(.*\), found an HDF5 file"),
+    "no format": (lambda f: f.attrs.__delitem__("format"), r"expected a recording in a known format \(.*\), found an HDF5 file"),
     "version": (_attribute("version", 2, "/"), "version: expected 1, found 2"),
     "counts_per_electron": (_attribute("counts_per_electron", -1.0, "/"), "counts_per_electron: expected a positive"),
     "no positions": (lambda f: f.__delitem__("positions"), "positions: expected an array of that name, found none"),
@@ -164,12 +164,12 @@ def test_a_damaged_file_is_refused_in_one_sentence_that_names_file_and_key(tmp_p
 
 
 def test_missing_foreign_and_truncated_files_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="expected an adaptycho HDF5 file, found none"):
+    with pytest.raises(ValueError, match="expected a recording, found none"):
         read(tmp_path / "a.h5")
     with pytest.raises(ValueError, match="found a folder"):
         read(tmp_path)
     (tmp_path / "b.h5").write_text("not HDF5")
-    with pytest.raises(ValueError, match=r"b.h5: expected a complete HDF5 file"):
+    with pytest.raises(ValueError, match=r"b.h5: expected a recording in a known format \(.*\), found a file"):
         read(tmp_path / "b.h5")
     write(tmp_path / "c.h5", recording())
     whole = (tmp_path / "c.h5").read_bytes()

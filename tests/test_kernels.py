@@ -1,6 +1,7 @@
 """The compiled passes against plain torch, and against one another where one is the adjoint of another."""
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,7 +11,8 @@ from hypothesis import strategies as st
 from adaptycho.physics.forward import record
 from adaptycho.physics.grid import Grid, fft2
 from adaptycho.physics.optics import Setup
-from adaptycho.reconstruct import kernels
+from adaptycho.reconstruct import LOSSES, kernels, losses
+from adaptycho.reconstruct.losses.function import FLOOR, LossFunction
 
 KINDS = [torch.float32, torch.float64]
 
@@ -72,12 +74,12 @@ def test_of_a_real_potential_the_imaginary_part_is_gathered(dtype):
     torch.testing.assert_close(plain, whole.imag, rtol=0, atol=5 * 32 * torch.finfo(dtype).eps)
 
 
-@pytest.mark.parametrize("loss", kernels.LOSSES)
+@pytest.mark.parametrize("loss", LOSSES)
 def test_residuals_whose_squares_are_below_single_precision_are_not_lost(loss):
     """Intensities of 1e-20: their squares have no normal number, and the loss is still theirs."""
     waves = torch.full((1, 8, 6), 1e-10, dtype=torch.complex64)
     value = kernels.residual(waves, torch.zeros(1, 8, 6), torch.ones(1), torch.ones(8, 6), loss, 1)
-    expected = {"intensity": 48 * 1e-40, "amplitude": 48 * kernels.FLOOR, "poisson": 48 * kernels.FLOOR}[loss]
+    expected = {"intensity": 48 * 1e-40, "amplitude": 48 * FLOOR, "poisson": 48 * FLOOR}[loss]
     # 48 terms in single precision.
     assert value == pytest.approx(expected, rel=48 * torch.finfo(torch.float32).eps, abs=0)
 
@@ -103,7 +105,7 @@ def counts(dtype: torch.dtype, *shape: int) -> torch.Tensor:
 
 @pytest.mark.parametrize("pattern", [torch.float32, torch.float64, torch.uint8, torch.uint16, torch.int32, torch.int64])
 @pytest.mark.parametrize("dtype", KINDS)
-@pytest.mark.parametrize("loss", kernels.LOSSES)
+@pytest.mark.parametrize("loss", LOSSES)
 def test_residual_compiled_as_in_torch(loss, dtype, pattern):
     given = random(9, 4, 8, 6, dtype=dtype.to_complex()), counts(pattern, 4, 8, 6), torch.tensor([0.5, 1.0, 2.0, 0.1], dtype=dtype)
     weight = (random(10, 8, 6) > -0.8).to(dtype)
@@ -119,7 +121,7 @@ def test_residual_compiled_as_in_torch(loss, dtype, pattern):
     assert (compiled[:, weight == 0] == 0).all()
 
 
-@pytest.mark.parametrize("loss", kernels.LOSSES)
+@pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("binning", [1, 2])
 def test_an_empty_pattern_and_an_empty_wave_are_finite(loss, binning):
     """Zero counts where there is light, light where there are no counts, and neither."""
@@ -131,10 +133,10 @@ def test_an_empty_pattern_and_an_empty_wave_are_finite(loss, binning):
         assert waves.isfinite().all()
         if wave == pattern == 0:
             # Nothing measured, nothing expected: no more than the floor that keeps logarithm and root finite.
-            assert 0 <= value <= 2 * q * q * kernels.FLOOR * 1.01
+            assert 0 <= value <= 2 * q * q * FLOOR * 1.01
 
 
-@pytest.mark.parametrize("loss", kernels.LOSSES)
+@pytest.mark.parametrize("loss", LOSSES)
 @given(st.integers(1, 2), st.integers(1, 4), st.integers(1, 4), st.integers(0, 99))
 def test_a_detector_that_crops_and_bins(loss, binning, rows, columns, seed):
     """The loss is that of the recorded pattern, and nothing is known outside the detector."""
@@ -178,3 +180,14 @@ def test_passes_agree_through_the_transform():
     difference = expected.abs().square() - patterns
     assert value == pytest.approx(float(difference.square().sum()), rel=1e-13)
     torch.testing.assert_close(far, 2 * difference * expected, rtol=1e-12, atol=0)
+
+
+def test_every_loss_is_a_file_of_its_name_and_another_is_refused():
+    names = {path.stem for path in Path(losses.__path__[0]).glob("*.py")} - {"__init__", "function"}
+    assert names == set(LOSSES)
+    assert all(isinstance(losses.load(name), LossFunction) for name in LOSSES)
+    with pytest.raises(ValueError, match="loss: expected one of intensity, amplitude, poisson, got 'huber'"):
+        losses.load("huber")
+    waves = torch.ones(1, 8, 6, dtype=torch.complex64)
+    with pytest.raises(ValueError, match=r"loss: expected one of .*, got 'huber'"):
+        kernels.residual(waves, torch.ones(1, 8, 6), torch.ones(1), torch.ones(8, 6), "huber", 1)

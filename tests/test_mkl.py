@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from adaptycho.physics.grid import fft2, ifft2
-from adaptycho.reconstruct import kernels, mkl
+from adaptycho.reconstruct import LOSSES, kernels, mkl
 
 SHAPE = (12, 20)
 
@@ -38,7 +38,7 @@ def test_transforms_are_torchs(transform: mkl.Transform, request: pytest.Fixture
 
 
 @pytest.mark.parametrize("dtype", [torch.complex64, torch.complex128])
-@pytest.mark.parametrize("loss", kernels.LOSSES)
+@pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("real", [True, False])
 def test_window_by_window_is_chunk_by_chunk(dtype: torch.dtype, loss: str, real: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if mkl.transform(SHAPE, dtype) is None:

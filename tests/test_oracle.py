@@ -9,7 +9,8 @@ from adaptycho import metrics
 from adaptycho.physics import specimen
 from adaptycho.scan import patterns
 from adaptycho.scan.episode import run, split_evenly
-from adaptycho.scan.oracles import DensityOracle, HalfWay, pulled
+from adaptycho.scan.oracles import DensityOracle, HalfWay
+from adaptycho.scan.place import pulled
 from adaptycho.scan.policies.fixed import Fixed
 from adaptycho.settings import BEST, build, preset, update
 from adaptycho.types import Observation, Scanner

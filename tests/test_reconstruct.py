@@ -15,8 +15,9 @@ from adaptycho.physics.forward import Imperfections, diffract, expose
 from adaptycho.physics.grid import Grid, fft2
 from adaptycho.physics.optics import Aberrations, Setup
 from adaptycho.physics.specimen import crystal, potential, structure
-from adaptycho.reconstruct import descent, kernels
+from adaptycho.reconstruct import LOSSES, descent, kernels
 from adaptycho.reconstruct.descent import LANE, SOFT, Reconstruction, Reconstructor
+from adaptycho.reconstruct.losses.function import FLOOR
 from adaptycho.scan import patterns
 from adaptycho.types import Measurement
 
@@ -105,7 +106,7 @@ GEOMETRY = {
 
 
 @pytest.mark.parametrize("geometry", GEOMETRY)
-@pytest.mark.parametrize("loss", kernels.LOSSES)
+@pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("kind", ["potential", "complex"])
 def test_gradient_is_autograd_and_finite_differences(kind, loss, geometry):
     """Twice the real part of the Wirtinger gradient dL/dV* is dL/dReV, twice its imaginary part dL/dImV."""
@@ -117,7 +118,7 @@ def test_gradient_is_autograd_and_finite_differences(kind, loss, geometry):
         v = torch.complex(v, 0.1 * bumps(setup, 2).abs())
     # Where next to nothing is expected, amplitude and Poisson loss are held at a floor and are not what they are called.
     model = diffract(setup, v, measurement.positions[0], measurement.defocus[0])
-    mask = ((torch.rand(setup.detector, generator=torch.Generator().manual_seed(3)) > 0.2) & (model.amin(0) > kernels.FLOOR)).double()
+    mask = ((torch.rand(setup.detector, generator=torch.Generator().manual_seed(3)) > 0.2) & (model.amin(0) > FLOOR)).double()
     assert mask.mean() > 0.7
     per_position, gradient = Reconstructor(setup, loss=loss, kind=kind, mask=mask).gradient(measurement, v[None])
     free = v.clone().requires_grad_()
@@ -135,7 +136,7 @@ def test_gradient_is_autograd_and_finite_differences(kind, loss, geometry):
     assert (ahead - behind) / (2 * h) == pytest.approx(slope, abs=1e-5 * scale * setup.object.shape[0] + 1e-12 * float(value.detach()) / h)
 
 
-@pytest.mark.parametrize("loss", kernels.LOSSES)
+@pytest.mark.parametrize("loss", LOSSES)
 def test_gradient_of_a_dark_detector_is_finite(loss):
     setup = small()
     measurement = data(setup, 4)
@@ -504,7 +505,7 @@ def test_data_are_refused():
 
 
 @pytest.mark.parametrize("value", [math.nan, -1.0, math.inf, -math.inf])
-@pytest.mark.parametrize("loss", kernels.LOSSES)
+@pytest.mark.parametrize("loss", LOSSES)
 def test_a_pattern_that_is_no_count_is_refused(loss, value):
     """One pixel of one pattern; but not where nothing is used."""
     setup, sets = small(), [data(small(), 5), data(small(), 3)]

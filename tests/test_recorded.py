@@ -6,7 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adaptycho.instruments.recorded import Recorded, distance, window
+from adaptycho.formats import Recording, cut
+from adaptycho.instruments.recorded import Recorded, distance
 from adaptycho.physics.grid import Grid
 from adaptycho.physics.optics import Aberrations, Setup
 from adaptycho.types import Action, Measurement
@@ -72,29 +73,30 @@ def test_what_was_not_recorded_is_refused():
 @given(st.integers(0, 8), st.integers(0, 8), st.integers(1, 3), st.floats(-180, 180))
 def test_property_a_cut_out_field_keeps_distances_patterns_and_directions(top, left, size, rotation):
     whole, data = setup(rotation), raster()
-    cut, part = window(whole, data, rows=(top / 11, (top + size) / 11), columns=(left / 11, (left + size) / 11))
+    found = cut(Recording(whole, data), rows=(top / 11, (top + size) / 11), columns=(left / 11, (left + size) / 11))
+    smaller, part = found.setup, found.measurement
     number = [12 * i + j for i in range(top, top + size + 1) for j in range(left, left + size + 1)]
     assert part.patterns[0, :, 0, 0].tolist() == number
-    assert cut.field == pytest.approx((2.0 * size, 1.0 * size), rel=1e-12)
+    assert smaller.field == pytest.approx((2.0 * size, 1.0 * size), rel=1e-12)
     full = whole.to_pixels(data.positions[0, number].double())
-    small = cut.to_pixels(part.positions[0].double())
+    small = smaller.to_pixels(part.positions[0].double())
     # Positions are single-precision fractions (6e-8, rounded twice) of a field of 44 pixels.
     np.testing.assert_allclose((small - small[0]).numpy(), (full - full[0]).numpy(), atol=44 * 2**-22)
-    assert min(cut.object.shape) >= 16 + 8 and cut.object.shape[0] < whole.object.shape[0]
+    assert min(smaller.object.shape) >= 16 + 8 and smaller.object.shape[0] < whole.object.shape[0]
 
 
 def test_windows_of_one_size_scan_together_as_they_do_alone():
-    parts = [window(setup(), raster(), rows=r, columns=(0, 5 / 11)) for r in ((0, 5 / 11), (6 / 11, 1.0))]
-    assert parts[0][0].object == parts[1][0].object and parts[0][0].field == pytest.approx(parts[1][0].field, rel=1e-12)
+    first, second = (cut(Recording(setup(), raster()), rows=r, columns=(0, 5 / 11)) for r in ((0, 5 / 11), (6 / 11, 1.0)))
+    assert first.setup.object == second.setup.object and first.setup.field == pytest.approx(second.setup.field, rel=1e-12)
     wanted = torch.rand(2, 9, 2, generator=torch.Generator().manual_seed(3))
     # One of the two with fewer positions: padding must never be an answer.
-    second = parts[1][1].take(torch.arange(20))
-    both = Recorded(parts[0][0], Measurement.stack([parts[0][1], second]))
+    fewer = second.measurement.take(torch.arange(20))
+    both = Recorded(first.setup, Measurement.stack([first.measurement, fewer]))
     assert both.batch == 2
     found = both.acquire(Action(wanted))
-    for b, (cut, part) in enumerate(((parts[0][0], parts[0][1]), (parts[1][0], second))):
-        alone = Recorded(cut, part).acquire(Action(wanted[b : b + 1]))
-        assert torch.equal(found.patterns[b], alone.patterns[0]) and torch.equal(found.positions[b], alone.positions[0])
+    for b, alone in enumerate((Recorded(first.setup, first.measurement), Recorded(second.setup, fewer))):
+        answer = alone.acquire(Action(wanted[b : b + 1]))
+        assert torch.equal(found.patterns[b], answer.patterns[0]) and torch.equal(found.positions[b], answer.positions[0])
 
 
 @pytest.mark.parametrize(
@@ -107,4 +109,4 @@ def test_windows_of_one_size_scan_together_as_they_do_alone():
 )
 def test_impossible_rectangles_are_refused(rows, columns, message):
     with pytest.raises(ValueError, match=message):
-        window(setup(), raster(), rows=rows, columns=columns)
+        cut(Recording(setup(), raster()), rows=rows, columns=columns)

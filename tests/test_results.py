@@ -15,7 +15,8 @@ from adaptycho import settings as tree
 from adaptycho.app import cli
 from adaptycho.compare import archive, table
 from adaptycho.compare.provenance import Origin
-from adaptycho.compare.race import Cell, family
+from adaptycho.compare.race import Cell
+from adaptycho.compare.work import family
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results"

@@ -150,6 +150,7 @@ class Faulty:
     folder: Path
     breaks_at: int = -1
     used: int = 0
+    closed: int = 0
 
     @property
     def setup(self) -> Any:
@@ -166,6 +167,9 @@ class Faulty:
             raise OSError("the beam is down")
         self.used += 1
         return self.inner.acquire(action, generator=generator)
+
+    def close(self) -> None:
+        self.closed += 1
 
 
 @pytest.fixture(scope="module")
@@ -187,15 +191,16 @@ def begin(folder: Path, plain: Run, breaks_at: int = -1) -> tuple[Run, Faulty]:
 def test_each_sub_sequence_is_on_disk_before_the_next_is_asked_for(tmp_path: Path, plain: Run) -> None:
     target, faulty = begin(tmp_path / "run", plain)
     finish(target)
-    assert faulty.used == len(LENGTHS)
+    assert (faulty.used, faulty.closed) == (len(LENGTHS), 1)
     same_run(plain.path, target.path)
 
 
 @pytest.mark.parametrize("at", range(len(LENGTHS)))
 def test_a_breakdown_in_the_middle_loses_nothing(tmp_path: Path, plain: Run, at: int) -> None:
-    target, _ = begin(tmp_path / "run", plain, breaks_at=at)
+    target, faulty = begin(tmp_path / "run", plain, breaks_at=at)
     with pytest.raises(OSError, match="the beam is down"):
         finish(target)
+    assert faulty.closed == 1
     again = Run.open(target.path)
     assert again.recorded == at
     for number in range(at):
@@ -584,7 +589,7 @@ def test_a_folder_with_something_in_it_is_not_touched(tmp_path: Path, plain: Run
 def test_what_cannot_be_scanned_is_refused_before_there_is_a_folder(tmp_path: Path) -> None:
     for wrong, said in (
         ({"scan": {"subsequences": 30}}, "subsequences: expected 1 to 18"),
-        ({"scan": {"microscope": "recorded", "file": str(tmp_path / "none.h5")}}, "none.h5: expected an adaptycho HDF5 file"),
+        ({"scan": {"microscope": "recorded", "file": str(tmp_path / "none.h5")}}, "none.h5: expected a recording, found none"),
         ({"specimen": {"structure": "XY2"}}, "structure: expected one of"),
         ({"geometry": {"object": 20}}, "object: expected a grid that holds the field"),
     ):

@@ -3,7 +3,6 @@
 import math
 import tomllib
 from pathlib import Path
-from typing import get_args
 
 import pytest
 from click.testing import CliRunner
@@ -50,7 +49,7 @@ trees = st.fixed_dictionaries(
                 "defocus": st.none() | defocus,
                 "warm": st.booleans(),
                 "seed": st.integers(0, 2**63 - 1),
-                "policy": st.sampled_from(get_args(settings.Policy)),
+                "policy": st.sampled_from(settings.POLICIES),
             },
         ),
         "reconstruct": st.fixed_dictionaries(

@@ -16,7 +16,7 @@ from adaptycho import settings
 from adaptycho.app import cli, tasks
 from adaptycho.app.cli.program import commands
 from adaptycho.app.options import collect
-from adaptycho.compare import race, table1, trained
+from adaptycho.compare import race, table1, trained, work
 from adaptycho.compare.ledger import Ledger
 from adaptycho.compare.table1 import REACH, ROWS, Published
 from adaptycho.scan import patterns
@@ -249,18 +249,18 @@ def test_the_command_goes_on_where_it_was(tmp_path: Path, capsys: pytest.Capture
 
 
 def test_a_full_scan_is_kept_for_the_scans_that_share_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    def task(**sections: dict) -> race.Task:
-        return race.Task(tiny(**sections), 5, (race.Plan("random"),), "full")
+    def task(**sections: dict) -> work.Task:
+        return work.Task(tiny(**sections), 5, (work.Plan("random"),), "full")
 
-    monkeypatch.setattr(race, "FULL", {})
-    fresh = race.perform(task(scan={"positions": 16}))[0]["numbers"]["ssim"]
-    race.perform(task(scan={"positions": 24, "subsequences": 2}))
-    assert len(race.FULL) == 1
-    assert race.perform(task(scan={"positions": 16}))[0]["numbers"]["ssim"] == fresh
+    monkeypatch.setattr(work, "FULL", {})
+    fresh = work.perform(task(scan={"positions": 16}))[0]["numbers"]["ssim"]
+    work.perform(task(scan={"positions": 24, "subsequences": 2}))
+    assert len(work.FULL) == 1
+    assert work.perform(task(scan={"positions": 16}))[0]["numbers"]["ssim"] == fresh
     others = ({"scan": {"dose": 2e4}}, {"scan": {"seed": 1}}, {"reconstruct": {"iterations": 4}}, {"specimen": {"structure": "WSe2"}})
     for sections in others:
-        race.perform(task(**sections))
-    assert len(race.FULL) == 5
+        work.perform(task(**sections))
+    assert len(work.FULL) == 5
 
 
 @pytest.mark.filterwarnings("ignore:evaluate.test. designs were changed")

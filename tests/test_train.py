@@ -1,4 +1,4 @@
-"""Learning: what is practised on, the gradient of Eq. 8 and its baselines, teachers, updates, and that training does improve."""
+"""Learning: what is learnt from, the gradient of Eq. 8 and its baselines, teachers, updates, and that training does improve."""
 
 import dataclasses
 import math
@@ -9,14 +9,19 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from adaptycho.learn import pool as pools
 from adaptycho.learn import reinforce as module
 from adaptycho.learn import stages
 from adaptycho.learn.dagger import Guided
-from adaptycho.learn.distributed import Crew
+from adaptycho.learn.distributed import Group
 from adaptycho.learn.imitate import imitate
 from adaptycho.learn.learner import Learner, adam, constant, cosine, learn
+from adaptycho.learn.pool import simulated
 from adaptycho.learn.reinforce import reinforce, returns
-from adaptycho.samples.training import Share, Specimens, prepare, share
+from adaptycho.learn.share import Share, share
+from adaptycho.learn.turned import image, places, turned
+from adaptycho.samples import windows
+from adaptycho.samples.sample import Specimen
 from adaptycho.scan.episode import run, stream
 from adaptycho.scan.oracles import HalfWay
 from adaptycho.scan.policies.learned import Learned, draw, even, log_probability
@@ -38,8 +43,8 @@ def tiny(**sections: Mapping[str, object]) -> Settings:
 
 
 @pytest.fixture(scope="module")
-def pool() -> Specimens:
-    return prepare(tiny(), [1000, 1001, 1002, 1003], full=True)
+def pool() -> list[Specimen]:
+    return simulated(tiny(), [1000, 1001, 1002, 1003])
 
 
 class Told(nn.Module):
@@ -78,7 +83,7 @@ def told(work: Share, baseline: str, *, sigma: float = 0.05, gamma: float = 0.0,
 
 
 @pytest.mark.parametrize("credit", ["shared", "voronoi", "window", "scattered"])
-def test_gradient_is_that_of_equation_8(pool: Specimens, credit: str) -> None:
+def test_gradient_is_that_of_equation_8(pool: list[Specimen], credit: str) -> None:
     work = share(tiny(), 0, 0, 4, pool)
     advantage, rest, network = told(work, "none", credit=credit)
     with torch.no_grad():
@@ -89,21 +94,21 @@ def test_gradient_is_that_of_equation_8(pool: Specimens, credit: str) -> None:
     assert rest.abs().max() < 1e-4 * float((earned / earned.std()).abs().max()) / 0.05
 
 
-def test_baseline_batch_sums_to_zero_for_each_agent(pool: Specimens) -> None:
+def test_baseline_batch_sums_to_zero_for_each_agent(pool: list[Specimen]) -> None:
     advantage, _, _ = told(share(tiny(), 1, 0, 4, pool), "batch")
     # Over its standard deviation an advantage is of the order of 1; single precision.
     assert advantage.sum(0).abs().max() < 1e-4
     assert advantage.abs().max() > 0.1
 
 
-def test_baseline_pair_is_antisymmetric(pool: Specimens) -> None:
+def test_baseline_pair_is_antisymmetric(pool: list[Specimen]) -> None:
     work = share(tiny(), 2, 0, 4, pool, pairs=True)
     advantage, _, _ = told(work, "pair")
     assert torch.allclose(advantage[:2], -advantage[2:], atol=1e-4)
     assert advantage.abs().max() > 0.1
 
 
-def test_baseline_mean_is_what_the_mean_action_earns(pool: Specimens) -> None:
+def test_baseline_mean_is_what_the_mean_action_earns(pool: list[Specimen]) -> None:
     work = share(tiny(), 3, 0, 4, pool)
     advantage, _, network = told(work, "mean")
     points, found = even(12, (6.0, 6.0), "halton").float(), []
@@ -116,7 +121,7 @@ def test_baseline_mean_is_what_the_mean_action_earns(pool: Specimens) -> None:
 
 
 @pytest.mark.parametrize("baseline", ["none", "batch", "mean"])
-def test_what_the_survey_earns_is_nobodys(pool: Specimens, baseline: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_the_survey_earns_is_nobodys(pool: list[Specimen], baseline: str, monkeypatch: pytest.MonkeyPatch) -> None:
     work = share(tiny(), 4, 0, 4, pool)
     before, _, _ = told(work, baseline)
     real = module.rewards
@@ -132,7 +137,9 @@ def test_what_the_survey_earns_is_nobodys(pool: Specimens, baseline: str, monkey
 
 
 @pytest.mark.parametrize(("baseline", "lost"), [("none", [1]), ("batch", [1]), ("pair", [1, 3]), ("mean", [1])])
-def test_an_episode_that_diverged_is_left_out(pool: Specimens, baseline: str, lost: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_episode_that_diverged_is_left_out(
+    pool: list[Specimen], baseline: str, lost: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The others are told what they would be told without it, and the facts are about them."""
     work = share(tiny(), 2, 0, 4, pool, pairs=baseline == "pair")
     real, given, values = module.rewards, [], []
@@ -167,7 +174,7 @@ def test_an_episode_that_diverged_is_left_out(pool: Specimens, baseline: str, lo
         assert torch.allclose(gradient[kept], expected, atol=1e-4 * float(expected.abs().max()), rtol=0)
 
 
-def test_a_share_that_is_lost_as_a_whole_says_nothing(pool: Specimens, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_share_that_is_lost_as_a_whole_says_nothing(pool: list[Specimen], monkeypatch: pytest.MonkeyPatch) -> None:
     work, network = share(tiny(), 2, 0, 4, pool), Told(4, (4, 4, 4))
     monkeypatch.setattr(module, "rewards", lambda *arguments: torch.full((4, 12), math.nan))
     points = even(12, (6.0, 6.0), "halton").float()
@@ -177,7 +184,7 @@ def test_a_share_that_is_lost_as_a_whole_says_nothing(pool: Specimens, monkeypat
     assert facts["lost"] == 1 and math.isnan(facts["reward"])
 
 
-def test_the_mean_action_is_taken_at_the_same_dose(pool: Specimens, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_mean_action_is_taken_at_the_same_dose(pool: list[Specimen], monkeypatch: pytest.MonkeyPatch) -> None:
     work, doses = share(tiny(), 3, 0, 4, pool), []
     monkeypatch.setattr(module, "rewards", lambda work, last, *rest: doses.append(last.seen.dose) or torch.zeros(4, 12))
     policy, points = Learned(Told(4, work.lengths), 0.05, dose=123.0), even(12, (6.0, 6.0), "halton").float()
@@ -220,7 +227,7 @@ def test_draws_spread_as_they_say() -> None:
     assert abs(float(offset.std()) - 0.2) < 4 * 0.2 / math.sqrt(2 * n)
 
 
-def test_log_probability_is_of_the_position_requested(pool: Specimens) -> None:
+def test_log_probability_is_of_the_position_requested(pool: list[Specimen]) -> None:
     """The edge that a position was clipped to is the microscope's answer."""
     work = share(tiny(), 5, 0, 4, pool)
     network = Told(4, work.lengths)
@@ -243,7 +250,7 @@ def observed(work: Share, scanner: object) -> list:
     return list(run(work.microscope, scanner, work.reconstructor, work.lengths, seed=work.seed))
 
 
-def test_the_target_is_what_the_teacher_would_have_done(pool: Specimens) -> None:
+def test_the_target_is_what_the_teacher_would_have_done(pool: list[Specimen]) -> None:
     work = share(tiny(), 6, 0, 4, pool)
     points = even(12, (6.0, 6.0), "halton").float()
     teacher, network = HalfWay(work.columns, base=points), Told(4, work.lengths)
@@ -260,7 +267,7 @@ def test_the_target_is_what_the_teacher_would_have_done(pool: Specimens) -> None
         assert not torch.equal(led[number].action.positions, led[number].action.mean)
 
 
-def test_a_teacher_sees_where_the_pupil_went(pool: Specimens) -> None:
+def test_a_teacher_sees_where_the_policy_went(pool: list[Specimen]) -> None:
     work = share(tiny(), 6, 0, 4, pool)
     shown: list[Tensor] = []
 
@@ -299,7 +306,7 @@ def same(a: Share, b: Share) -> bool:
     return a.seed == b.seed and a.lengths == b.lengths and torch.equal(a.microscope.potential, b.microscope.potential)
 
 
-def test_a_share_follows_from_seed_step_and_part(pool: Specimens) -> None:
+def test_a_share_follows_from_seed_step_and_part(pool: list[Specimen]) -> None:
     settings = tiny(practice={"dose": [1e3, 1e5], "defocus": [0.0, 50.0], "positions": [12, 9]})
     first = share(settings, 7, 1, 3, pool)
     again = share(settings, 7, 1, 3, pool)
@@ -313,13 +320,13 @@ def test_a_share_follows_from_seed_step_and_part(pool: Specimens) -> None:
     assert len(seeds) == 40
 
 
-def test_courses_do_not_practise_on_the_same_draws(pool: Specimens) -> None:
+def test_stages_do_not_learn_from_the_same_draws(pool: list[Specimen]) -> None:
     """Nor do seeds that differ only in the bits that a generator does not take, which are those above the 32nd."""
-    seeds = [share(tiny(), step, part, 1, pool, course=c).seed for step in range(-4, 60) for part in (0, 63) for c in range(3)]
+    seeds = [share(tiny(), step, part, 1, pool, stage=c).seed for step in range(-4, 60) for part in (0, 63) for c in range(3)]
     assert len({seed % 2**32 for seed in seeds}) == len(seeds)
 
 
-def test_each_course_asks_for_its_own_draws(pool: Specimens, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_stage_asks_for_its_own_draws(pool: list[Specimen], monkeypatch: pytest.MonkeyPatch) -> None:
     found, settings = [], tiny()
     real = stages.share
 
@@ -334,7 +341,7 @@ def test_each_course_asks_for_its_own_draws(pool: Specimens, monkeypatch: pytest
     assert len({work.seed for work in found}) == 3
 
 
-def test_images_for_the_autoencoder_are_not_drawn_as_their_specimens_were(pool: Specimens, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_for_the_autoencoder_are_not_drawn_as_their_specimens_were(pool: list[Specimen], monkeypatch: pytest.MonkeyPatch) -> None:
     """The generator of noise and lengths is not at the beginning of the one that chose specimens and conditions."""
     first, used = [], []
     real = torch.randint
@@ -351,45 +358,41 @@ def test_images_for_the_autoencoder_are_not_drawn_as_their_specimens_were(pool: 
     assert used and first and not first & set(used)
 
 
-@pytest.mark.parametrize(("nominal", "practised", "expected"), [(0.0, 0.0, None), (0.0, 50.0, 50.0), (50.0, 0.0, 0.0), (50.0, 50.0, None)])
+@pytest.mark.parametrize(("nominal", "asked", "expected"), [(0.0, 0.0, None), (0.0, 50.0, 50.0), (50.0, 0.0, 0.0), (50.0, 50.0, None)])
 def test_only_the_nominal_defocus_is_left_to_the_microscope(
-    pool: Specimens, nominal: float, practised: float, expected: float | None
+    pool: list[Specimen], nominal: float, asked: float, expected: float | None
 ) -> None:
-    found = share(tiny(beam={"defocus": nominal}, practice={"defocus": [practised]}), 0, 0, 1, pool).defocus
+    found = share(tiny(beam={"defocus": nominal}, practice={"defocus": [asked]}), 0, 0, 1, pool).defocus
     assert (found is None, found) == (expected is None, expected)
 
 
 @pytest.mark.parametrize("changes", [{}, {"step": "auto"}, {"scaling": "illumination", "step": 0.5}])
-def test_the_full_scan_of_practice_is_that_of_scores(changes: dict) -> None:
+def test_the_full_scan_of_training_is_that_of_scores(changes: dict) -> None:
     settings = tiny(reconstruct={**TINY["reconstruct"], **changes}, specimen={"first": 1000})
-    found, microscope = prepare(settings, [1000], full=True).reference, build.simulated(settings)
-    assert found is not None
-    assert torch.equal(microscope.setup.crop(found), build.reference(settings, microscope))
+    (found,), microscope = simulated(settings, [1000]), build.simulated(settings)
+    assert torch.equal(found.full_scan, build.reference(settings, microscope))
 
 
 def test_windows_to_validate_with_are_of_other_columns(monkeypatch: pytest.MonkeyPatch) -> None:
     """64 columns recorded, of which the first 60 are scanned: 15 are kept, and 45 are left."""
-    from adaptycho.samples import training
-
     spans: dict[str, list[tuple[float, float]]] = {"train": [], "validation": []}
     settings = tiny(scan={"microscope": "recorded", "columns": [0.0, 0.95]}, practice={"window": [8, 8]}, geometry={"object": "auto"})
-    real = training.window
+    real = windows.drawn
     for part, found in spans.items():
 
-        def spy(*arguments: object, rows: tuple, columns: tuple, into: list = found) -> object:
-            into.append(columns)
-            return real(*arguments, rows=rows, columns=columns)
+        def spy(*arguments: object, generator: torch.Generator, into: list = found) -> windows.Rectangle:
+            where = real(*arguments, generator=generator)
+            into.append(where.columns)
+            return where
 
-        monkeypatch.setattr(training, "window", spy)
-        stages._specimens(settings, part, 12, full=False)
+        monkeypatch.setattr(windows, "drawn", spy)
+        pools.pool(settings, part, 12)
     lines = torch.arange(60, dtype=torch.float64) / 63 / 0.95  # fractions of what is scanned
     used = {part: {int((lines - end).abs().argmin()) for pair in found for end in pair} for part, found in spans.items()}
     assert max(used["train"]) == 44 and min(used["validation"]) == 45
 
 
 def test_windows_that_are_too_wide_to_validate_with_are_refused() -> None:
-    from adaptycho.samples import training
-
     def settings(columns: int, rows: int = 8) -> Settings:
         return tiny(scan={"microscope": "recorded"}, practice={"window": [rows, columns]})
 
@@ -397,18 +400,18 @@ def test_windows_that_are_too_wide_to_validate_with_are_refused() -> None:
         with pytest.raises(
             ValueError, match=r"practice\.window: expected at least 17 columns .* and 17 to validate on .*, found 48 and 16"
         ):
-            training.raster(settings(17), part)
+            pools.raster(settings(17), part)
         with pytest.raises(ValueError, match=r"practice\.window: expected at most the 64 rows of .*, found 65"):
-            training.raster(settings(16, 65), part)
-    assert [len(training.raster(settings(16), part)[1][1]) for part in ("train", "validation")] == [48, 16]
+            pools.raster(settings(16, 65), part)
+    assert [len(pools.raster(settings(16), part)[1][1]) for part in ("train", "validation")] == [48, 16]
     with pytest.raises(ValueError, match=r"practice\.held_out: expected 0, or enough of the 64 columns of .* for one, found 0\.01"):
-        training.raster(update(settings(8), {"practice": {"held_out": 0.01}}, "test"), "train")
+        pools.raster(update(settings(8), {"practice": {"held_out": 0.01}}, "test"), "train")
     # With none held out they are the same columns, all of them.
     whole = update(settings(64), {"practice": {"held_out": 0.0}}, "test")
-    assert [len(training.raster(whole, part)[1][1]) for part in ("train", "validation")] == [64, 64]
+    assert [len(pools.raster(whole, part)[1][1]) for part in ("train", "validation")] == [64, 64]
 
 
-def test_conditions_stay_inside_their_ranges(pool: Specimens) -> None:
+def test_conditions_stay_inside_their_ranges(pool: list[Specimen]) -> None:
     settings = tiny(practice={"dose": [1e3, 1e5], "defocus": [0.0, 50.0], "positions": [12, 9]})
     works = [share(settings, step, 0, 1, pool) for step in range(40)]
     assert all(1e3 * (1 - 1e-6) <= float(w.microscope.dose) <= 1e5 * (1 + 1e-6) for w in works)
@@ -417,7 +420,7 @@ def test_conditions_stay_inside_their_ranges(pool: Specimens) -> None:
     assert {sum(w.lengths) for w in works} == {9, 12}
 
 
-def test_pairs_are_the_same_specimen_twice(pool: Specimens) -> None:
+def test_pairs_are_the_same_specimen_twice(pool: list[Specimen]) -> None:
     work = share(tiny(), 9, 0, 4, pool, pairs=True)
     assert len(work) == 4
     for values in (work.microscope.potential, work.reference, work.inside):
@@ -434,16 +437,17 @@ def test_pairs_are_the_same_specimen_twice(pool: Specimens) -> None:
 def test_what_is_turned_is_turned_together(changes: dict) -> None:
     """Each of the symmetries takes columns to where the potential has them, and potential, structure and full scan to one another."""
     settings = tiny(geometry={**TINY["geometry"], **changes}, specimen={"thermal": 0.0})
-    setup, pool = build.setup(settings), prepare(settings, [1000], full=True)
+    setup, (specimen,) = build.setup(settings), simulated(settings, [1000])
     symmetries = range(8) if setup.field[0] == setup.field[1] else range(0, 8, 2)
     seen = set()
     for symmetry in symmetries:
-        turned = pool.turned(symmetry)
-        columns = turned.columns[0]
-        columns = columns[((columns > 0) & (columns < 1)).all(1)]
+        after = turned(specimen, symmetry)
+        columns = after.columns[((after.columns > 0) & (after.columns < 1)).all(1)]
         assert len(columns) > 3
         rows, across = (setup.to_pixels(columns) + 0.5).floor().long().T
-        phase, inside, reference = turned.potential[0], turned.inside[0], turned.reference[0]
+        phase, inside = after.microscope.potential[0], image(specimen.structure, symmetry)
+        reference = image(specimen.full_phase, symmetry)[0]
+        assert torch.equal(after.inside, setup.crop(inside.float()) > 0.5) and torch.equal(after.full_scan[0], setup.crop(reference))
         # The nearest pixel is at most half a diagonal off, 0.22 Å, and a column of MoS2 has at least half its height there: the mean over
         # them is far above that of all pixels. An image that is off by one pixel more keeps less.
         here = phase[rows, across].mean()
@@ -457,64 +461,45 @@ def test_what_is_turned_is_turned_together(changes: dict) -> None:
 def test_a_turned_atom_is_where_its_column_says() -> None:
     """An atom on a pixel's centre is there to the last bit after every symmetry."""
     n, place = 16, (3, 6)
-    image = torch.zeros(1, n, n)
-    image[0, place[0], place[1]] = 1
+    whole = torch.zeros(1, n, n)
+    whole[0, place[0], place[1]] = 1
     # Pixel i is (i - n/2) pixels from the centre of the field (`Setup.to_pixels`); here the field is as large as the object.
-    columns = (torch.tensor([place]) / n,)
+    columns = torch.tensor([place]) / n
     for symmetry in range(8):
-        turned = Specimens(image, image.bool(), columns, image).turned(symmetry)
-        expected = (turned.columns[0][0] * n).tolist()
-        for found in (turned.potential, turned.inside.float(), turned.reference):
+        expected = (places(columns, symmetry)[0] * n).tolist()
+        for found in (image(whole, symmetry), image(whole.bool(), symmetry).float()):
             assert found[0].nonzero().tolist() == [[round(v) for v in expected]]
 
 
 def test_an_oblong_field_is_never_turned_by_a_quarter() -> None:
     settings = tiny(geometry={**TINY["geometry"], "field": [6.0, 8.0]})
-    oblong = prepare(settings, [1000])
+    oblong = simulated(settings, [1000])
     shapes = {tuple(share(settings, step, 0, 1, oblong).microscope.potential.shape) for step in range(12)}
-    assert shapes == {tuple(oblong.potential.shape)}
+    assert shapes == {tuple(oblong[0].microscope.potential.shape)}
 
 
-def test_specimens_of_training_are_those_of_training(monkeypatch: pytest.MonkeyPatch, pool: Specimens) -> None:
-    """Neither those to tune, to validate or to test on are ever practised on, whatever the seed."""
+def test_specimens_of_training_are_those_of_training(monkeypatch: pytest.MonkeyPatch, pool: list[Specimen]) -> None:
+    """Neither those to tune, to validate or to test on are ever learnt from, whatever the seed."""
     asked: list[int] = []
 
-    def spy(settings: Settings, numbers: list[int], *, full: bool = False) -> Specimens:
+    def spy(settings: Settings, numbers: Sequence[int]) -> list[Specimen]:
         asked.extend(numbers)
         return pool
 
-    monkeypatch.setattr(stages, "prepare", spy)
+    monkeypatch.setattr(pools, "simulated", spy)
     ranges = {"train": [0, 3000], "validation": [5000, 5100], "test": [6000, 7000]}
     for seed in range(0, 200, 7):
-        stages._specimens(tiny(evaluate=ranges, train={"seed": seed}), "train", 48, full=False)
-    assert min(asked) >= stages.UNTUNED
+        pools.pool(tiny(evaluate=ranges, train={"seed": seed}), "train", 48)
+    assert min(asked) >= pools.UNTUNED
     assert max(asked) < 3000
     asked.clear()
-    stages._specimens(tiny(evaluate=ranges), "validation", 12, full=False)
+    pools.pool(tiny(evaluate=ranges), "validation", 12)
     assert asked == list(range(5000, 5012))
     with pytest.raises(ValueError, match=r"evaluate\.validation: expected room for 101 specimens from 5000 on"):
-        stages._specimens(tiny(evaluate=ranges), "validation", 101, full=False)
+        pools.pool(tiny(evaluate=ranges), "validation", 101)
 
 
-def test_fresh_specimens_are_those_of_training(monkeypatch: pytest.MonkeyPatch, pool: Specimens) -> None:
-    from adaptycho.samples import training
-
-    asked: list[int] = []
-
-    def spy(settings: Settings, numbers: list[int], *, full: bool = False) -> Specimens:
-        asked.extend(numbers)
-        return pool.take(list(range(len(numbers))))
-
-    monkeypatch.setattr(training, "prepare", spy)
-    settings = tiny(evaluate={"train": [0, 1100], "validation": [5000, 5100], "test": [6000, 7000]})
-    for step in range(50):
-        share(settings, step, 0, 4)
-    assert len(asked) == 200
-    assert min(asked) >= 1000
-    assert max(asked) < 1100
-
-
-def test_a_specimen_that_diverged_scores_nothing(pool: Specimens, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_specimen_that_diverged_scores_nothing(pool: list[Specimen], monkeypatch: pytest.MonkeyPatch) -> None:
     """As for the judge: 0 and not the whole mean."""
     settings, real = tiny(), stages.scan
     found = {}
@@ -585,7 +570,7 @@ def test_several_processes_make_the_same_update(ranks: int) -> None:
     found: dict[int, list] = {}
 
     def work(rank: int) -> None:
-        learner = Learner(networks[rank], adam(networks[rank], 1e-2), Crew(Fabric(rank, ranks, meeting, table)), 4)
+        learner = Learner(networks[rank], adam(networks[rank], 1e-2), Group(Fabric(rank, ranks, meeting, table)), 4)
         found[rank] = list(learn(learner, quadratic(networks[rank]), 5, constant(1e-2)))
 
     threads = [threading.Thread(target=work, args=(rank,)) for rank in range(ranks)]
@@ -605,9 +590,9 @@ def test_several_processes_make_the_same_update(ranks: int) -> None:
 
 def test_shares_that_do_not_go_round_are_refused() -> None:
     network = linear()
-    crew = Crew(Fabric(0, 2, threading.Barrier(1), []))
+    group = Group(Fabric(0, 2, threading.Barrier(1), []))
     with pytest.raises(ValueError, match=r"train\.shares: expected a multiple of the 2 processes, got 3"):
-        Learner(network, adam(network, 1e-2), crew, parts=3)
+        Learner(network, adam(network, 1e-2), group, parts=3)
 
 
 def test_the_update_is_that_of_adam_on_the_mean_of_the_shares() -> None:
@@ -651,7 +636,7 @@ def test_rate_of_learning_rises_and_falls() -> None:
 
 
 def test_imitation_learns_what_the_teacher_does() -> None:
-    """Half-way to the atoms, on specimens that were not practised on: the error falls by a quarter and more (measured: by 36 %)."""
+    """Half-way to the atoms, on specimens that were not learnt from: the error falls by a quarter and more (measured: by 36 %)."""
     changes = {"teacher": "half-way", "imitate_steps": 45, "imitate_batch": 8}
     settings = tiny(
         scan={"subsequences": 2},
@@ -660,21 +645,22 @@ def test_imitation_learns_what_the_teacher_does() -> None:
         network={"widths": [16, 16]},
         train=changes,
     )
-    network, practised, exam = stages.network(settings), prepare(settings, [*range(2000, 2048)]), prepare(settings, [*range(9000, 9008)])
+    network, training = stages.network(settings), simulated(settings, range(2000, 2048))
+    validation = simulated(settings, range(9000, 9008))
 
     def error() -> float:
-        work = share(settings, -1, 0, 8, exam)
+        work = share(settings, -1, 0, 8, validation)
         with torch.no_grad():
             policy = stages.library.scanner(network)
             return imitate(work, policy, "half-way", outlook=stages.plan(work, network), pull=0.5, lead=0.0)[1]["error"]
 
     before = error()
-    loss = stages.policy_loss("imitate", settings, network, practised)
+    loss = stages.policy_loss("imitate", settings, network, training)
     list(learn(Learner(network, adam(network, 1e-2)), loss, 45, cosine(1e-2, 90, warm=5)))
     assert error() < 0.75 * before
 
 
-def test_reinforcement_climbs_the_reward(pool: Specimens, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reinforcement_climbs_the_reward(pool: list[Specimen], monkeypatch: pytest.MonkeyPatch) -> None:
     """Each agent is paid for being near a place of its own, and finds it, though nobody says where it is."""
     settings = tiny(train={"reinforce_batch": 8, "shares": 1, "sigma": 0.1, "baseline": "pair"})
     lengths = (4, 4, 4)

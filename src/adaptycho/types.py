@@ -5,12 +5,14 @@ are scanners alike, and all of them run through the one loop in `adaptycho.scan.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
+
+from adaptycho.support.notebook import card
 
 # Number types that patterns may have: no complex numbers, truth values or half precision.
 COUNTS = (
@@ -27,7 +29,7 @@ class Measurement:
         patterns: counts, zero frequency in the corner, any number type.
         dose: counts that a pattern would hold if nothing missed the detector (electrons sent, times the counts one electron makes).
         defocus: underfocus in Å each pattern was taken with.
-        lengths: number of patterns of each data set that count; the rest of its row is padding.
+        lengths: number of patterns of each data set that count, on the CPU; the rest of its row is padding.
     """
 
     positions: Float[Tensor, "B K 2"]
@@ -65,6 +67,22 @@ class Measurement:
         parts = zip(self.split(), other.split(), strict=True)
         return Measurement.stack([a + b for a, b in parts])
 
+    def to(self, device: torch.device | str) -> "Measurement":
+        """The same on a device."""
+        return replace(self, **{n: getattr(self, n).to(device) for n in ("positions", "patterns", "dose", "defocus")})
+
+    def _repr_html_(self) -> str:
+        """As a notebook shows it: the first data set's patterns summed, as logarithms."""
+        shape, sets = tuple(self.patterns.shape[2:]), len(self)
+        total = self[0].patterns.sum((0, 1), dtype=torch.float64).cpu()
+        counts = " + ".join([*map(str, self.lengths.tolist()[:4]), *(["..."] if sets > 4 else [])])
+        facts = {
+            "data sets": f"{sets}",
+            "patterns": f"{counts} of {shape[0]} x {shape[1]} pixels",
+            "counts in a pattern": f"{float(self[0].dose.mean()):.4g} if nothing missed the detector, on average",
+        }
+        return card("Measurement", facts, torch.fft.fftshift((1 + total).log()).numpy())
+
     def split(self) -> list["Measurement"]:
         """The B data sets one by one, each with its own number of positions."""
         return [self[b] for b in range(len(self))]
@@ -77,8 +95,9 @@ class Measurement:
 
     def take(self, which: Int[Tensor, " K"]) -> "Measurement":
         """The same chosen patterns of every data set."""
-        if bool((self.lengths <= which.max()).any()):
-            raise ValueError(f"take: expected indices below {int(self.lengths.min())}, got {int(which.max())}")
+        highest, limit = int(which.max()), int(self.lengths.min())
+        if highest >= limit:
+            raise ValueError(f"take: expected indices below {limit}, got {highest}")
         return Measurement(*(getattr(self, n)[:, which] for n in ("positions", "patterns", "dose", "defocus")))
 
     @staticmethod

@@ -13,12 +13,13 @@ from torch import Tensor
 from adaptycho import draw, settings
 from adaptycho.draw import Scan, Stage, report
 from adaptycho.instruments import Microscope
-from adaptycho.instruments.recorded import Recorded, checkerboard, distance
+from adaptycho.instruments.recorded import Recorded, distance
 from adaptycho.metrics import bootstrap_interval
 from adaptycho.reconstruct.descent import Reconstructor
 from adaptycho.runs.scores import Outcome, compare, improvement
+from adaptycho.samples.windows import checkerboard
 from adaptycho.scan.episode import split_evenly
-from adaptycho.settings import Settings, build
+from adaptycho.settings import Settings, build, microscopes
 from adaptycho.types import Measurement
 
 CONVENTIONAL = ("random", "raster", "halton")
@@ -185,5 +186,5 @@ def _scans(part: Comparison, specimen: int = 0) -> Iterator[Scan]:
             f" ({specimen + 1})" if specimen else ""
         )
         losses = tuple(outcome.states[-1].reconstruction.loss[specimen].tolist())
-        mean = float(torch.cat(snapped).mean()) if part.name == "recorded" else None
+        mean = float(torch.cat(snapped).mean()) if not microscopes.of(part.settings).capabilities.anywhere else None
         yield Scan(outcome.strategy, name, setup.field, setup.probe_radius(), tuple(stages), part.reference[specimen], losses, mean)

@@ -1,5 +1,6 @@
 """Settings on the command line: which options a command has, and the settings that they describe."""
 
+import inspect
 import json
 import os
 from collections.abc import Callable
@@ -12,17 +13,17 @@ from adaptycho import settings
 from adaptycho.settings import Settings
 
 SHORT = ("microscope", "file", "policy", "positions", "subsequences", "dose", "seed")  # fields of `scan` that need no section name
-SIMULATED = ("beam.", "geometry.", "specimen.", "instrument.", "scan.dose")  # what a recording has already
 PROTOCOLS = {
     protocol: {f"reconstruct.{name}": json.dumps(value) for name, value in values.items()}
     for protocol, values in (("best", settings.BEST), ("paper", settings.PAPER))
 }
+EXAMPLE = "--beam.energy 80e3 --specimen.family island"
 protocol = click.option(
     "--protocol",
     type=click.Choice(list(PROTOCOLS)),
     default=None,
     help="How to reconstruct. best: amplitude loss, adapted step, momentum, 20 iterations. paper: 5 plain steps on intensities.  "
-    "[default: best for recordings, paper for simulated scans; a settings file goes before the default]",
+    "[default: paper for simulated scans, best for all others; a settings file goes before the default]",
 )
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
 scheduler = click.option(
@@ -48,6 +49,8 @@ _some = click.IntRange(1, 1024)
 workers = click.option("--workers", type=_some, default=None, help="Processes on this machine.  [default: one for each core]")
 threads = click.option("--threads", type=_some, default=None, help="Processor cores to use.  [default: all]")
 
+device = click.option("--device", default="cpu", show_default=True, help="Where to compute, as torch calls it: cpu, cuda, cuda:1, ...")
+
 
 class Listing(click.Command):
     """A command whose repeatable options take several values after one name: `--dose 300 1000` is `--dose 300 --dose 1000`."""
@@ -70,8 +73,11 @@ class Listing(click.Command):
 def with_settings(*short: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Adds --preset, --settings, some fields of `scan` by short names, and every setting by its dotted name (hidden: there are many)."""
     described = {name: text for name, _, text in settings.fields(Settings())}
+    sections = ", ".join(dict.fromkeys(name.partition(".")[0] for name in described))
+    known = f"The sections are {sections}; `adaptycho settings` prints what is in them."
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        function.__doc__ = f"{inspect.getdoc(function)}\n\nEvery setting is an option too, by its section and name: {EXAMPLE}. {known}"
         for name in described:
             function = click.option(f"--{name}", _variable(name), metavar="VALUE", hidden=True)(function)
         for name in reversed(short):

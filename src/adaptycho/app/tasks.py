@@ -14,7 +14,7 @@ from adaptycho.compare.ledger import Ledger
 from adaptycho.draw import report
 from adaptycho.runs import scans, summary
 from adaptycho.scan.episode import observe, stream
-from adaptycho.settings import ADAPTIVE, Settings, build, dump, update
+from adaptycho.settings import Settings, build, dump, microscopes, policies, update
 from adaptycho.support import targets
 from adaptycho.support.atomic import alone, whole
 from adaptycho.support.parallel import spread
@@ -28,7 +28,7 @@ def simulate(out: Path, chosen: Settings, progress: Progress, *, workers: int | 
     Raises:
         ValueError: the settings are not of a conventional simulated scan, or a file exists already.
     """
-    if chosen.scan.microscope != "simulated" or chosen.scan.policy in ADAPTIVE:
+    if not microscopes.of(chosen).capabilities.specimens or chosen.scan.policy not in policies.PATTERNS:
         raise ValueError(
             f"scan.policy: expected a conventional simulated scan to record, found {chosen.scan.microscope}, {chosen.scan.policy}"
         )
@@ -49,9 +49,10 @@ def simulate(out: Path, chosen: Settings, progress: Progress, *, workers: int | 
 
 
 def imported(source: Path, positions_file: Path | None, **options: Any) -> formats.Recording:
-    """A recording from arrays, or from a folder of the rotavirus data set."""
-    if source.is_dir():
-        return formats.from_rotavirus(source)
+    """A recording from arrays, whose geometry is given by hand, or from a file or folder in a format that says its own."""
+    by_hand = any(options.get(name) is not None for name in ("energy", "wavelength", "semiangle"))
+    if not by_hand and (source.is_dir() or formats.find(source) is not None):
+        return formats.read(source)
     energy = options.pop("energy", None)
     if (energy is None) == (options.get("wavelength") is None):
         found = "neither" if energy is None else "both"
@@ -62,7 +63,7 @@ def imported(source: Path, positions_file: Path | None, **options: Any) -> forma
     return formats.from_arrays(source, positions=positions_file, energy=None if energy is None else 1e3 * energy, **options)
 
 
-def reconstruct(file: Path, out: Path, chosen: Settings, progress: Progress) -> dict[str, Any]:
+def reconstruct(file: Path, out: Path, chosen: Settings, progress: Progress, device: str = "cpu") -> dict[str, Any]:
     """Reconstructs a recording; writes the potential and a picture."""
     targets.named(out)
     picture = out.with_suffix(".png")
@@ -72,16 +73,16 @@ def reconstruct(file: Path, out: Path, chosen: Settings, progress: Progress) -> 
         targets.new_file(path)
     recording = formats.read(file)
     descent = build.reconstructor(chosen, recording.setup)
-    result = collections.deque(progress(descent.steps(recording.measurement), descent.iterations, "iterations"), maxlen=1).pop()
+    result = collections.deque(progress(descent.steps(recording.measurement.to(device)), descent.iterations, "iterations"), maxlen=1).pop()
     scans.write_result(out, recording.setup, result)
-    phase = recording.setup.crop(result.phase)[0]
+    phase = recording.setup.crop(result.phase)[0].cpu()
     report.save_png(picture, draw.phase(phase, recording.setup.field, recording.title))
     return {"file": str(out), "picture": str(picture), "loss": [round(v, 9) for v in result.loss[0].tolist()]}
 
 
-def scan(target: scans.Run, progress: Progress) -> dict[str, Any]:
-    """Runs or goes on with a scan, writes its report, and returns its final scores."""
-    for _ in progress(scans.execute(target), len(target.lengths), "sub-sequences"):
+def scan(target: scans.Run, progress: Progress, device: str = "cpu") -> dict[str, Any]:
+    """Runs or goes on with a scan, writes its report, and returns its final scores (NaN where nobody knows what they refer to)."""
+    for _ in progress(scans.execute(target, device), len(target.lengths), "sub-sequences"):
         pass
     states = scans.read_states(target)
     scores = {name: round(float(values.mean()), 4) for name, values in states[-1]["scores"].items()}
@@ -146,7 +147,7 @@ def first_table(
     Raises:
         ValueError: settings of a recording, or weights that are no policies of one kind.
     """
-    if base.scan.microscope != "simulated":
+    if not microscopes.of(base).capabilities.specimens:
         raise ValueError(f"scan.microscope: expected simulated specimens for Table I, found {base.scan.microscope}")
     policies = trained.read(weights)
     with _results(out) as ledger:

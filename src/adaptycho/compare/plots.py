@@ -14,7 +14,7 @@ from adaptycho.draw import Scan, Stage, figures, report
 from adaptycho.draw.figures import Gain, Point, Reconstruction
 from adaptycho.metrics.spots import spots
 from adaptycho.samples import sample
-from adaptycho.settings import ADAPTIVE
+from adaptycho.settings import ADAPTIVE, microscopes
 
 SHOWN = ("raster", "raster:focused", "dense", "random", "halton", "heuristic", "greedy", "process", "oracle", "oracle-density")
 Tell = Callable[[str], None]
@@ -102,9 +102,9 @@ def _times(cell: Cell) -> dict[str, dict[str, float]]:
 
 def _sample(cell: Cell) -> sample.Sample:
     """The first specimen of the report."""
-    if cell.settings.scan.microscope == "recorded":
-        return sample.recorded(cell.settings, 0)
-    return sample.simulated(cell.settings, cell.settings.evaluate.test[0])
+    if microscopes.of(cell.settings).capabilities.specimens:
+        return sample.simulated(cell.settings, cell.settings.evaluate.test[0])
+    return sample.recorded(cell.settings, 0)
 
 
 def _scans(cell: Cell, names: Sequence[str]) -> Iterator[Scan]:

@@ -16,7 +16,7 @@ import adaptycho
 # Modules, packages and data that no scan, reconstruction or score can depend on, since `evaluate` does not import them where it measures:
 # they command, draw, teach, or tabulate what was measured. Whatever else there is counts.
 APART = (
-    *("app", "draw", "learn", "runs", "samples/training"),
+    *("app", "draw", "learn", "runs"),
     *("compare/advice", "compare/archive", "compare/ledger", "compare/plots", "compare/table", "compare/table1", "compare/trained"),
 )
 LIBRARIES = ("ase", "numba", "numpy", "scikit-image", "scikit-learn", "scipy", "torch")

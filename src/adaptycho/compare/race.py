@@ -5,31 +5,22 @@ import math
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
-from pathlib import Path
 from typing import Any, Literal
 
-from torch import Tensor
-
-from adaptycho import formats
 from adaptycho import settings as tree
 from adaptycho.compare import provenance, search
-from adaptycho.compare.ledger import Ledger, Row, key
+from adaptycho.compare.ledger import Ledger
 from adaptycho.compare.provenance import Origin
 from adaptycho.compare.strategies import AUTO, FOCUSED, LEARNED, SIMULATED, STRATEGIES, check
-from adaptycho.compare.trial import Plan, Reference, scan, score
+from adaptycho.compare.trial import Plan, Reference
+from adaptycho.compare.work import Task, perform
 from adaptycho.samples import sample
-from adaptycho.settings import Settings
+from adaptycho.settings import Settings, microscopes
 from adaptycho.support.parallel import spread
 
 ProtocolName = Literal["paper", "best"]
 Numbers = Mapping[str, float]
 Progress = Callable[[Iterable[Any], int, str], Iterable[Any]]
-
-
-WARM: list[bool] = []  # whether this process has done a scan
-FULL: dict[str, Tensor] = {}  # full scans that this process has reconstructed
-MOST_FULL = 256  # of them that are kept; one takes 70 kB in the paper's size
 
 
 @dataclass(frozen=True)
@@ -58,34 +49,6 @@ PROTOCOLS: dict[ProtocolName, Protocol] = {
 
 
 @dataclass(frozen=True)
-class Task:
-    """Work on one specimen: training scores of plans, or everything that is measured about them.
-
-    Attributes:
-        settings: of the cell.
-        number: of the specimen.
-        plans: what to do; one row comes of each.
-        reference: what scores refer to; None to explore reconstructions on a training specimen.
-    """
-
-    settings: Settings
-    number: int
-    plans: tuple[Plan, ...]
-    reference: Reference | None
-
-    def key(self, plan: Plan) -> str:
-        """Of the row that comes of a plan: everything the result depends on."""
-        weights = self.settings.scan.weights
-        learnt = provenance.digest([Path(weights)] if weights else provenance.shipped_policies()) if plan.strategy in LEARNED else None
-        described = plan.strategy, plan.defocus, plan.reconstruct
-        return key(self._conditions, self.number, described, self.reference, learnt)
-
-    @cached_property
-    def _conditions(self) -> str:
-        return conditions(self.settings)
-
-
-@dataclass(frozen=True)
 class Cell:
     """One finished comparison: for every strategy its plan, and what was measured on every test specimen.
 
@@ -102,27 +65,6 @@ class Cell:
     plans: Mapping[str, Plan]
     numbers: Mapping[str, tuple[Numbers, ...]]
     origin: Origin | None = None
-
-
-def conditions(settings: Settings) -> str:
-    """What all results of some settings depend on: code, libraries, every setting that counts, and what the files named there hold."""
-    scan, structure = settings.scan, Path(settings.specimen.structure)
-    recording = [Path(scan.file) if scan.file else formats.example()] if scan.microscope == "recorded" else []
-    given = provenance.digest([structure, *recording])
-    return key(provenance.package(), provenance.code(), provenance.libraries(), _counting(settings), given)
-
-
-def _counting(settings: Settings) -> dict[str, Any]:
-    """The settings that a result depends on.
-
-    Left out are what is compared on how many specimens, and all that concerns the training of policies, which are known by their weights.
-    """
-    found = tree.nested(settings)
-    found["evaluate"] = {"dense": settings.evaluate.dense}
-    for section in ("practice", "network", "train"):
-        del found[section]
-    found["scan"].pop("weights", None)
-    return found
 
 
 def judge(
@@ -147,8 +89,10 @@ def judge(
         scheduler: see `spread`.
 
     Raises:
-        ValueError: an unknown strategy, or settings that cannot be simulated.
+        ValueError: an unknown strategy, a microscope that nothing can be compared on, or settings that cannot be simulated.
     """
+    for cell in cells:
+        microscopes.check_samples(cell)
     _caution(cells, ledger)
 
     def work(tasks: list[Task], what: str) -> None:
@@ -156,7 +100,7 @@ def judge(
         for _, rows in progress(spread(perform, left, workers=workers, scheduler=scheduler), len(left), what):
             ledger.add(rows)
 
-    tuned = [protocol.tuned and cell.scan.microscope == "simulated" for cell in cells]
+    tuned = [protocol.tuned and _ordered(cell) for cell in cells]
     for cell, trains in zip(cells, tuned, strict=True):
         for name in strategies:
             check(name, cell, tuned=trains)
@@ -174,7 +118,7 @@ def judge(
 
 def _caution(cells: Sequence[Settings], ledger: Ledger) -> None:
     """Says what whoever reads the results has to know."""
-    (low, high), simulated = tree.USED, [cell.evaluate.test for cell in cells if cell.scan.microscope == "simulated"]
+    (low, high), simulated = tree.USED, [cell.evaluate.test for cell in cells if _ordered(cell)]
     if any(first < high and last > low for first, last in simulated):
         warnings.warn(
             f"evaluate.test: designs were changed after looking at specimens {low} to {high}, so results on them do not test these designs",
@@ -216,70 +160,11 @@ def _tuned(
 def everything(protocol: Protocol, cell: Settings) -> list[str]:
     """Every strategy that makes sense, where the protocol tunes also focused; a recurrent policy knows one kind of scan only."""
     some = [name for name in STRATEGIES if name != "recurrent" and (protocol.tuned or name != AUTO)]
-    if cell.scan.microscope == "recorded":
+    if not _ordered(cell):
         # The policy that comes along has practised on the recording that does.
         left_out = () if cell.scan.weights else LEARNED
         return [name for name in some if name not in (*SIMULATED, *left_out, AUTO)]
     return [*some, *(name + FOCUSED for name in some)] if protocol.tuned else some
-
-
-def family(cell: Settings) -> str:
-    """What is scanned: a family of specimens, or recorded data."""
-    return cell.specimen.family if cell.scan.microscope == "simulated" else "recorded"
-
-
-def perform(task: Task) -> list[Row]:
-    """Does the work of a task; runs in another process."""
-    specimen = _specimen(task)
-    if not WARM:  # the first scan of a process loads compiled code, which is not to be one strategy's time
-        scan(Plan("random"), task.settings, specimen)
-        WARM.append(True)
-    rows = []
-    for plan in task.plans:
-        if task.reference is None:
-            numbers = search.explore(plan, task.settings, specimen)
-        else:
-            numbers = score(plan, task.settings, specimen, task.reference)
-        measured = {"code": provenance.code(), "version": provenance.package(), "date": provenance.today()}
-        rows.append({"key": task.key(plan), **measured, **_described(task, plan), "numbers": {k: _rounded(v) for k, v in numbers.items()}})
-    return rows
-
-
-def _specimen(task: Task) -> sample.Sample:
-    if task.settings.scan.microscope == "recorded":
-        return sample.recorded(task.settings, task.number)
-    fresh = sample.simulated(task.settings, task.number)
-    return dataclasses.replace(fresh, full=lambda: _full_scan(task, fresh))
-
-
-def _full_scan(task: Task, fresh: sample.Sample) -> Tensor:
-    """The full scan of a specimen: the same however else it is scanned, and the work of ten scans of 250 positions."""
-    otherwise = tree.update(task.settings, {"scan": {"positions": 1, "subsequences": 1, "policy": "random", "weights": None}}, "full scan")
-    name = key(conditions(otherwise), task.number)
-    if name not in FULL:
-        if len(FULL) >= MOST_FULL:
-            FULL.clear()
-        FULL[name] = fresh.full()
-    return FULL[name]
-
-
-def _described(task: Task, plan: Plan) -> Row:
-    s = task.settings
-    return {
-        "kind": "tuning" if task.reference is None else "test",
-        "family": family(s),
-        "positions": s.scan.positions,
-        "dose": s.scan.dose,
-        "specimen": task.number,
-        "strategy": plan.strategy,
-        "defocus": plan.defocus,
-        "reconstruct": dict(plan.reconstruct),
-    }
-
-
-def _rounded(value: float) -> float | None:
-    """Five digits are more than a score is good for; JSON has no NaN."""
-    return float(f"{value:.5g}") if math.isfinite(value) else None
 
 
 def _missing(tasks: Iterable[Task], ledger: Ledger) -> list[Task]:
@@ -294,6 +179,11 @@ def _missing(tasks: Iterable[Task], ledger: Ledger) -> list[Task]:
     return left
 
 
+def _ordered(cell: Settings) -> bool:
+    """Whether specimens are made to order; else they are windows of a recording."""
+    return microscopes.of(cell).capabilities.specimens
+
+
 def _specimens(cell: Settings) -> int:
     first, last = cell.evaluate.train
     return min(cell.evaluate.tuning, last - first)
@@ -306,8 +196,8 @@ def _training(cell: Settings, plans: Sequence[Plan], specimens: int) -> list[Tas
 
 def _testing(cell: Settings, plans: Mapping[str, Plan], protocol: Protocol) -> list[Task]:
     first, last = cell.evaluate.test
-    numbers = range(sample.RECORDED) if cell.scan.microscope == "recorded" else range(first, first + cell.evaluate.specimens)
-    if cell.scan.microscope == "simulated" and numbers.stop > last:
+    numbers = range(first, first + cell.evaluate.specimens) if _ordered(cell) else range(sample.RECORDED)
+    if _ordered(cell) and numbers.stop > last:
         raise ValueError(f"evaluate.specimens: expected at most the {last - first} of evaluate.test, found {cell.evaluate.specimens}")
     return [Task(cell, n, tuple(dict.fromkeys(plans.values())), protocol.reference) for n in numbers]
 
@@ -326,7 +216,7 @@ def _cell(ledger: Ledger, cell: Settings, protocol: Protocol, plans: dict[str, P
         name: tuple({k: math.nan if v is None else v for k, v in ledger[t.key(plan)]["numbers"].items()} for t in tasks)
         for name, plan in plans.items()
     }
-    if cell.scan.microscope == "recorded":
+    if not _ordered(cell):
         # The two halves of a window say nearly the same: the window is what is counted.
         numbers = {name: tuple(_mean(*pair) for pair in zip(rows[::2], rows[1::2], strict=True)) for name, rows in numbers.items()}
     rows = [ledger[task.key(plan)] for task in tasks for plan in task.plans]

@@ -10,7 +10,7 @@ from adaptycho.scan.episode import split_evenly
 from adaptycho.scan.networks import library
 from adaptycho.scan.oracles import DensityOracle, HalfWay
 from adaptycho.scan.policies.fixed import Fixed
-from adaptycho.settings import ADAPTIVE, Settings, build
+from adaptycho.settings import ADAPTIVE, Settings, build, microscopes
 from adaptycho.types import Scanner
 
 CONVENTIONAL = ("raster", "hexagonal", "random", "jittered", "halton", "poisson-disk", "spiral", "dense")
@@ -53,12 +53,12 @@ def check(name: str, settings: Settings, *, tuned: bool) -> None:
         raise ValueError(f"strategies: expected {plain!r}, since defocus is not chosen here, found {name!r}")
     if focused and 0.0 not in settings.evaluate.defoci:
         raise ValueError(f"evaluate.defoci: expected 0 among them for {name!r}, found {list(settings.evaluate.defoci)}")
-    scan = settings.scan
-    if scan.microscope == "recorded" and plain in LEARNED and scan.file is None and scan.weights is None:
+    scan, kind = settings.scan, microscopes.of(settings)
+    if kind.policy is not None and plain in LEARNED and scan.file is None and scan.weights is None:
         raise ValueError(f"scan.weights: expected some for {name!r}: what comes along has practised on the recording that does, found none")
-    if scan.microscope == "recorded" and plain in SIMULATED:
+    if plain in SIMULATED and not (kind.capabilities.specimens and kind.capabilities.dose):
         raise ValueError(
-            f"strategies: expected none of {', '.join(SIMULATED)} for a recording, which has no other dwell or truth, found {name!r}"
+            f"strategies: expected none of {', '.join(SIMULATED)} for {kind.noun}, which has no other dwell or truth, found {name!r}"
         )
 
 
@@ -76,7 +76,7 @@ def scanner(name: str, settings: Settings, sample: Sample, defocus: float | None
             if sample.sites is None:
                 return Fixed(base, defocus)  # nothing to be pulled to
             # The first leaves a survey alone, as under the paper's protocol; the second knows from the start.
-            return HalfWay([sample.sites.fractions.float()], base=base, after=1 if name == "oracle" else 0, **options)
+            return HalfWay([sample.columns], base=base, after=1 if name == "oracle" else 0, **options)
         case "oracle-density":
             return DensityOracle(_density(sample), **options)
         case _:

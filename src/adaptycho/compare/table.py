@@ -9,10 +9,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from adaptycho.compare.race import Cell, family
+from adaptycho.compare.race import Cell
 from adaptycho.compare.strategies import CONVENTIONAL, FOCUSED, ORACLES
+from adaptycho.compare.work import family
 from adaptycho.metrics import statistics
 from adaptycho.metrics.statistics import Estimate
+from adaptycho.settings import microscopes
 
 SHOWN = ("ssim", "ssim_aligned", "correlation", "correlation_inside", "resolution")
 # Of these less is better, so a scan that diverged counts as the highest.
@@ -31,7 +33,7 @@ def table(cell: Cell) -> Table:
     al. has them; `oracle_fraction`, the share of the best oracle's gain that is reached. What diverged scores as `columns` says.
     """
     s = cell.settings
-    recorded = s.scan.microscope == "recorded"
+    known = microscopes.of(s).capabilities.specimens
     found: Table = {
         "protocol": cell.protocol.name,
         "family": family(s),
@@ -40,7 +42,7 @@ def table(cell: Cell) -> Table:
         "subsequences": s.scan.subsequences,
         "specimens": len(next(iter(cell.numbers.values()))),
         "seed": s.scan.seed,
-        "reference": "full" if recorded else cell.protocol.reference,
+        "reference": cell.protocol.reference if known else "full",
         "primary": cell.protocol.primary,
         **source(cell),
     }
@@ -49,7 +51,7 @@ def table(cell: Cell) -> Table:
         estimates = {name: statistics.interval(v, generator=_generator(), better=_better(metric)) for name, v in values.items()}
         found[metric] = {name: _round(e.mean) for name, e in estimates.items()}
         found[f"{metric}_ci"] = {name: _listed(e)[1:] for name, e in estimates.items()}
-    if recorded:  # as it was recorded
+    if not known:  # as it was recorded
         found["dose"] = round(next(iter(found["dose_total"].values())) / s.scan.positions, 1)
     found["plans"] = {n: {"strategy": p.strategy, "defocus": p.defocus, "reconstruct": dict(p.reconstruct)} for n, p in cell.plans.items()}
     return found | _gains(cell)
@@ -57,9 +59,9 @@ def table(cell: Cell) -> Table:
 
 def source(cell: Cell) -> Table:
     """`test`, the range that test specimens came from (null for a recording), and `measured`: `date`, `code` and `version` if known."""
-    simulated = cell.settings.scan.microscope == "simulated"
+    ordered = microscopes.of(cell.settings).capabilities.specimens
     measured = None if cell.origin is None else dataclasses.asdict(cell.origin)
-    return {"test": list(cell.settings.evaluate.test) if simulated else None, "measured": measured}
+    return {"test": list(cell.settings.evaluate.test) if ordered else None, "measured": measured}
 
 
 def columns(cell: Cell, metric: str) -> dict[str, Float[Tensor, " B"]]:

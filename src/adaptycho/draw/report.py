@@ -25,6 +25,7 @@ from adaptycho.support.atomic import whole
 __all__ = ["Scan", "Stage", "Table", "page", "save_png", "write"]
 
 LIMIT = 4_500_000  # bytes of embedded pictures; strips beyond it are left out and the page says so
+FOLDED = "versions"  # a fact that is long and seldom wanted
 Cell = str | float | int | None
 
 
@@ -54,7 +55,7 @@ def page(
         intro: what this is, plain text; a blank line begins a paragraph.
         tables: shown before the pictures.
         scans: any number of strategies on any number of specimens, grouped by specimen in the order given.
-        facts: settings worth knowing at a glance, name to value with unit.
+        facts: settings worth knowing at a glance, name to value with unit; that of `FOLDED` is shown when asked for.
         ranked: scans whose final scores are drawn strategy by strategy, all on specimens of one kind; by default all that are shown.
     """
     ranked, colours = scans if ranked is None else ranked, styles(scans)
@@ -81,6 +82,7 @@ def page(
         intro=intro.strip().split("\n\n"),
         tables=tables,
         facts=facts,
+        folded=FOLDED,
         ranking=ranking,
         ranked_on=f" on {len({s.specimen for s in ranked})} specimens" if len(ranked) > len(colours) else "",
         sections=sections,

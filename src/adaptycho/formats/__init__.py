@@ -1,14 +1,15 @@
-"""Recorded data on disk: the project's own HDF5 layout, importers for other layouts, and a description of what a file holds."""
+"""Recorded data on disk: the project's own HDF5 layout, readers of other formats, arrays with their geometry, what a file holds."""
 
 from importlib import resources
 from pathlib import Path
 
 from adaptycho.formats.arrays import from_arrays
-from adaptycho.formats.hdf5 import read, write
-from adaptycho.formats.recording import Recording, check
+from adaptycho.formats.hdf5 import write
+from adaptycho.formats.readers import Reader, find, read
+from adaptycho.formats.recording import Recording, check, cut
 from adaptycho.formats.rotavirus import from_rotavirus
 
-__all__ = ["Recording", "check", "example", "from_arrays", "from_rotavirus", "read", "write"]
+__all__ = ["Reader", "Recording", "check", "cut", "example", "find", "from_arrays", "from_rotavirus", "read", "write"]
 
 
 def example() -> Path:

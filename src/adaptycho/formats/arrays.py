@@ -3,6 +3,7 @@
 import math
 import warnings
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ PIXEL_TOLERANCE = 0.005  # relative, between a real-space pixel and a detector p
 def from_arrays(
     path: str | Path,
     *,
+    patterns: np.ndarray | None = None,
     semiangle: float,
     energy: float | None = None,
     wavelength: float | None = None,
@@ -46,6 +48,7 @@ def from_arrays(
 
     Args:
         path: the file with the patterns, zero frequency in the centre pixel Q // 2.
+        patterns: the patterns themselves, for a reader that has got them out of the file already; `key` then says nothing.
         semiangle: convergence semi-angle in mrad.
         energy: electrons' beam energy in eV; or give `wavelength`.
         wavelength: in Å, of X-rays or light.
@@ -76,7 +79,8 @@ def from_arrays(
     for name, value in (("rotation", rotation), ("defocus", defocus)):
         if not math.isfinite(value):
             raise ValueError(f"{path}: {name}: expected a finite number, found {value}")
-    with stored.array(path, key) as found:
+    given = None if patterns is None else nullcontext(stored.Stored.of(patterns, f"{path}: patterns"))
+    with given or stored.array(path, key) as found:
         shape = found.shape
         if len(shape) not in (3, 4) or 0 in shape:
             raise ValueError(
@@ -85,8 +89,8 @@ def from_arrays(
         kept = tuple(n if crop is None else min(max(crop, 1), n) for n in shape[-2:])
         found.check_size((*shape[:-2], *kept))
         where = _positions(path, shape[:-2], scan_step, positions)
-        patterns = corner_first(found, path, crop=crop, swap=swap)
-    q = patterns.shape[-1]
+        counts = corner_first(found, path, crop=crop, swap=swap)
+    q = counts.shape[-1]
     window = Grid((q, q), _pixel(path, q, beam, detector_pixel, pixel))
     if not (span := float(np.ptp(where, 0).max())) <= LENGTH:
         raise ValueError(f"{path}: positions: expected them within {LENGTH:g} Å of each other, found {span:g} Å")
@@ -94,16 +98,16 @@ def from_arrays(
     # A line scan still has a field: one pixel across.
     field = max(float(where[:, 0].max()), window.pixel), max(float(where[:, 1].max()), window.pixel)
     if dose is None:
-        dose = mean_counts(patterns)
+        dose = mean_counts(counts)
     grid = object_grid(field, window, rotation)
     detector = window.shape
     setup = Setup(field, grid, window, detector, semiangle, energy, beam, aberrations=Aberrations(C10=-defocus), rotation=rotation)
     plausible(setup, str(path))
     measurement = Measurement(
         torch.from_numpy(where / np.array(field)).float().clamp(0, 1)[None],
-        patterns[None],
-        torch.full((1, len(patterns)), dose, dtype=torch.float32),
-        torch.full((1, len(patterns)), defocus, dtype=torch.float32),
+        counts[None],
+        torch.full((1, len(counts)), dose, dtype=torch.float32),
+        torch.full((1, len(counts)), defocus, dtype=torch.float32),
     )
     recording = Recording(setup, measurement, title or path.stem, source, licence, counts_per_electron, path)
     check_recording(recording, str(path))

@@ -36,6 +36,9 @@ PIXEL_TOLERANCE = 0.005  # relative, between the stored pixel and the one that t
 PATTERNS_PER_CHUNK = 16
 LONGEST = 16  # values of an attribute
 
+name = FORMAT
+needs = f"an HDF5 file whose attribute format is {FORMAT!r}"
+
 
 def write(path: str | Path, recording: Recording, *, overwrite: bool = False, compression: int = 4) -> None:
     """Writes a recording; the file appears complete or not at all.
@@ -66,6 +69,18 @@ def write(path: str | Path, recording: Recording, *, overwrite: bool = False, co
         _write_setup(file.create_group("setup"), recording.setup)
         _write_probe(file, recording.setup, str(path))
         file.attrs["sha256"] = seal.close(digest, file)
+
+
+def can_read(path: Path) -> bool:
+    """Whether a file says that it is of this format.
+
+    Raises:
+        ValueError: it is HDF5, but damaged.
+    """
+    if not path.is_file() or not h5py.is_hdf5(path):
+        return False
+    with stored.hdf5(path) as file:
+        return str(file.attrs.get("format")) == FORMAT
 
 
 def read(path: str | Path) -> Recording:

@@ -1,7 +1,7 @@
 """A recorded data set with its geometry and provenance, and the checks that every one must pass."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 
 from adaptycho.formats.plausible import COUNTS_PER_ELECTRON, LENGTH, coverable, plausible, within
-from adaptycho.physics.optics import EDGE, Setup
+from adaptycho.physics.optics import EDGE, Setup, object_grid
 from adaptycho.types import Measurement
 
 CHUNK = 256  # patterns looked at together: the checks never copy a whole data set
 MOST = 1e15  # counts in a pixel or a pattern; more is no count, and its square leaves single precision
 METRE = 1e10  # Å
+Span = tuple[float, float]  # from and to, fractions of the field
 APART = 0.1  # object pixels that the positions of a recording at least span
 
 
@@ -43,6 +44,36 @@ class Recording:
     def __post_init__(self) -> None:
         if not 0 < self.counts_per_electron < math.inf:
             raise ValueError(f"counts_per_electron: expected a positive number, got {self.counts_per_electron}")
+
+
+def cut(recording: Recording, *, rows: Span, columns: Span) -> Recording:
+    """Cuts a rectangle out of a recording and makes it a recording of its own, with a smaller field and object grid.
+
+    Rectangles of one size have the same setup, so their data sets can be stacked.
+
+    Args:
+        recording: the whole.
+        rows: where the rectangle starts and ends along y, fractions of the field, both ends kept.
+        columns: likewise along x.
+
+    Raises:
+        ValueError: the rectangle is empty, leaves the field, or holds no recorded position.
+    """
+    setup, measurement = recording.setup, recording.measurement
+    for name, (low, high) in (("rows", rows), ("columns", columns)):
+        if not -EDGE <= low < high <= 1 + EDGE:
+            raise ValueError(f"{name}: expected two fractions of the field, the smaller first, got {low:g}, {high:g}")
+    start = torch.tensor([rows[0], columns[0]], dtype=torch.float64)
+    size = torch.tensor([rows[1], columns[1]], dtype=torch.float64) - start
+    inside = (measurement.positions[0].double().cpu() - start) / size
+    keep = ((inside >= -EDGE / size) & (inside <= 1 + EDGE / size)).all(-1).nonzero()[:, 0]
+    if len(keep) == 0:
+        raise ValueError(f"rows, columns: expected a rectangle with recorded positions, got none in {rows}, {columns}")
+    part = measurement.take(keep.to(measurement.positions.device))
+    positions = inside[keep].clamp(0, 1).to(part.positions)[None]
+    field = float(size[0]) * setup.field[0], float(size[1]) * setup.field[1]
+    smaller = replace(setup, field=field, object=object_grid(field, setup.window, setup.rotation))
+    return replace(recording, setup=smaller, measurement=Measurement(positions, part.patterns, part.dose, part.defocus))
 
 
 def check(measurement: Measurement, setup: Setup, name: str) -> None:

@@ -25,6 +25,25 @@ SOURCE = "github.com/SeanXPWu/Ptycho.jl, commit 5ffb9f3a762c9760a87c9b2b211edc47
 LICENCE = "MIT, Copyright (c) 2023 Xiaopeng Wu, Yu Lei"
 COUNTS_PER_ELECTRON = 5.0  # one 300 keV electron triggers several pixels: 4 to 6.5 by the noise of blocks of pixels
 
+BLOCKS = "counts_rows_*.npz"
+
+name = "rotavirus"
+needs = f"a folder with {BLOCKS}, metadata.json and probe_start.npz"
+
+
+def can_read(path: Path) -> bool:
+    """Whether a folder has blocks of scan rows; what else may be missing, `read` says."""
+    return path.is_dir() and any(True for _ in path.glob(BLOCKS))
+
+
+def read(path: Path) -> Recording:
+    """Reads the whole scan.
+
+    Raises:
+        ValueError: as `from_rotavirus`.
+    """
+    return from_rotavirus(path)
+
 
 def from_rotavirus(folder: str | Path, *, rows: tuple[int, int] | None = None, columns: tuple[int, int] | None = None) -> Recording:
     """Reads a part of the scan.
@@ -75,9 +94,9 @@ def from_rotavirus(folder: str | Path, *, rows: tuple[int, int] | None = None, c
 
 
 def _blocks(folder: Path, rows: tuple[int, int] | None, columns: tuple[int, int] | None) -> tuple[np.ndarray, np.ndarray]:
-    files = sorted(folder.glob("counts_rows_*.npz"))
+    files = sorted(folder.glob(BLOCKS))
     if not files:
-        raise ValueError(f"{folder}: expected files counts_rows_*.npz, found none")
+        raise ValueError(f"{folder}: expected files {BLOCKS}, found none")
     counts, scan = [], []
     for file in files:
         block = _arrays(file, ("counts", "scan_row", "scan_col"))

@@ -1,18 +1,21 @@
-"""What can be scanned: a simulated specimen, recorded data, an instrument. All answer the same call."""
+"""What can be scanned: a simulated specimen, recorded data, an instrument. All answer the same calls."""
 
-from typing import Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-import torch
+if TYPE_CHECKING:  # what a microscope can do is asked before torch is loaded
+    import torch
+    from torch import Tensor
 
-from adaptycho.physics.optics import Setup
-from adaptycho.types import Action, Measurement
+    from adaptycho.physics.optics import Setup
+    from adaptycho.types import Action, Measurement
 
 
 class Microscope(Protocol):
     """Sends the beam where it is asked and returns what the detector saw."""
 
     @property
-    def setup(self) -> Setup:
+    def setup(self) -> "Setup":
         """Geometry and beam."""
         ...
 
@@ -21,9 +24,49 @@ class Microscope(Protocol):
         """Number of specimens scanned at once (an instrument has one)."""
         ...
 
-    def acquire(self, action: Action, *, generator: torch.Generator) -> Measurement:
+    def acquire(self, action: "Action", *, generator: "torch.Generator") -> "Measurement":
         """Records one sub-sequence on every specimen; positions come back as reported, not as requested.
 
         `generator` drives counting noise and jitter; an instrument has its own and ignores it.
         """
         ...
+
+
+class Session(Microscope, Protocol):
+    """A microscope that was opened for one scan."""
+
+    def reference(self) -> "Tensor | None":
+        """Phase in rad inside the field that scores refer to, (B, h, w); None where nobody knows, as on an instrument."""
+        ...
+
+    def close(self) -> None:
+        """Lets go of the microscope, whatever happened; called once, after the last sub-sequence or a failure."""
+        ...
+
+
+@runtime_checkable
+class Computed(Protocol):
+    """A microscope that only computes, and can do so on another device."""
+
+    def to(self, device: "torch.device | str") -> Session:
+        """The same, computing and answering on a device."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Capabilities:
+    """What a kind of microscope can do, for whoever asks before it is opened.
+
+    Attributes:
+        specimens: makes specimens to order, by number, whose truth is known: those of the settings' section `specimen`.
+        windows: replays a recording, of which windows can be cut that stand in for specimens.
+        anywhere: the beam goes where it is asked; else to the nearest position that there is.
+        defocus: a scan may choose it, and change it between sub-sequences.
+        dose: likewise.
+    """
+
+    specimens: bool = False
+    windows: bool = False
+    anywhere: bool = True
+    defocus: bool = False
+    dose: bool = False

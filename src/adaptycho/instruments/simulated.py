@@ -1,9 +1,10 @@
 """A simulated microscope: specimens of known potential, any position, any defocus, any dwell."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import torch
-from jaxtyping import Shaped
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from adaptycho.physics.forward import MOST, Imperfections, expose
@@ -21,6 +22,7 @@ class Simulated:
         dose: electrons per position unless the action says otherwise.
         imperfections: what separates the instrument from Eq. 1.
         thickness: distance between neighbouring slices in Å.
+        full: reconstructs the full scan of such a microscope: the phase in rad inside the field, (B, h, w).
     """
 
     setup: Setup
@@ -28,6 +30,7 @@ class Simulated:
     dose: float
     imperfections: Imperfections = field(default_factory=Imperfections)
     thickness: float = 0.0
+    full: Callable[["Simulated"], Tensor] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if tuple(self.potential.shape[-2:]) != self.setup.object.shape:
@@ -46,10 +49,26 @@ class Simulated:
         """The same microscope on one of its specimens."""
         return replace(self, potential=self.potential[specimen : specimen + 1])
 
+    def reference(self) -> Float[Tensor, "B h w"] | None:
+        """Phase in rad inside the field from the full scan; None if nobody said how to reconstruct it."""
+        return None if self.full is None else self.full(self)
+
+    def close(self) -> None:
+        """There is nothing to let go of."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where it simulates."""
+        return self.potential.device
+
+    def to(self, device: torch.device | str) -> "Simulated":
+        """The same microscope with its specimens on a device, where it then simulates and answers."""
+        return replace(self, potential=self.potential.to(device))
+
     def acquire(self, action: Action, *, generator: torch.Generator) -> Measurement:
-        """Patterns of one sub-sequence on every specimen. Positions outside the field are clipped to its edge."""
+        """Patterns of one sub-sequence on every specimen, on their device. Positions outside the field are clipped to its edge."""
         real = self.potential.real.dtype if self.potential.is_complex() else self.potential.dtype
-        positions = action.positions.to(real).clamp(0, 1)
+        positions = action.positions.to(self.potential.device, real).clamp(0, 1)
         if not bool(torch.isfinite(positions).all()):
             raise ValueError("action.positions: expected finite positions, got NaN or infinity")
         if positions.shape[0] != self.batch:

@@ -6,11 +6,12 @@ from pathlib import Path
 from adaptycho.learn import tensorboard
 from adaptycho.learn.distributed import check_fabric
 from adaptycho.learn.loop import Name
-from adaptycho.samples.training import PARTS, raster
+from adaptycho.learn.pool import raster
+from adaptycho.learn.share import PARTS
 from adaptycho.scan.networks import library
 from adaptycho.scan.networks.autoencoder import Autoencoder
 from adaptycho.scan.networks.field import Field
-from adaptycho.settings import Settings
+from adaptycho.settings import Settings, microscopes
 
 
 def check(settings: Settings, courses: Sequence[Name]) -> None:
@@ -21,8 +22,8 @@ def check(settings: Settings, courses: Sequence[Name]) -> None:
         courses: that are to be done.
 
     Raises:
-        ValueError: batches that cannot be shared out, specimens that cannot be practised on, a recording that is too small, a teacher or
-            scan that the network cannot follow, or a package that is missing.
+        ValueError: batches that cannot be shared out, a microscope or specimens that cannot be practised on, a recording that is too small,
+            a teacher or scan that the network cannot follow, or a package that is missing.
     """
     t = settings.train
     if t.tensorboard:
@@ -69,7 +70,8 @@ def check_start(path: Path, settings: Settings, courses: Sequence[Name]) -> None
 
 
 def _check_specimens(settings: Settings, courses: Sequence[Name]) -> None:
-    if settings.scan.microscope == "recorded":
+    microscopes.check_samples(settings)
+    if not microscopes.of(settings).capabilities.specimens:
         if settings.train.teacher == "half-way" and "imitate" in courses:
             raise ValueError("train.teacher: expected even or structure on a recording, whose atom columns nobody knows, found half-way")
         raster(settings, "validation")

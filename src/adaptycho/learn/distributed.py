@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Crew:
+class Group:
     """The processes that share a batch.
 
     Attributes:
@@ -50,7 +50,7 @@ class Crew:
 
 
 def together(work: Callable[..., Any], processes: int, *arguments: Any) -> Any:
-    """Runs `work(crew, *arguments)` in so many processes, one thread each, and returns what the first of them returns.
+    """Runs `work(group, *arguments)` in so many processes, one thread each, and returns what the first of them returns.
 
     Args:
         work: what to do; importable by name, since other processes have to find it.
@@ -61,7 +61,7 @@ def together(work: Callable[..., Any], processes: int, *arguments: Any) -> Any:
         ValueError: Lightning Fabric is needed and not installed.
     """
     if processes == 1:
-        return work(Crew(), *arguments)
+        return work(Group(), *arguments)
     check_fabric()
     from lightning_fabric import Fabric
 
@@ -81,4 +81,4 @@ def check_fabric() -> None:
 
 def _work(fabric: Any, work: Callable[..., Any], *arguments: Any) -> Any:
     torch.set_num_threads(1)
-    return work(Crew(fabric), *arguments)
+    return work(Group(fabric), *arguments)

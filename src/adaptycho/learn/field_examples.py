@@ -1,8 +1,8 @@
-"""Views that are made once and learnt from many times: what a field policy would see in scans that follow the structure, more or less.
+"""Examples that are made once and learnt from many times: what a field policy would see in scans that follow the structure, more or less.
 
-Where a policy's positions go matters little to what can be told from them, so scans that are led serve a whole course. They follow a
-density anywhere between the truth and chance, as a pupil's is that has learnt a part; some stay even. A view is learnt from as it is and
-mirrored: maps of the field know no left or right, which makes four of one, and a recording has few windows.
+Where a policy's positions go matters little to what can be told from them, so scans that are led serve a whole training. They follow a
+density anywhere between the truth and chance, as that of a policy is that has learnt a part; some stay even. An example is learnt from as
+it is and mirrored: maps of the field know no left or right, which makes four of one, and a recording has few windows.
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from scipy.ndimage import gaussian_filter
 from torch import Tensor
 from torch.nn import functional
 
-from adaptycho.samples.training import Share
+from adaptycho.learn.share import Share
 from adaptycho.scan.episode import run
 from adaptycho.scan.networks.field import Field, Plan, look, outlook, shape
 from adaptycho.scan.policies.learned import even
@@ -26,7 +26,7 @@ EVEN = 0.25  # of the scans
 
 
 @dataclass(frozen=True, eq=False)
-class Views:
+class Examples:
     """What is seen in B scans after each of T sub-sequences but the last, N = B T, and where the structure is.
 
     Attributes:
@@ -38,7 +38,7 @@ class Views:
     wanted: Float[Tensor, "N h w"]
 
 
-class Led:
+class Following:
     """Scanner that follows a density between the truth and chance, and keeps what it sees.
 
     Attributes:
@@ -76,29 +76,29 @@ def followed(inside: Float[Tensor, "h w"], *, generator: torch.Generator) -> Flo
     return torch.zeros_like(inside) if kind < EVEN else part * SURE * (2 * inside - 1) + (1 - part) * chance
 
 
-def make(share: Share, network: Field) -> Views:
-    """Views from the specimens or windows of a share."""
-    led = Led(network, share.inside, share.defocus)
+def make(share: Share, network: Field) -> Examples:
+    """Examples from the specimens or windows of a share."""
+    led = Following(network, share.inside, share.defocus)
     for _ in run(share.microscope, led, share.reconstructor, share.lengths, seed=share.seed):
         pass
     h, w = led.shape
     wanted = functional.interpolate(share.inside[:, None], (h, w), mode="area")[:, 0]
-    return Views(torch.cat(led.maps), wanted.repeat(len(led.maps), 1, 1))
+    return Examples(torch.cat(led.maps), wanted.repeat(len(led.maps), 1, 1))
 
 
-def loss(network: Field, views: Views, *, symmetry: int = 0) -> tuple[Tensor, dict[str, float]]:
+def loss(network: Field, examples: Examples, *, symmetry: int = 0) -> tuple[Tensor, dict[str, float]]:
     """Cross-entropy of the density, and in how many places it is on the wrong side.
 
     Args:
         network: which learns.
-        views: that it learns from.
+        examples: that it learns from.
         symmetry: 1 to learn from them mirrored along x, 2 along y, 3 both.
     """
-    h, w = views.wanted.shape[1:]
+    h, w = examples.wanted.shape[1:]
     axes = [axis for axis, bit in ((-1, 1), (-2, 2)) if symmetry & bit]
-    maps = views.maps.clone()
-    maps[..., :h, :w] = views.maps[..., :h, :w].flip(axes)
-    wanted = views.wanted.flip(axes)
+    maps = examples.maps.clone()
+    maps[..., :h, :w] = examples.maps[..., :h, :w].flip(axes)
+    wanted = examples.wanted.flip(axes)
     odds = network.network(maps)[:, 0, :h, :w]
     wrong = ((odds.detach() > 0) != (wanted > 0.5)).float().mean()
     return functional.binary_cross_entropy_with_logits(odds, wanted), {"error": float(wrong)}

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from adaptycho.learn.dagger import Guided
-from adaptycho.samples.training import Share
+from adaptycho.learn.share import Share
 from adaptycho.scan.episode import run
 from adaptycho.scan.oracles import HalfWay
 from adaptycho.scan.policies.learned import Learned
@@ -20,13 +20,13 @@ BEND = 0.3  # Å: errors beyond it count in proportion, not squared, since the n
 
 
 def imitate(
-    share: Share, pupil: Learned, teacher: Teacher, *, outlook: Float[Tensor, "P 2"], pull: float, lead: float
+    share: Share, policy: Learned, teacher: Teacher, *, outlook: Float[Tensor, "P 2"], pull: float, lead: float
 ) -> tuple[Tensor, Mapping[str, float]]:
     """Loss of a policy on one share: how far it is from what the teacher would do at each sub-sequence, in the places the policy came to.
 
     Args:
         share: what is scanned.
-        pupil: the policy; its network learns.
+        policy: its network learns.
         teacher: `even` is C1, positions as they would be if there were nothing to adapt to; `half-way` moves each of those half-way to
             its nearest true atom column; `structure` knows where there is structure (cross-entropy of the density).
         outlook: the even positions (P, 2).
@@ -35,7 +35,7 @@ def imitate(
     """
     size = outlook.new_tensor(share.microscope.setup.field)
     known = HalfWay(share.columns, pull=pull if teacher == "half-way" else 0.0, base=outlook, defocus=share.defocus)
-    scanner: Scanner = pupil if teacher == "structure" else Guided(pupil, known, lead)
+    scanner: Scanner = policy if teacher == "structure" else Guided(policy, known, lead)
     losses, errors = [], []
     for state in run(share.microscope, scanner, share.reconstructor, share.lengths, seed=share.seed):
         if state.action.mean is None:

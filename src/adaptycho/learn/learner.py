@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from adaptycho.learn.distributed import Crew
+from adaptycho.learn.distributed import Group
 
 Facts = dict[str, float]
 ShareLoss = Callable[[int, int], tuple[Tensor, Mapping[str, float]]]  # step and number of the share to loss and facts about it
@@ -20,7 +20,7 @@ class Learner:
     Attributes:
         network: the weights.
         optimiser: Adam over those of them that learn.
-        crew: the processes that share the work.
+        group: the processes that share the work.
         parts: shares of a batch; a multiple of the number of processes.
         clip: longest gradient that is followed; longer ones are shortened.
         step: updates made so far.
@@ -28,14 +28,14 @@ class Learner:
 
     network: nn.Module
     optimiser: torch.optim.Optimizer
-    crew: Crew = field(default_factory=Crew)
+    group: Group = field(default_factory=Group)
     parts: int = 2
     clip: float = 1.0
     step: int = 0
 
     def __post_init__(self) -> None:
-        if self.parts % self.crew.size:
-            raise ValueError(f"train.shares: expected a multiple of the {self.crew.size} processes, got {self.parts}")
+        if self.parts % self.group.size:
+            raise ValueError(f"train.shares: expected a multiple of the {self.group.size} processes, got {self.parts}")
 
 
 def adam(network: nn.Module, rate: float) -> torch.optim.Optimizer:
@@ -60,7 +60,7 @@ def learn(learner: Learner, loss: ShareLoss, steps: int, rate: Callable[[int], f
             group["lr"] = rate(learner.step)
         learner.optimiser.zero_grad(set_to_none=True)
         totals: dict[str, float] = {}
-        for part in learner.crew.mine(learner.parts):
+        for part in learner.group.mine(learner.parts):
             value, facts = loss(learner.step, part)
             (value / learner.parts).backward()
             for name, fact in {"loss": float(value.detach()), **facts}.items():
@@ -69,7 +69,7 @@ def learn(learner: Learner, loss: ShareLoss, steps: int, rate: Callable[[int], f
             if p.grad is None:
                 p.grad = torch.zeros_like(p)
         shared = torch.tensor(list(totals.values()), dtype=weights[0].dtype)
-        learner.crew.add([*(p.grad for p in weights), shared])
+        learner.group.add([*(p.grad for p in weights), shared])
         norm = float(nn.utils.clip_grad_norm_(weights, learner.clip))
         if math.isfinite(norm):
             learner.optimiser.step()

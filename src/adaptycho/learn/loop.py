@@ -1,4 +1,4 @@
-"""One course of a training, in a run folder: log, checkpoints, validation, the best weights, and pictures of what is being learnt.
+"""One stage of a training, in a run folder: log, checkpoints, validation, the best weights, and pictures of what is being learnt.
 
 RUN/settings.toml, RUN/log.jsonl (every step and every validation), RUN/NAME.checkpoint.safetensors (to go on from),
 RUN/NAME.safetensors (the best weights by validation), RUN/pictures/NAME-00100.png, and RUN/tensorboard/NAME where it is wanted.
@@ -34,11 +34,11 @@ WORST = -1e30  # counts as the score of a scan that diverged; JSON has no infini
 
 
 @dataclass(frozen=True, eq=False)
-class Course:
+class Stage:
     """What is to be done.
 
     Attributes:
-        name: of the course, and of its files.
+        name: of the stage, and of its files.
         folder: of the run.
         settings: of the run.
         loss: of one share of one step.
@@ -79,47 +79,45 @@ class Entry:
             raise ValueError("a score in every validation")
 
 
-def follow(course: Course, learner: Learner) -> Iterator[Facts]:
-    """Goes through a course from wherever it stands, yielding every step's facts; the network ends with the best weights.
+def follow(stage: Stage, learner: Learner) -> Iterator[Facts]:
+    """Goes through a stage from wherever it stands, yielding every step's facts; the network ends with the best weights.
 
     A run that was killed goes on from its last checkpoint and comes to the same weights, bit for bit, as one that was not, on one processor
     and library path.
     """
-    path = course.folder / f"{course.name}.checkpoint.safetensors"
+    path = stage.folder / f"{stage.name}.checkpoint.safetensors"
     best, spent = 2 * WORST, 0.0
     if os.path.lexists(path):
-        kept = checkpoint.read(path, learner, course.run, course.name)
+        kept = checkpoint.read(path, learner, stage.run, stage.name)
         best, spent = kept.best, kept.seconds
-    leader = learner.crew.rank == 0
+    leader = learner.group.rank == 0
     if leader:
-        _cut(course.folder / LOG, course.name, learner.step)
-    shown = leader and course.settings.train.tensorboard
-    with (
-        tensorboard.opened(course.folder / "tensorboard" / course.name, learner.step) if shown else nullcontext(tensorboard.nowhere) as show
-    ):
-        yield from _updates(course, learner, path, best, spent, show)
-    learner.crew.wait()
-    weights.restore(learner.network, weights.load(course.folder / f"{course.name}.safetensors"))
+        _cut(stage.folder / LOG, stage.name, learner.step)
+    shown = leader and stage.settings.train.tensorboard
+    with tensorboard.opened(stage.folder / "tensorboard" / stage.name, learner.step) if shown else nullcontext(tensorboard.nowhere) as show:
+        yield from _updates(stage, learner, path, best, spent, show)
+    learner.group.wait()
+    weights.restore(learner.network, weights.load(stage.folder / f"{stage.name}.safetensors"))
 
 
-def _updates(course: Course, learner: Learner, path: Path, best: float, spent: float, show: tensorboard.Show) -> Iterator[Facts]:
+def _updates(stage: Stage, learner: Learner, path: Path, best: float, spent: float, show: tensorboard.Show) -> Iterator[Facts]:
     """The steps that are left, with what is written down on the way."""
-    leader, started = learner.crew.rank == 0, time.monotonic() - spent
+    leader, started = learner.group.rank == 0, time.monotonic() - spent
     if learner.step == 0:
-        best = _validate(course, learner, best, 0.0, show) if leader else best
-        learner.crew.wait()
-    for facts in learn(learner, course.loss, course.steps, course.rate):
+        best = _validate(stage, learner, best, 0.0, show) if leader else best
+        learner.group.wait()
+    for facts in learn(learner, stage.loss, stage.steps, stage.rate):
         seconds = time.monotonic() - started
-        due = learner.step % course.settings.train.every == 0 or learner.step == course.steps
+        due = learner.step % stage.settings.train.every == 0 or learner.step == stage.steps
         if leader:
-            note(course.folder, {"course": course.name, **facts, "seconds": round(seconds, 2)})
+            note(stage.folder, {"course": stage.name, **facts, "seconds": round(seconds, 2)})
             show(learner.step, {name: value for name, value in facts.items() if name != "step"})
         if due and leader:
-            best = _validate(course, learner, best, seconds, show)
-            flush(course.folder / LOG)  # what it says of steps before the checkpoint is not made again
-            checkpoint.write(path, learner, checkpoint.Standing(best, time.monotonic() - started, course.run, course.name))
+            best = _validate(stage, learner, best, seconds, show)
+            flush(stage.folder / LOG)  # what it says of steps before the checkpoint is not made again
+            checkpoint.write(path, learner, checkpoint.Standing(best, time.monotonic() - started, stage.run, stage.name))
         if due:
-            learner.crew.wait()
+            learner.group.wait()
         yield facts
 
 
@@ -145,21 +143,21 @@ def read_log(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines[:-1] if line]
 
 
-def _validate(course: Course, learner: Learner, best: float, seconds: float, show: tensorboard.Show) -> float:
+def _validate(stage: Stage, learner: Learner, best: float, seconds: float, show: tensorboard.Show) -> float:
     """Scores the weights, keeps them if they are the best so far, and returns the best score."""
-    scores = dict(course.validate())
+    scores = dict(stage.validate())
     score = scores["score"] if math.isfinite(scores["score"]) else WORST
-    note(course.folder, {"course": course.name, "step": learner.step, "validation": scores, "seconds": round(seconds, 2)})
+    note(stage.folder, {"course": stage.name, "step": learner.step, "validation": scores, "seconds": round(seconds, 2)})
     show(learner.step, {f"validation/{name}": value for name, value in scores.items()})
-    if course.draw is not None:
-        folder = course.folder / "pictures"
+    if stage.draw is not None:
+        folder = stage.folder / "pictures"
         folder.mkdir(exist_ok=True)
-        course.draw(folder / f"{course.name}-{learner.step:05d}.png")
+        stage.draw(folder / f"{stage.name}-{learner.step:05d}.png")
     if not score > best:
         return best
     told = {name: value if math.isfinite(value) else None for name, value in scores.items()}
-    card = {"course": course.name, "step": learner.step, "validation": told, "settings": tree.changes(course.settings)}
-    weights.save(course.folder / f"{course.name}.safetensors", learner.network, library.described(learner.network) | card)
+    card = {"course": stage.name, "step": learner.step, "validation": told, "settings": tree.changes(stage.settings)}
+    weights.save(stage.folder / f"{stage.name}.safetensors", learner.network, library.described(learner.network) | card)
     return score
 
 

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from os.path import lexists
 from pathlib import Path
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 import torch
@@ -20,9 +20,9 @@ from torch.nn import functional
 from adaptycho import settings as tree
 from adaptycho.draw import learning
 from adaptycho.draw.learning import Point
-from adaptycho.learn.loop import Name, read_log
+from adaptycho.learn.loop import Name
+from adaptycho.learn.series import WINDOW, Quantity, over_runs, series
 from adaptycho.learn.stages import look
-from adaptycho.metrics.statistics import interval
 from adaptycho.scan import patterns
 from adaptycho.scan.episode import run as scan
 from adaptycho.scan.networks import autoencoder, library
@@ -32,18 +32,15 @@ from adaptycho.support.atomic import whole
 from adaptycho.support.reading import reading, regular
 from adaptycho.types import Action
 
-Quantity = Literal["reward", "ssim", "validation"]
-WINDOW = 11  # steps of the running mean of what every step says: one batch is a small sample
-POINTS = 200  # of a curve that are drawn
 FRAMES = 3  # trainings beside each other in one picture
-POLICY: tuple[Name, ...] = ("imitate", "reinforce")  # courses of a policy, in their order
-COURSES: Mapping[Name, str] = {"autoencoder": "autoencoder", "imitate": "imitation", "reinforce": "reinforcement"}
+POLICY: tuple[Name, ...] = ("imitate", "reinforce")  # stages of a policy, in their order
+STAGES: Mapping[Name, str] = {"autoencoder": "autoencoder", "imitate": "imitation", "reinforce": "reinforcement"}
 CREDITS: Mapping[str, str] = {"voronoi": "Voronoi reward", "shared": "shared reward"}
 # Settings in which runs of one training may differ.
 INCIDENTAL = ("train.seed", "train.processes", "train.every")
 
 
-def learning_curves(groups: Mapping[str, Sequence[Path]], quantity: Quantity = "reward", course: Name = "reinforce") -> Figure:
+def learning_curves(groups: Mapping[str, Sequence[Path]], quantity: Quantity = "reward", stage: Name = "reinforce") -> Figure:
     """How a quantity grows with training, as mean and 95 % interval over runs, a curve for each group (Fig. 3a).
 
     What is logged at every step is a running mean of 11 steps, fewer at the ends; validation scores are as they are. A group is shown up to
@@ -51,44 +48,44 @@ def learning_curves(groups: Mapping[str, Sequence[Path]], quantity: Quantity = "
     range, which holds the mean of many in only 75 % of cases (4 runs: 87 %).
 
     Args:
-        groups: by name, folders of runs that differ in their seed; those without the course are left out.
-        quantity: `reward` and `ssim` are of the scans that are practised on, with exploration; `validation` is the score that decides.
-        course: what the steps are of.
+        groups: by name, folders of runs that differ in their seed; those without the stage are left out.
+        quantity: `reward` and `ssim` are of the scans that are learnt from, with exploration; `validation` is the score that decides.
+        stage: what the steps are of.
 
     Raises:
-        ValueError: no run has logged such a quantity in this course.
+        ValueError: no run has logged such a quantity in this stage.
     """
     named: dict[str, list[Point]] = {}
     for name, folders in groups.items():
-        found = [series for folder in folders if (series := _series(folder, quantity, course))]
+        found = [values for folder in folders if (values := series(folder, quantity, stage))]
         if found:
             count = "1 run" if len(found) == 1 else f"{len(found)} runs"
-            named[f"{name} ({count})"] = _over_runs(found, smooth=quantity != "validation")
+            named[f"{name} ({count})"] = over_runs(found, smooth=quantity != "validation")
     if not any(named.values()):
-        raise ValueError(f"{quantity}: expected runs with a log of it in course {course}, found none")
+        raise ValueError(f"{quantity}: expected runs with a log of it in course {stage}, found none")
     labels = {"reward": "reward", "ssim": "SSIM in training", "validation": "validation score"}
     label = labels[quantity] + ("" if quantity == "validation" else f", mean of {WINDOW} steps")
     several = any(len(folders) > 1 for folders in groups.values())
     note = "band: 95 % bootstrap interval over runs (up to four: their range)" if several else ""
-    return learning.curves(named, quantity=label, step=f"step of {COURSES[course]}", note=note)
+    return learning.curves(named, quantity=label, step=f"step of {STAGES[stage]}", note=note)
 
 
 def progress(run: Path) -> Figure:
-    """The validation scores of a run from its first step to its last, one course after the other."""
-    found = {course: series for course in COURSES if (series := _series(run, "validation", course))}
+    """The validation scores of a run from its first step to its last, one stage after the other."""
+    found = {stage: values for stage in STAGES if (values := series(run, "validation", stage))}
     # What the autoencoder is judged by is on another scale.
-    courses: list[Name] = [course for course in POLICY if course in found] or list(found)
+    stages: list[Name] = [stage for stage in POLICY if stage in found] or list(found)
     named: dict[str, list[Point]] = {}
     begin = 0
-    for course in courses:
-        named[COURSES[course]] = [(float(begin + step), value, value, value) for step, value in found[course].items()]
-        begin += max(found[course])
-    return learning.curves(named, quantity=score(tree.load(run / "settings.toml"), courses), step="step")
+    for stage in stages:
+        named[STAGES[stage]] = [(float(begin + step), value, value, value) for step, value in found[stage].items()]
+        begin += max(found[stage])
+    return learning.curves(named, quantity=score(tree.load(run / "settings.toml"), stages), step="step")
 
 
-def score(settings: Settings, courses: Sequence[Name]) -> str:
+def score(settings: Settings, stages: Sequence[Name]) -> str:
     """What the validation score of a training is."""
-    if list(courses) == ["autoencoder"]:
+    if list(stages) == ["autoencoder"]:
         return "− mean squared error"
     inside = settings.practice.reference == "truth"
     return "correlation inside the structure" if inside else "SSIM on validation specimens"
@@ -133,19 +130,19 @@ def compression(run: Path) -> Figure:
     return learning.compression(phase[0], latent[0], seen.mean() + seen.std(correction=0) * decoded, setup.field)
 
 
-def trajectories(named: Mapping[str, Path], course: Name = "reinforce") -> Figure:
+def trajectories(named: Mapping[str, Path], stage: Name = "reinforce") -> Figure:
     """Where the positions of runs went over one specimen while they were trained, a frame for each run (Fig. 7).
 
     In the paper, frame a is a training without the supervised initialisation C1 (`network.start=scratch`), frame b one with it.
 
     Args:
         named: folder of each run.
-        course: whose pictures are shown.
+        stage: whose pictures are shown.
 
     Raises:
-        ValueError: a run has kept no positions in this course, or the runs scan different specimens.
+        ValueError: a run has kept no positions in this stage, or the runs scan different specimens.
     """
-    tracks = {name: _track(run, course) for name, run in named.items()}
+    tracks = {name: _track(run, stage) for name, run in named.items()}
     works = [look(tree.load(run / "settings.toml")) for run in named.values()]
     first, survey = works[0], works[0].lengths[0]
     for (name, track), work in zip(tracks.items(), works, strict=True):
@@ -212,21 +209,21 @@ def grouped(runs: Sequence[Path]) -> dict[str, list[Path]]:
 def _figures(groups: Mapping[str, Sequence[Path]]) -> Iterator[tuple[str, Figure]]:
     runs = [run for group in groups.values() for run in group]
     for quantity in get_args(Quantity):
-        for course in POLICY:
-            if any(len(_series(run, quantity, course)) > 1 for run in runs):
-                yield f"{quantity}-{course}", learning_curves(groups, quantity, course)
+        for stage in POLICY:
+            if any(len(series(run, quantity, stage)) > 1 for run in runs):
+                yield f"{quantity}-{stage}", learning_curves(groups, quantity, stage)
     for name, (run, *_) in groups.items():
         stem = re.sub(r"[^\w.]+", "-", name)
-        if any(_series(run, "validation", course) for course in COURSES):
+        if any(series(run, "validation", stage) for stage in STAGES):
             yield f"progress-{stem}", progress(run)
         if _weights(run):
             yield f"voronoi-{stem}", voronoi(run)
         if lexists(run / "autoencoder.safetensors"):
             yield f"compression-{stem}", compression(run)
-    for course in POLICY:
-        moving = {name: group[0] for name, group in groups.items() if len(_kept(group[0], course)) > 1}
+    for stage in POLICY:
+        moving = {name: group[0] for name, group in groups.items() if len(_kept(group[0], stage)) > 1}
         for i, named in enumerate(_comparable(moving)):
-            yield f"trajectories-{course}" + (f"-{i + 1}" if i else ""), trajectories(named, course)
+            yield f"trajectories-{stage}" + (f"-{i + 1}" if i else ""), trajectories(named, stage)
 
 
 def _comparable(runs: Mapping[str, Path]) -> Iterator[dict[str, Path]]:
@@ -241,54 +238,19 @@ def _comparable(runs: Mapping[str, Path]) -> Iterator[dict[str, Path]]:
 
 
 def _weights(run: Path) -> list[Path]:
-    """Weights of a policy that the run has, the last course's last."""
-    return [path for course in POLICY if lexists(path := run / f"{course}.safetensors")]  # a link that leads nowhere is not passed over
+    """Weights of a policy that the run has, the last stage's last."""
+    return [path for stage in POLICY if lexists(path := run / f"{stage}.safetensors")]  # a link that leads nowhere is not passed over
 
 
-def _series(folder: Path, quantity: Quantity, course: Name) -> dict[int, float]:
-    """Step to value, of the steps whose entry has one."""
-    log = [e for e in read_log(folder) if e["course"] == course and quantity in e]
-    return {e["step"]: _number(e["validation"]["score"] if quantity == "validation" else e[quantity]) for e in log}
-
-
-def _number(value: float | None) -> float:
-    """The log has null for what is not finite."""
-    return float("nan") if value is None else value
-
-
-def _over_runs(series: Sequence[dict[int, float]], *, smooth: bool) -> list[Point]:
-    steps = sorted(set.intersection(*(set(s) for s in series)))
-    values = np.array([[s[step] for step in steps] for s in series], dtype=float).reshape(len(series), -1)
-    if smooth:
-        values = _running_mean(values)
-    points = []
-    for i in np.unique(np.linspace(0, len(steps) - 1, min(len(steps), POINTS)).round().astype(int)):
-        e = interval(torch.from_numpy(values[:, i]), generator=torch.Generator().manual_seed(0))
-        points.append((float(steps[i]), e.mean, e.low, e.high))
-    return points
-
-
-def _running_mean(values: Float[np.ndarray, "R S"]) -> Float[np.ndarray, "R S"]:
-    """Over `WINDOW` steps round each, of those there are and are finite."""
-    half, ones = WINDOW // 2, np.ones(WINDOW)
-
-    def total(x: np.ndarray) -> np.ndarray:
-        return np.stack([np.convolve(row, ones)[half : half + len(row)] for row in x])
-
-    finite = np.isfinite(values)
-    count = total(finite.astype(float))
-    return np.where(count > 0.5, total(np.where(finite, values, 0.0)) / count.clip(1), np.nan)
-
-
-def _kept(run: Path, course: Name) -> list[Path]:
+def _kept(run: Path, stage: Name) -> list[Path]:
     """Positions that were kept, from the first step to the last."""
-    return sorted((run / "pictures").glob(f"{course}-*.npy"), key=lambda path: int(path.stem.rpartition("-")[2]))
+    return sorted((run / "pictures").glob(f"{stage}-*.npy"), key=lambda path: int(path.stem.rpartition("-")[2]))
 
 
-def _track(run: Path, course: Name) -> Float[Tensor, "I P 2"]:
-    kept = _kept(run, course)
+def _track(run: Path, stage: Name) -> Float[Tensor, "I P 2"]:
+    kept = _kept(run, stage)
     if not kept:
-        raise ValueError(f"{run / 'pictures'}: expected positions {course}-*.npy, found none")
+        raise ValueError(f"{run / 'pictures'}: expected positions {stage}-*.npy, found none")
     read: list[np.ndarray] = []
     for path in kept:
         regular(path, "positions of a scan")

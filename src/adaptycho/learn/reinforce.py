@@ -17,16 +17,18 @@ from jaxtyping import Float
 from torch import Tensor
 
 from adaptycho.learn import reward as credits
-from adaptycho.learn.reward import Result, local_ssim
-from adaptycho.samples.training import Share
+from adaptycho.learn.reward import Result
+from adaptycho.learn.share import Share
+from adaptycho.learn.similarity import local_ssim
 from adaptycho.scan.episode import State, run, scattered
 from adaptycho.scan.policies.learned import Learned
+from adaptycho.settings.learning import Reward
 
 Baseline = Literal["none", "batch", "pair", "mean"]
 
 
 def reinforce(
-    share: Share, policy: Learned, credit: credits.Name, *, baseline: Baseline, gamma: float, width: float, outlook: Float[Tensor, "P 2"]
+    share: Share, policy: Learned, credit: Reward, *, baseline: Baseline, gamma: float, width: float, outlook: Float[Tensor, "P 2"]
 ) -> tuple[Tensor, Mapping[str, float]]:
     """Loss of a stochastic policy on one share, whose gradient is minus Eq. 8 up to positive factors, and facts about the share.
 
@@ -65,7 +67,7 @@ def reinforce(
     return loss, {"reward": float(earned[kept].mean()), "ssim": float(quality), "lost": 1 - float(kept.float().mean())}
 
 
-def rewards(share: Share, last: State, credit: credits.Name, width: float, outlook: Float[Tensor, "P 2"]) -> Float[Tensor, "B P"]:
+def rewards(share: Share, last: State, credit: Reward, width: float, outlook: Float[Tensor, "P 2"]) -> Float[Tensor, "B P"]:
     """What each position has earned at the end of a scan."""
     setup = share.microscope.setup
     base = outlook.to(last.potential).expand(len(last.potential), -1, -1)

@@ -1,4 +1,4 @@
-"""From settings to courses: the networks, what they practise on, how they are judged on the way, and in which order."""
+"""The stages of a training from settings: the networks, what they learn from, how they are validated on the way, and in which order."""
 
 import itertools
 import math
@@ -16,12 +16,14 @@ from adaptycho import metrics
 from adaptycho import settings as tree
 from adaptycho.draw import learning
 from adaptycho.learn import field_examples, sequence_examples
-from adaptycho.learn.distributed import Crew
+from adaptycho.learn.distributed import Group
 from adaptycho.learn.imitate import imitate
 from adaptycho.learn.learner import Facts, Learner, ShareLoss, adam, constant, cosine
-from adaptycho.learn.loop import Course, Name, follow
+from adaptycho.learn.loop import Name, Stage, follow
+from adaptycho.learn.pool import pool
 from adaptycho.learn.reinforce import reinforce
-from adaptycho.samples.training import PARTS, Part, Share, Specimens, Windows, prepare, recorded, share
+from adaptycho.learn.share import PARTS, Share, share
+from adaptycho.samples.sample import Sample
 from adaptycho.scan import patterns
 from adaptycho.scan.episode import run as scan
 from adaptycho.scan.episode import split_evenly, stream
@@ -36,36 +38,35 @@ from adaptycho.types import Action
 
 ORDER: tuple[Name, ...] = ("autoencoder", "imitate", "reinforce")
 Progress = Callable[[Iterable[Facts], int, str], Iterable[Facts]]
-UNTUNED = 1000  # training specimens that are left to tuning
-ACQUAINTED = 192  # partial reconstructions that tell how latents spread
+STANDARD = 192  # partial reconstructions that tell how latents spread
 VALIDATIONS = 4  # conditions that a validation looks at, where there are several
 
 
-def train(crew: Crew, folder: Path, courses: Sequence[Name], start: Path | None, progress: Progress) -> None:
-    """Goes through courses in a run folder, from wherever they stand.
+def train(group: Group, folder: Path, stages: Sequence[Name], start: Path | None, progress: Progress) -> None:
+    """Goes through the stages of a training in a run folder, from wherever they stand.
 
     Args:
-        crew: the processes that share the work.
+        group: the processes that share the work.
         folder: with `settings.toml`.
-        courses: some of `ORDER`, in this order.
-        start: weights to start from; None starts from new ones, or from what an earlier course left in the folder.
-        progress: shows how far a course is.
+        stages: some of `ORDER`, in this order.
+        start: weights to start from; None starts from new ones, or from what an earlier stage left in the folder.
+        progress: shows how far a stage is.
     """
     settings = tree.load(folder / "settings.toml")
-    shown = progress if crew.rank == 0 else _silently
-    p, full = settings.practice, settings.practice.reference == "full"
-    exam = _specimens(settings, "validation", p.validation, full=full)
-    pupil = pool = None
-    for name in courses:
+    shown, p = progress if group.rank == 0 else _silently, settings.practice
+    validation = pool(settings, "validation", p.validation)
+    policy: nn.Module | None = None
+    samples: list[Sample] | None = None
+    for name in stages:
         if name == "reinforce":
-            pool = _specimens(settings, "train", min(p.pool, p.scored), full=full)
-        elif pool is None:
-            pool = _specimens(settings, "train", p.pool, full=False)
+            samples = pool(settings, "train", min(p.pool, p.scored))
+        elif samples is None:
+            samples = pool(settings, "train", p.pool)
         if name == "autoencoder":
-            _encode(crew, folder, settings, pool, exam, shown)
+            _train_autoencoder(group, folder, settings, samples, validation, shown)
         else:
-            pupil = pupil or _network(settings, folder, start, pool)
-            _teach(name, crew, folder, settings, pupil, (pool, exam), shown)
+            policy = policy or _policy(settings, folder, start, samples)
+            _train_policy(name, group, folder, settings, policy, (samples, validation), shown)
 
 
 def network(settings: Settings, encoder: Encoder | None = None) -> nn.Module:
@@ -85,8 +86,8 @@ def network(settings: Settings, encoder: Encoder | None = None) -> nn.Module:
         return Recurrent(lengths, encoder or Encoder(size=n.image), **widths, start=n.start)
 
 
-def examine(settings: Settings, exam: Specimens | Windows, network: nn.Module) -> dict[str, float]:
-    """Scores of a policy on specimens for validation: `score` is what decides, similarity or correlation inside the structure.
+def examine(settings: Settings, samples: Sequence[Sample], network: nn.Module) -> dict[str, float]:
+    """Scores of a policy on samples for validation: `score` is what decides, similarity or correlation inside the structure.
 
     A specimen whose reconstruction diverged scores 0, as in `adaptycho.compare`.
     """
@@ -95,7 +96,7 @@ def examine(settings: Settings, exam: Specimens | Windows, network: nn.Module) -
     fixed = replace(settings, train=replace(settings.train, seed=12345), practice=replace(settings.practice, turn=False))
     for k in range(VALIDATIONS if several else 1):
         # Steps below zero: conditions that no training meets, the same at every validation.
-        work = share(fixed, -1 - k, 0, len(exam), exam)
+        work = share(fixed, -1 - k, 0, len(samples), samples)
         with torch.no_grad():
             *_, last = scan(
                 work.microscope, library.scanner(network, defocus=work.defocus), work.reconstructor, work.lengths, seed=work.seed
@@ -115,18 +116,7 @@ def _silently(items: Iterable[Facts], total: int, what: str) -> Iterable[Facts]:
     return items
 
 
-def _specimens(settings: Settings, part: Part, count: int, *, full: bool) -> Specimens | Windows:
-    if settings.scan.microscope == "recorded":
-        return recorded(settings, part, count, settings.train.seed if part == "train" else -1)
-    first, last = getattr(settings.evaluate, part)
-    first += UNTUNED if part == "train" else 0
-    if first + count > last:
-        raise ValueError(f"evaluate.{part}: expected room for {count} specimens from {first} on, found {first} to {last}")
-    offset = settings.train.seed * count % (last - first - count + 1) if part == "train" else 0
-    return prepare(settings, list(range(first + offset, first + offset + count)), full=full)
-
-
-def _network(settings: Settings, folder: Path, start: Path | None, pool: Specimens | Windows) -> nn.Module:
+def _policy(settings: Settings, folder: Path, start: Path | None, samples: Sequence[Sample]) -> nn.Module:
     """A policy with the given weights, or a new one; what an autoencoder has learnt goes into a new recurrent one."""
     trained = folder / "autoencoder.safetensors"
     path = start or (trained if settings.network.kind == "recurrent" and trained.exists() else None)
@@ -137,129 +127,131 @@ def _network(settings: Settings, folder: Path, start: Path | None, pool: Specime
     if found is not None and not isinstance(found, Autoencoder):
         return found
     made = network(settings, None if found is None else found.encoder)
-    acquaint(settings, made, pool)
+    standardise(settings, made, samples)
     return made
 
 
-def _teach(
+def _train_policy(
     name: Name,
-    crew: Crew,
+    group: Group,
     folder: Path,
     settings: Settings,
-    pupil: nn.Module,
-    specimens: tuple[Specimens | Windows, Specimens | Windows],
+    policy: nn.Module,
+    samples: tuple[Sequence[Sample], Sequence[Sample]],
     progress: Progress,
 ) -> None:
-    """The courses of a policy."""
-    t, (pool, exam) = settings.train, specimens
+    """Imitation or reinforcement, with samples to train on and others to validate with."""
+    t, (given, validation) = settings.train, samples
     rate = cosine(t.imitate_rate, t.imitate_steps) if name == "imitate" else constant(t.reinforce_rate)
     steps = t.imitate_steps if name == "imitate" else t.reinforce_steps
-    learner = Learner(pupil, adam(pupil, t.imitate_rate), crew, t.shares)
-    course = Course(
+    learner = Learner(policy, adam(policy, t.imitate_rate), group, t.shares)
+    stage = Stage(
         name,
         folder,
         settings,
-        policy_loss(name, settings, pupil, pool),
+        policy_loss(name, settings, policy, given),
         steps,
         rate,
-        lambda: examine(settings, exam, pupil),
-        lambda path: _draw(path, settings, exam, pupil),
+        lambda: examine(settings, validation, policy),
+        lambda path: _draw(path, settings, validation, policy),
     )
-    _go(course, learner, progress)
+    _go(stage, learner, progress)
 
 
-def _go(course: Course, learner: Learner, progress: Progress) -> None:
-    """Goes through what is left of a course, which is known once its checkpoint has been read."""
-    updates = follow(course, learner)
+def _go(stage: Stage, learner: Learner, progress: Progress) -> None:
+    """Goes through what is left of a stage, which is known once its checkpoint has been read."""
+    updates = follow(stage, learner)
     for first in updates:
-        for _ in progress(itertools.chain([first], updates), course.steps - int(first["step"]) + 1, course.name):
+        for _ in progress(itertools.chain([first], updates), stage.steps - int(first["step"]) + 1, stage.name):
             pass
 
 
-def acquaint(settings: Settings, pupil: nn.Module, pool: Specimens | Windows) -> None:
+def standardise(settings: Settings, policy: nn.Module, samples: Sequence[Sample]) -> None:
     """Tells a new recurrent policy how the latents of reconstructions spread; there is nothing to tell a field policy."""
-    if isinstance(pupil, Recurrent):
+    if isinstance(policy, Recurrent):
         with torch.no_grad():
-            images = [partial(settings, pool, -2 - i, 0, min(len(pool), ACQUAINTED // 16)) for i in range(16)]
-            pupil.standardise(torch.cat([pupil.encoder(i) for i in images]))
+            images = [partial(settings, samples, -2 - i, 0, min(len(samples), STANDARD // 16)) for i in range(16)]
+            policy.standardise(torch.cat([policy.encoder(i) for i in images]))
 
 
-def policy_loss(name: Name, settings: Settings, pupil: nn.Module, pool: Specimens | Windows) -> ShareLoss:
+def policy_loss(name: Name, settings: Settings, policy: nn.Module, samples: Sequence[Sample]) -> ShareLoss:
     """Loss of one share of a step of `imitate` or `reinforce`."""
-    t, course = settings.train, ORDER.index(name)
+    t, stage = settings.train, ORDER.index(name)
 
-    def practised(number: int, part: int) -> Share:
-        return share(settings, number, part, t.imitate_batch // t.shares, pool, course=course)
-
-    @cache
-    def lesson(number: int, part: int) -> sequence_examples.Lessons:
-        assert isinstance(pupil, Recurrent)  # seen to below
-        work = practised(number, part)
-        return sequence_examples.make(work, pupil, outlook=plan(work, pupil), pull=t.pull if t.teacher == "half-way" else 0.0)
+    def scanned(number: int, part: int) -> Share:
+        return share(settings, number, part, t.imitate_batch // t.shares, samples, stage=stage)
 
     @cache
-    def view(number: int, part: int) -> field_examples.Views:
-        assert isinstance(pupil, Field)
-        return field_examples.make(practised(number, part), pupil)
+    def sequences(number: int, part: int) -> sequence_examples.Examples:
+        assert isinstance(policy, Recurrent)  # seen to below
+        work = scanned(number, part)
+        return sequence_examples.make(work, policy, outlook=plan(work, policy), pull=t.pull if t.teacher == "half-way" else 0.0)
+
+    @cache
+    def maps(number: int, part: int) -> field_examples.Examples:
+        assert isinstance(policy, Field)
+        return field_examples.make(scanned(number, part), policy)
 
     def imitation(step: int, part: int) -> tuple[Tensor, Mapping[str, float]]:
-        if t.imitate_bank and isinstance(pupil, Recurrent):
-            return sequence_examples.loss(pupil, lesson(step % t.imitate_bank, part))
-        if t.imitate_bank and isinstance(pupil, Field):
+        if t.imitate_bank and isinstance(policy, Recurrent):
+            return sequence_examples.loss(policy, sequences(step % t.imitate_bank, part))
+        if t.imitate_bank and isinstance(policy, Field):
             symmetry = int(torch.randint(4, (1,), generator=stream(step * PARTS + part, t.seed))) if settings.practice.turn else 0
-            return field_examples.loss(pupil, view(step % t.imitate_bank, part), symmetry=symmetry)
-        work = practised(step, part)
-        policy = library.scanner(pupil, defocus=work.defocus)
-        # At first the pupil is led where the teacher goes, later it has to find its own way.
+            return field_examples.loss(policy, maps(step % t.imitate_bank, part), symmetry=symmetry)
+        work = scanned(step, part)
+        # At first the scan goes where the teacher says, later the policy has to find its own way.
         lead = 0.7 * max(0.0, 1 - step / (0.4 * t.imitate_steps))
-        return imitate(work, policy, t.teacher, outlook=plan(work, pupil), pull=t.pull, lead=lead)
+        scanner = library.scanner(policy, defocus=work.defocus)
+        return imitate(work, scanner, t.teacher, outlook=plan(work, policy), pull=t.pull, lead=lead)
 
     def reinforcement(step: int, part: int) -> tuple[Tensor, Mapping[str, float]]:
-        work = share(settings, step, part, t.reinforce_batch // t.shares, pool, pairs=t.baseline == "pair", course=course)
-        policy = library.scanner(pupil, sigma=t.sigma, defocus=work.defocus)
-        return reinforce(work, policy, t.credit, baseline=t.baseline, gamma=t.gamma, width=t.width, outlook=plan(work, pupil))
+        work = share(settings, step, part, t.reinforce_batch // t.shares, samples, pairs=t.baseline == "pair", stage=stage)
+        scanner = library.scanner(policy, sigma=t.sigma, defocus=work.defocus)
+        return reinforce(work, scanner, t.credit, baseline=t.baseline, gamma=t.gamma, width=t.width, outlook=plan(work, policy))
 
     return imitation if name == "imitate" else reinforcement
 
 
-def plan(work: Share, pupil: nn.Module) -> Float[Tensor, "P 2"]:
+def plan(work: Share, policy: nn.Module) -> Float[Tensor, "P 2"]:
     """The positions of a share's scan if there were nothing to adapt to."""
     total, first, field = sum(work.lengths), work.lengths[0], work.microscope.setup.field
-    if isinstance(pupil, Field):
-        survey = even(total, field, pupil.survey)[:first].float()
-        return outlook(survey, total, field, pupil.survey)
+    if isinstance(policy, Field):
+        survey = even(total, field, policy.survey)[:first].float()
+        return outlook(survey, total, field, policy.survey)
     return patterns.halton(total).float()
 
 
-def _encode(crew: Crew, folder: Path, settings: Settings, pool: Specimens | Windows, exam: Specimens | Windows, progress: Progress) -> None:
-    """The course of the autoencoder (A3), on partial reconstructions."""
+def _train_autoencoder(
+    group: Group, folder: Path, settings: Settings, samples: Sequence[Sample], validation: Sequence[Sample], progress: Progress
+) -> None:
+    """The autoencoder (A3), on partial reconstructions."""
     t = settings.train
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(t.seed)
-        pupil = Autoencoder(size=settings.network.image)
-    learner = Learner(pupil, adam(pupil, t.encode_rate), crew, t.shares)
-    images = partial(settings, exam, -1, 0, len(exam))
+        compressor = Autoencoder(size=settings.network.image)
+    learner = Learner(compressor, adam(compressor, t.encode_rate), group, t.shares)
+    images = partial(settings, validation, -1, 0, len(validation))
 
     @cache
     def batch(number: int, part: int) -> Float[Tensor, "B 2 n n"]:
-        return partial(settings, pool, number, part, t.encode_batch // t.shares)
+        return partial(settings, samples, number, part, t.encode_batch // t.shares)
 
     def loss(step: int, part: int) -> tuple[Tensor, Mapping[str, float]]:
-        return autoencoder.loss(pupil, batch(step % t.encode_batches, part)), {}
+        return autoencoder.loss(compressor, batch(step % t.encode_batches, part)), {}
 
     def validate() -> Mapping[str, float]:
         with torch.no_grad():
-            value = float(autoencoder.loss(pupil, images))
+            value = float(autoencoder.loss(compressor, images))
         return {"score": -value, "loss": value}
 
-    course = Course("autoencoder", folder, settings, loss, t.encode_steps, cosine(t.encode_rate, t.encode_steps), validate, None)
-    _go(course, learner, progress)
+    stage = Stage("autoencoder", folder, settings, loss, t.encode_steps, cosine(t.encode_rate, t.encode_steps), validate, None)
+    _go(stage, learner, progress)
 
 
-def partial(settings: Settings, pool: Specimens | Windows, step: int, part: int, size: int) -> Float[Tensor, "B 2 n n"]:
+def partial(settings: Settings, samples: Sequence[Sample], step: int, part: int, size: int) -> Float[Tensor, "B 2 n n"]:
     """Images for the autoencoder: reconstructions from the first so many sub-sequences of a Halton scan, each position a little off."""
-    work = share(settings, step, part, size, pool, course=ORDER.index("autoencoder"))
-    generator = stream(work.seed, -1)  # the seed itself has drawn the specimens
+    work = share(settings, step, part, size, samples, stage=ORDER.index("autoencoder"))
+    generator = stream(work.seed, -1)  # the seed itself has drawn the samples
     count = sum(work.lengths[: 1 + int(torch.randint(len(work.lengths), (1,), generator=generator))])
     spread = torch.randn(len(work), count, 2, generator=generator) * 0.3 / math.sqrt(sum(work.lengths))
     positions = (patterns.halton(count).float() + spread).clamp(0, 1)
@@ -268,18 +260,17 @@ def partial(settings: Settings, pool: Specimens | Windows, step: int, part: int,
     return autoencoder.prepare(phase, settings.network.image)
 
 
-def look(settings: Settings, exam: Specimens | Windows | None = None) -> Share:
-    """The specimen and conditions of which pictures are drawn, the same whatever the training's seed; `exam` if it is there already."""
-    if exam is None:
-        exam = _specimens(settings, "validation", 1, full=settings.practice.reference == "full")
-    return share(replace(settings, train=replace(settings.train, seed=12345)), -1, 0, 1, exam.take([0]))
+def look(settings: Settings, validation: Sequence[Sample] | None = None) -> Share:
+    """The sample and conditions of which pictures are drawn, the same whatever the training's seed; those for validation may be given."""
+    first = (pool(settings, "validation", 1) if validation is None else validation)[:1]
+    return share(replace(settings, train=replace(settings.train, seed=12345)), -1, 0, 1, first)
 
 
-def _draw(path: Path, settings: Settings, exam: Specimens | Windows, pupil: nn.Module) -> None:
-    """Positions of the policy as it is over one specimen."""
-    work = look(settings, exam)
+def _draw(path: Path, settings: Settings, validation: Sequence[Sample], policy: nn.Module) -> None:
+    """Positions of the policy as it is over one sample."""
+    work = look(settings, validation)
     with torch.no_grad():
-        *_, last = scan(work.microscope, library.scanner(pupil, defocus=work.defocus), work.reconstructor, work.lengths, seed=work.seed)
+        *_, last = scan(work.microscope, library.scanner(policy, defocus=work.defocus), work.reconstructor, work.lengths, seed=work.seed)
     figure = learning.tessellation(work.reference[0], last.seen.positions[0], work.microscope.setup.field, first=work.lengths[0])
     with whole(path) as part:
         figure.savefig(part, dpi=80, format="png")

@@ -16,7 +16,7 @@ from adaptycho.physics.noise import counted
 from adaptycho.physics.optics import Setup
 
 MOST = 2.0**53  # electrons of a pattern: beyond, numbers of double precision no longer count them
-CHUNK = 64  # patterns in work at a time: memory never grows with the number of positions
+CHUNK, DEVICE_CHUNK = 64, 4096  # patterns in work at a time, on a CPU and elsewhere: memory never grows with the number of positions
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,8 @@ def diffract(
     slices = transmission(potential if potential.ndim == 3 else potential[None])
     propagator = _propagator(setup, thickness, slices)
     out = []
-    for where, focus in zip(positions.split(CHUNK), defocus.split(CHUNK), strict=True):
+    chunk = CHUNK if positions.device.type == "cpu" else DEVICE_CHUNK
+    for where, focus in zip(positions.split(chunk), defocus.split(chunk), strict=True):
         intensity: Tensor | float = 0.0
         for step, weight in _source_points(source_size, setup):
             waves = _exit_waves(setup, slices, propagator, where + where.new_tensor(step), focus, item)
@@ -111,8 +112,8 @@ def expose(
     """Electrons per detector pixel of one specimen: Eq. 1 with jitter, source size, background and counting noise."""
     if imperfections.jitter:
         size = positions.new_tensor(setup.field)
-        kick = torch.randn(positions.shape, generator=generator, dtype=positions.dtype, device=positions.device)
-        positions = (positions + imperfections.jitter * kick / size).clamp(0, 1)
+        kick = torch.randn(positions.shape, generator=generator, dtype=positions.dtype, device=generator.device)
+        positions = (positions + imperfections.jitter * kick.to(size) / size).clamp(0, 1)
     if not bool(((dose >= 0) & (dose <= MOST)).all()):
         raise ValueError(f"dose: expected 0 to {MOST:.0e} electrons per position, got {float(dose.min()):g} to {float(dose.max()):g}")
     expected = diffract(setup, potential, positions, defocus, thickness=thickness, source_size=imperfections.source_size, item=item)

@@ -1,6 +1,5 @@
 """ROP: from diffraction patterns to the potential (Eq. 2)."""
 
-from typing import Literal, get_args
+from adaptycho.reconstruct.losses import LOSSES, Loss
 
-Loss = Literal["intensity", "amplitude", "poisson"]  # adaptycho.reconstruct.kernels
-LOSSES: tuple[Loss, ...] = get_args(Loss)
+__all__ = ["LOSSES", "Loss"]

@@ -21,8 +21,9 @@ from torch import Tensor
 
 from adaptycho.physics.forward import transmission
 from adaptycho.physics.optics import Setup
-from adaptycho.reconstruct import LOSSES, Loss, kernels
+from adaptycho.reconstruct import LOSSES, Loss, kernels, losses
 from adaptycho.reconstruct.probes import lookup
+from adaptycho.support.notebook import card
 from adaptycho.support.threads import Map, workers
 from adaptycho.types import Measurement
 
@@ -54,6 +55,16 @@ class Reconstruction:
     def phase(self) -> Float[Tensor, "B H W"]:
         """Real part of the potential in rad."""
         return self.potential.real if self.potential.is_complex() else self.potential
+
+    def _repr_html_(self) -> str:
+        """As a notebook shows it: the first data set's phase."""
+        facts = {
+            "data sets": f"{len(self.potential)}",
+            "object": f"{self.potential.shape[1]} x {self.potential.shape[2]} pixels",
+            "iterations": f"{self.loss.shape[1]}",
+            "loss": f"{float(self.loss[0, 0]):.4g} to {float(self.loss[0, -1]):.4g} per position",
+        }
+        return card("Reconstruction (phase in rad)", facts, self.phase[0].detach().cpu().numpy())
 
 
 @dataclass(frozen=True)
@@ -162,7 +173,8 @@ class Reconstructor:
             raise ValueError(f"patterns: expected the detector's shape {self.setup.detector}, got {tuple(measurement.patterns.shape[2:])}")
         if bool((lengths < 1).any()):
             raise ValueError("measurement: expected at least one pattern in each data set, got none")
-        used = torch.arange(k, device=device) < lengths.to(device)[:, None]
+        lengths = lengths.to(device)
+        used = torch.arange(k, device=device) < lengths[:, None]
         corner, offset = (x.view(b, k, 2) for x in self.setup.place(measurement.positions.reshape(-1, 2)))
         room = corner.new_tensor(self.setup.object.shape) - corner.new_tensor(self.setup.window.shape)
         outside = ((corner < 0) | (corner > room)).any(-1)  # the compiled loops do not look where they write
@@ -187,13 +199,7 @@ class Reconstructor:
     def _first_step(self, problem: "_DataSet") -> float:
         if self.step != "auto":
             return float(self.step)
-        # The inverse curvature along V of each loss, per unit of summed probe intensity.
-        if self.loss == "intensity":
-            step = 0.5 / float(
-                problem.whole.patterns.sum(0, dtype=torch.float64).amax() / len(problem.whole.patterns) * problem.whole.scale.mean()
-            )
-        else:
-            step = {"amplitude": 1.0, "poisson": 0.5}[self.loss]
+        step = losses.load(self.loss).first_step(problem.whole.patterns, problem.whole.scale)
         return step if self.scaling == "illumination" else step / float(problem.illumination.amax())
 
     def _iterate(self, problem: "_DataSet", times: int, lanes: Map) -> None:

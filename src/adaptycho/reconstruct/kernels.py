@@ -11,24 +11,27 @@ halves the speed.
 """
 
 from collections.abc import Callable
+from functools import cache
+from hashlib import sha256
+from inspect import getsourcefile
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
 import torch
 from jaxtyping import Complex, Float, Int, Shaped
+from numba.extending import register_jitable
 from torch import Tensor
 
 from adaptycho.physics.grid import fft2, ifft2
-from adaptycho.reconstruct import LOSSES, Loss, mkl
+from adaptycho.reconstruct import Loss, losses, mkl
+from adaptycho.reconstruct.losses.function import FAST
 
-# Smallest intensity (fraction of the electrons of a pattern, per pixel) that the amplitude and Poisson losses divide by.
-FLOOR = 1e-9
 CHUNK_BYTES = 1 << 20  # waves in work at a time where a pass takes a chunk: what a core's own cache holds
-# Residuals are raised by this before they are squared: where neither model nor data has light, their squares are below the smallest normal
-# number of single precision, and arithmetic with such numbers takes a hundred times as long.
-RAISED = 2.0**20
+DEVICE_CHUNK_BYTES = 1 << 27  # the same on other devices, which want much to do at once; a few times as much memory is taken
 
-_compiled = numba.njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract", "nsz", "arcp", "reassoc"})
+_compiled = numba.njit(nogil=True, cache=True, error_model="numpy", fastmath=FAST)
 
 
 Passes = Callable[[Tensor, Tensor], float]
@@ -52,7 +55,7 @@ def passes(
     height, width = probes.shape[1:]
     transform = mkl.transform((height, width), probes.dtype) if probes.device.type == "cpu" else None
     if transform is not None and patterns.shape[1:] == probes.shape[1:]:
-        kind, addresses = LOSSES.index(loss), (transform.plan, transform.forward, transform.backward)
+        through, addresses = _loops(loss).through, (transform.plan, transform.forward, transform.backward)
         arrays = corner.numpy(), patterns.numpy().reshape(len(which), -1), scale.numpy()
         chosen, table, known = which.numpy(), _pairs(probes), weight.numpy().reshape(-1)
         order = _grouped(chosen, len(probes))
@@ -60,11 +63,11 @@ def passes(
         windows = [_pairs(torch.empty_like(probes[:1])) for _ in range(3)]
 
         def compiled(transmission: Tensor, gradient: Tensor) -> float:
-            through, back = (_through_complex, _pairs(gradient)) if gradient.is_complex() else (_through_real, gradient.numpy())
-            return float(through(*addresses, order, table, chosen, *arrays, _pairs(transmission), known, kind, *windows, back))
+            back = _pairs(gradient) if gradient.is_complex() else gradient.numpy()
+            return float(through(*addresses, order, table, chosen, *arrays, _pairs(transmission), known, *windows, back))
 
         return compiled
-    chunk = max(1, CHUNK_BYTES // probes[0].nbytes)
+    chunk = max(1, (CHUNK_BYTES if probes.device.type == "cpu" else DEVICE_CHUNK_BYTES) // probes[0].nbytes)
     parts = list(zip(*(x.split(chunk) for x in (which, corner, patterns, scale)), strict=True))
 
     def chunked(transmission: Tensor, gradient: Tensor) -> float:
@@ -105,12 +108,12 @@ def residual(
     """Turns waves at the detector into `dL/dI * wave` in place and returns the summed loss L.
 
     I is |wave|^2 cropped and binned to the detector, J = scale * pattern; outside the detector and where `weight` is zero nothing is known
-    and the result is zero. `intensity` is (I - J)^2 (Eq. 2), `amplitude` (sqrt I - sqrt J)^2, `poisson` I - J log I + const.
+    and the result is zero.
     """
     if waves.device.type == "cpu" and patterns.shape == waves.shape:
         count = len(waves)
         flat = _pairs(waves).reshape(count, -1), patterns.numpy().reshape(count, -1), scale.numpy(), weight.numpy().reshape(-1)
-        return float(_residual(*flat, LOSSES.index(loss)))
+        return float(_loops(loss).residual(*flat))
     return _residual_torch(waves, patterns, scale, weight, loss, binning)
 
 
@@ -158,46 +161,6 @@ def _exit_waves(probes, which, transmission, corner, out):  # type: ignore[no-un
 
 
 @_compiled
-def _residual(waves, patterns, scale, weight, kind):  # type: ignore[no-untyped-def]
-    """One flat pass over patterns (K, N N): any shorter inner loop costs more than its arithmetic."""
-    count, pixels = patterns.shape
-    real = scale.dtype.type
-    one, floor, raised, lowered = real(1), real(FLOOR), real(RAISED), real(2 / RAISED)
-    total = 0.0
-    for k in range(count):
-        s, loss, wave, pattern = scale[k], real(0), waves[k], patterns[k]
-        if kind == 0:
-            for j in range(pixels):
-                a, b = wave[2 * j], wave[2 * j + 1]
-                r = raised * (a * a + b * b - s * real(pattern[j]))
-                f = weight[j] * r
-                loss += f * r
-                f = lowered * f
-                wave[2 * j], wave[2 * j + 1] = a * f, b * f
-            total += loss / (RAISED * RAISED)
-        elif kind == 1:
-            for j in range(pixels):
-                a, b = wave[2 * j], wave[2 * j + 1]
-                model = a * a + b * b
-                model = np.sqrt(floor if model < floor else model)
-                r = model - np.sqrt(s * real(pattern[j]))
-                f = weight[j] * r / model
-                loss += weight[j] * r * r
-                wave[2 * j], wave[2 * j + 1] = a * f, b * f
-            total += loss
-        else:
-            for j in range(pixels):
-                a, b = wave[2 * j], wave[2 * j + 1]
-                model, n = a * a + b * b, s * real(pattern[j])
-                model = floor if model < floor else model
-                f = weight[j] * (one - n / model)
-                loss += weight[j] * (model - n - n * np.log(model / (floor if n < floor else n)))
-                wave[2 * j], wave[2 * j + 1] = a * f, b * f
-            total += loss
-    return total
-
-
-@_compiled
 def _scatter(waves, back, corner, gradient):  # type: ignore[no-untyped-def]
     count, height, width = waves.shape
     for k in range(count):
@@ -233,27 +196,65 @@ def _grouped(which, count):  # type: ignore[no-untyped-def]
     return np.argsort(first[which], kind="mergesort")
 
 
-def _through(scatter):  # type: ignore[no-untyped-def]
-    """All five passes, window by window."""
+class _Loops(NamedTuple):
+    """The passes that a loss takes part in, compiled for it.
 
-    @_compiled
+    Attributes:
+        residual: waves, patterns, scale and weight to the summed loss; the waves change in place.
+        through: all five passes, window by window.
+    """
+
+    residual: Callable[..., float]
+    through: Callable[..., float]
+
+
+@cache
+def _loops(loss: Loss) -> _Loops:
+    pixel, raised = (function := losses.load(loss)).pixel, function.raised
+
+    def residual(waves, patterns, scale, weight):  # type: ignore[no-untyped-def]
+        total = 0.0
+        for k in range(len(patterns)):
+            total += _pattern(pixel, waves[k], patterns[k], scale[k], weight) / raised
+        return total
+
     def through(  # type: ignore[no-untyped-def]
-        plan, forward, backward, order, probes, which, corner, patterns, scale, transmission, weight, kind, psi, far, chi, gradient
+        plan, forward, backward, order, probes, which, corner, patterns, scale, transmission, weight, psi, far, chi, gradient
     ):
         total = 0.0
         for k in order:
             only = slice(k, k + 1)
             _exit_waves(probes, which[only], transmission, corner[only], psi)
             mkl.apply(forward, plan, psi.ctypes.data, far.ctypes.data)  # type: ignore[call-arg]
-            total += _residual(far.reshape(1, far.size), patterns[only], scale[only], weight, kind)
+            total += _pattern(pixel, far.reshape(far.size), patterns[k], scale[k], weight) / raised
             mkl.apply(backward, plan, far.ctypes.data, chi.ctypes.data)
-            scatter(psi, chi, corner[only], gradient)
+            if gradient.shape == transmission.shape:
+                _scatter(psi, chi, corner[only], gradient)
+            else:
+                _scatter_imaginary(psi, chi, corner[only], gradient)
         return total
 
-    return through
+    return _Loops(*(_compiled(_named_after(pixel, loop)) for loop in (residual, through)))
 
 
-_through_complex, _through_real = _through(_scatter), _through(_scatter_imaginary)
+@register_jitable(error_model="numpy", fastmath=FAST)
+def _pattern(pixel, wave, pattern, scale, weight):  # type: ignore[no-untyped-def]
+    """One flat pass over a pattern (N N): any shorter inner loop costs more than its arithmetic."""
+    real = type(scale)
+    loss = real(0)
+    for j in range(len(pattern)):
+        a, b = wave[2 * j], wave[2 * j + 1]
+        value, factor = pixel(a * a + b * b, scale * real(pattern[j]), weight[j])
+        loss += value
+        wave[2 * j], wave[2 * j + 1] = a * factor, b * factor
+    return loss
+
+
+def _named_after(pixel: Callable[..., Any], loop: Callable[..., Any]) -> Callable[..., Any]:
+    """The loop with a name that changes with the loss's file, so that numba, which looks at the date of this one only, compiles it anew."""
+    source = Path(str(getsourcefile(pixel))).read_bytes()
+    loop.__qualname__ = f"{loop.__name__}_{sha256(source).hexdigest()[:12]}"
+    return loop
 
 
 def _exit_waves_torch(probes: Tensor, which: Tensor, transmission: Tensor, corner: Tensor, out: Tensor) -> None:
@@ -262,7 +263,7 @@ def _exit_waves_torch(probes: Tensor, which: Tensor, transmission: Tensor, corne
 
 
 def _residual_torch(waves: Tensor, patterns: Tensor, scale: Tensor, weight: Tensor, loss: Loss, binning: int) -> float:
-    """The same as `_residual` in torch, for other devices and for detectors that crop or bin."""
+    """The same as the compiled `residual` in torch, for other devices and for detectors that crop or bin."""
     known = []
     for n, q in zip(waves.shape[-2:], patterns.shape[-2:], strict=True):
         half = q * binning // 2
@@ -272,14 +273,7 @@ def _residual_torch(waves: Tensor, patterns: Tensor, scale: Tensor, weight: Tens
     count, rows, columns = patterns.shape
     model = inside.abs().square().view(count, rows, binning, columns, binning).sum((2, 4))
     data = patterns.to(model.dtype) * scale[:, None, None]
-    if loss == "intensity":
-        factor, value = 2 * (model - data), (model - data).square()
-    elif loss == "amplitude":
-        amplitude = model.clamp(min=FLOOR).sqrt()
-        factor, value = 1 - data.sqrt() / amplitude, (amplitude - data.sqrt()).square()
-    else:
-        model = model.clamp(min=FLOOR)
-        factor, value = 1 - data / model, model - data - data * torch.log(model / data.clamp(min=FLOOR))
+    value, factor = losses.load(loss).image(model, data)
     factor = (factor * weight).repeat_interleave(binning, 1).repeat_interleave(binning, 2)
     waves.zero_()
     waves[:, known[0][:, None], known[1]] = inside * factor

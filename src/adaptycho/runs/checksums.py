@@ -17,8 +17,7 @@ from typing import Any
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
-from adaptycho import formats
-from adaptycho.settings import Settings
+from adaptycho.settings import Settings, microscopes
 from adaptycho.support.reading import reading, regular
 
 SHIPPED = "shipped with adaptycho"
@@ -44,7 +43,7 @@ class Beginning:
 
     Attributes:
         settings: of the settings, as `settings_digest` gives it.
-        input: the recording that is replayed.
+        input: what the microscope replays or is configured by.
         weights: of a learned policy.
         structure: the file of the specimen's unit cell.
         start: the weights that a training starts from.
@@ -125,11 +124,7 @@ def check_start(path: Path, began: Beginning) -> None:
 
 def _sources(chosen: Settings) -> dict[str, Path | None]:
     """Files by what they are; None is everything that comes with the package."""
-    found: dict[str, Path | None] = {}
-    if chosen.scan.microscope == "recorded":
-        found["input"] = Path(chosen.scan.file) if chosen.scan.file else formats.example()
-    elif Path(chosen.specimen.structure).is_file():
-        found["structure"] = Path(chosen.specimen.structure)
+    found: dict[str, Path | None] = dict(microscopes.of(chosen).files(chosen).items())
     if chosen.scan.policy in LEARNED:
         found["weights"] = Path(chosen.scan.weights) if chosen.scan.weights else None
     return found

@@ -36,12 +36,14 @@ class Journal:
         microscope: the one that acquires what is not on disk yet.
         folder: where sub-sequences are kept.
         run: what tells this run from others; sub-sequences of another one are refused. Nothing is refused if it is empty.
+        device: where what is recorded is handed on; it is kept as it came.
         taken: sub-sequences handed on so far.
     """
 
     microscope: Microscope
     folder: Path
     run: str = ""
+    device: torch.device | str = "cpu"
     taken: int = field(default=0, init=False)
 
     @property
@@ -63,7 +65,7 @@ class Journal:
             measurement = self.microscope.acquire(action, generator=generator)
             _write_subsequence(path, action, measurement, self.setup, {"run": self.run, "number": self.taken})
         self.taken += 1
-        return measurement
+        return measurement.to(self.device)
 
     def _read(self, path: Path, action: Action) -> Measurement:
         count = action.positions.shape[1]
@@ -72,12 +74,13 @@ class Journal:
             for name, wanted in (("run", self.run), ("number", self.taken)):
                 if self.run and (found := file.attrs.get(name)) != wanted:
                     raise ValueError(f"{path}: {name}: expected {wanted}, found {found}: a sub-sequence from elsewhere")
-        if not torch.allclose(requested, action.positions.float(), atol=1e-5):
+        if not torch.allclose(requested, action.positions.float().cpu(), atol=1e-5):
             warnings.warn(f"{path}: other positions were requested when it was recorded; what was recorded is kept", stacklevel=3)
         return measurement
 
 
 def _write_subsequence(path: Path, action: Action, measurement: Measurement, setup: Setup, belongs: Mapping[str, Any]) -> None:
+    requested, measurement = action.positions.float().cpu(), measurement.to("cpu")
     patterns = measurement.patterns
     if patterns.is_floating_point() or patterns.dtype in (torch.int8, torch.int16, torch.int32, torch.int64):  # torch compares no others
         lowest, highest = float(patterns.amin()), float(patterns.amax())
@@ -85,10 +88,10 @@ def _write_subsequence(path: Path, action: Action, measurement: Measurement, set
             raise ValueError(
                 f"{path}: patterns: expected counts from 0 on that are finite, got {lowest:g} to {highest:g}; nothing was kept"
             )
-    away = (action.positions.float() - measurement.positions) * torch.tensor(setup.field)
+    away = (requested - measurement.positions) * torch.tensor(setup.field)
     arrays = {
         "distance": torch.linalg.vector_norm(away, dim=-1),
-        "requested": action.positions.float(),
+        "requested": requested,
         "positions": measurement.positions,
         "dose": measurement.dose,
         "defocus": measurement.defocus,
@@ -133,7 +136,7 @@ def write_arrays(path: Path, arrays: Mapping[str, Tensor], attributes: Mapping[s
         file.attrs.update(attributes)
         for name, tensor in arrays.items():
             packed = {"chunks": True, "compression": "gzip", "shuffle": True} if tensor.ndim >= 3 else {}
-            values = tensor.numpy()
+            values = tensor.detach().cpu().numpy()
             file.create_dataset(name, data=values, **packed).attrs["sha256"] = _checksum(
                 name, np.asarray(values, stored.native(values.dtype))
             )

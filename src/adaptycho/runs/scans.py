@@ -6,7 +6,7 @@ RUN/
   run.json            versions, machine, command, checksums of the settings and of the files that they name
   subsequences/000.h5 one sub-sequence: requested and reported positions, patterns (zero frequency in the centre), dose, defocus
   states/000.h5       phase inside the field after it, loss, scores, seconds
-  reference.h5        what scores refer to
+  reference.h5        what scores refer to, if anybody knows
   result.h5           the final potential and probe
   report.html
 ```
@@ -17,56 +17,36 @@ whose settings, input or arrays are not what they were is refused (`adaptycho.ru
 """
 
 import json
+import math
 import os
-import platform
-import sys
 from collections.abc import Iterator
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import cached_property
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-import pydantic.dataclasses
 import torch
-from pydantic import ConfigDict
 from torch import Tensor
 
 from adaptycho import settings
-from adaptycho.formats import Recording
-from adaptycho.instruments import Microscope
-from adaptycho.instruments.recorded import Recorded
+from adaptycho.instruments import Computed, Session
 from adaptycho.physics.optics import Setup
 from adaptycho.reconstruct.descent import Reconstruction
-from adaptycho.runs import checksums
-from adaptycho.runs.journal import FORMAT, Journal, read_arrays, read_subsequence, write_arrays
+from adaptycho.runs import checksums, provenance
+from adaptycho.runs.journal import Journal, read_arrays, read_subsequence, write_arrays
+from adaptycho.runs.provenance import Provenance
 from adaptycho.runs.scores import Scores, score
 from adaptycho.scan.episode import State, run, split_evenly
-from adaptycho.settings import Settings, build
+from adaptycho.scan.policies.learned import Learned
+from adaptycho.settings import Settings, build, microscopes
+from adaptycho.settings.microscopes import Kind, Subject
 from adaptycho.support import document
 from adaptycho.support.atomic import alone, whole, whole_folder
 
 SMALLEST = 11  # pixels of the field that a structural similarity needs
 SCORES = ("ssim", "ssim_aligned", "correlation")
-
-
-@pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="ignore"))
-class Provenance(checksums.Beginning):
-    """What `run.json` says.
-
-    Attributes:
-        format: of the folder.
-        created: when the scan began.
-        seed: of specimens, noise and random scans.
-        versions: of the packages that matter.
-    """
-
-    format: Literal["adaptycho run 2", "adaptycho run 1"]
-    created: str
-    seed: int
-    versions: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -95,17 +75,20 @@ class Run:
         target = path.resolve()  # where a link leads
         if target == Path.cwd():
             raise ValueError(f"{path}: expected the name of a new folder for the run, found the folder that this is started in")
-        microscope = build.recorded(chosen) if chosen.scan.microscope == "recorded" else build.simulated(chosen)
-        _check_scan(chosen, microscope.setup)
-        chosen = checksums.located(chosen)  # not before: what is refused is called as the user calls it
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with whole_folder(target) as part:  # a run is there whole or not at all
-            (part / "subsequences").mkdir()
-            (part / "states").mkdir()
-            _write_text(part / "settings.toml", settings.dump(chosen))
-            _write_text(part / "run.json", json.dumps(_facts(part / "settings.toml", chosen), indent=2) + "\n")
-        new = cls.open(path)
-        vars(new)["microscope"] = microscope  # no need to make it again
+        microscope = microscopes.of(chosen).open(chosen)
+        with ExitStack() as failed:
+            failed.callback(microscope.close)
+            _check_scan(chosen, microscope)
+            chosen = checksums.located(chosen)  # not before: what is refused is called as the user calls it
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with whole_folder(target) as part:  # a run is there whole or not at all
+                (part / "subsequences").mkdir()
+                (part / "states").mkdir()
+                _write_text(part / "settings.toml", settings.dump(chosen))
+                _write_text(part / "run.json", json.dumps(provenance.facts(part / "settings.toml", chosen), indent=2) + "\n")
+            new = cls.open(path)
+            failed.pop_all()
+        vars(new)["microscope"] = microscope  # no need to open it again
         return new
 
     @classmethod
@@ -132,26 +115,41 @@ class Run:
         """Whether it has checksums; those of older versions have none."""
         return self.provenance.settings is not None
 
-    @cached_property
-    def recording(self) -> Recording | None:
-        """What is replayed; nothing if the scan is simulated."""
-        return build.recording(self.settings) if self.settings.scan.microscope == "recorded" else None
+    @property
+    def kind(self) -> Kind:
+        """The kind of microscope that scans."""
+        return microscopes.of(self.settings)
 
     @cached_property
+    def subject(self) -> Subject:
+        """What is scanned, told without opening the microscope."""
+        return self.kind.look(self.settings)
+
+    @property
     def setup(self) -> Setup:
         """Geometry and beam."""
-        return self.recording.setup if self.recording else build.setup(self.settings)
+        return self.subject.setup
 
     @property
     def batch(self) -> int:
         """Number of specimens."""
-        return 1 if self.recording else self.settings.specimen.count
+        return self.subject.batch
 
     @cached_property
-    def microscope(self) -> Microscope:
-        """The microscope of the run's settings."""
-        source = self.recording
-        return Recorded(source.setup, source.measurement, source.counts_per_electron) if source else build.simulated(self.settings)
+    def microscope(self) -> Session:
+        """The microscope of the run's settings, opened when it is first asked for."""
+        return self.kind.open(self.settings)
+
+    def close(self) -> None:
+        """Closes the microscope if it is open."""
+        microscope: Session | None = vars(self).pop("microscope", None)
+        if microscope is not None:
+            microscope.close()
+
+    @property
+    def referenced(self) -> bool:
+        """Whether it has what scores refer to."""
+        return os.path.lexists(self.path / "reference.h5")
 
     @property
     def recorded(self) -> int:
@@ -159,25 +157,35 @@ class Run:
         return len(_numbered(self.path / "subsequences"))
 
 
-def execute(target: Run) -> Iterator[State]:
+def execute(target: Run, device: torch.device | str = "cpu") -> Iterator[State]:
     """Runs or goes on with a scan, yielding the state after each sub-sequence; at the end the folder holds the result.
+
+    The microscope is closed at the end, also of a scan that fails or that nobody goes on with.
+
+    Args:
+        target: the run.
+        device: where patterns are simulated and reconstructed, and learned policies decide.
 
     Raises:
         ValueError: another process is at work on the run, or the recording that is replayed is not the one that the run began with.
     """
-    with alone(target.path):
-        yield from _execute(target)
+    with closing(target), alone(target.path):
+        yield from _execute(target, torch.device(device))
 
 
-def _execute(target: Run) -> Iterator[State]:
+def _execute(target: Run, device: torch.device) -> Iterator[State]:
     checksums.check_sources(target.path, target.provenance, target.settings)
     (target.path / "states").mkdir(exist_ok=True)
     chosen, setup = target.settings, target.microscope.setup
     reference = _reference(target, target.microscope)
-    journal = Journal(target.microscope, target.path / "subsequences", target.provenance.settings or "")
+    unknown = torch.full((target.microscope.batch,), math.nan)
+    microscope = target.microscope.to(device) if isinstance(target.microscope, Computed) else target.microscope
+    journal = Journal(microscope, target.path / "subsequences", target.provenance.settings or "", device)
     scanner, descent = build.scanner(chosen), build.reconstructor(chosen, setup)
+    scanner = scanner.to(device) if isinstance(scanner, Learned) else scanner
     for state in run(journal, scanner, descent, target.lengths, seed=chosen.scan.seed, warm=chosen.scan.warm):
-        _write_state(target.path / "states" / f"{state.number - 1:03d}.h5", state, score(state.potential, reference))
+        scores = Scores(unknown, unknown, unknown) if reference is None else score(state.potential.cpu(), reference)
+        _write_state(target.path / "states" / f"{state.number - 1:03d}.h5", state, scores)
         yield state
     write_result(target.path / "result.h5", setup, state.reconstruction)
 
@@ -232,15 +240,21 @@ def read_reference(target: Run) -> Tensor:
     Raises:
         ValueError: it is missing, damaged or not of this run.
     """
-    wanted = {"phase_in_field": (target.batch, *target.setup.field_shape)}
+    return _read_reference(target, target.batch, target.setup)
+
+
+def _read_reference(target: Run, batch: int, setup: Setup) -> Tensor:
+    wanted = {"phase_in_field": (batch, *setup.field_shape)}
     return read_arrays(target.path / "reference.h5", wanted, sealed=target.sealed)["phase_in_field"]
 
 
-def _reference(target: Run, microscope: Any) -> Tensor:
-    path = target.path / "reference.h5"
-    if not os.path.lexists(path):
-        write_arrays(path, {"phase_in_field": build.reference(target.settings, microscope)}, _units(microscope.setup))
-    return read_reference(target)
+def _reference(target: Run, microscope: Session) -> Tensor | None:
+    """As it is on disk, else as the microscope knows it; None if nobody does."""
+    if not target.referenced:
+        if (known := microscope.reference()) is None:
+            return None
+        write_arrays(target.path / "reference.h5", {"phase_in_field": known}, _units(microscope.setup))
+    return _read_reference(target, microscope.batch, microscope.setup)
 
 
 def _write_state(path: Path, state: State, scores: Scores) -> None:
@@ -264,27 +278,19 @@ def _units(setup: Setup) -> dict[str, Any]:
     return {"pixel": setup.object.pixel, "pixel_unit": "Å", "field": np.array(setup.field), "field_unit": "Å (y, x)", "phase_unit": "rad"}
 
 
-def _facts(settings_file: Path, chosen: Settings) -> dict[str, Any]:
-    """What goes into `run.json`."""
-    return {
-        "format": FORMAT,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "versions": {name: version(name) for name in ("adaptycho", "torch", "numpy", "scipy", "numba", "h5py", "scikit-image", "ase")},
-        "threads": torch.get_num_threads(),
-        "seed": chosen.scan.seed,
-        **checksums.facts(settings_file, chosen),
-    }
-
-
-def _check_scan(chosen: Settings, setup: Setup) -> None:
+def _check_scan(chosen: Settings, microscope: Session) -> None:
     """Refuses what cannot be scanned before there is a folder."""
-    wanted = chosen.scan
+    wanted, kind, setup = chosen.scan, microscopes.of(chosen), microscope.setup
     split_evenly(wanted.positions, wanted.subsequences)
     if min(setup.field_shape) < SMALLEST:
         found = f"{setup.field_shape} of {setup.object.pixel:g} Å"
         raise ValueError(f"geometry.field: expected at least {SMALLEST} pixels along each axis, found {found}")
-    if wanted.microscope == "recorded" and wanted.defocus is not None:
-        raise ValueError(f"scan.defocus: expected none for a recording, which cannot be taken again, found {wanted.defocus:g} Å")
+    if kind.subject is None and (found := _extent(microscope)) != (told := _extent(kind.look(chosen))):
+        raise ValueError(f"scan.microscope: expected {kind.name} to have {told}, as the settings describe it, found {found}")
+    if not kind.capabilities.defocus and wanted.defocus is not None:
+        raise ValueError(f"scan.defocus: expected none for {kind.noun}, whose defocus stays, found {wanted.defocus:g} Å")
+
+
+def _extent(scanned: Session | Subject) -> str:
+    setup, (qy, qx), (h, w) = scanned.setup, scanned.setup.detector, scanned.setup.field_shape
+    return f"{scanned.batch} x {qy} x {qx} detector pixels and a field of {h} x {w} pixels of {setup.object.pixel:.4g} Å"

@@ -1,15 +1,15 @@
 """The report of a run folder: what `adaptycho.draw.report` needs, read from what `adaptycho.runs.scans` wrote."""
 
+from datetime import datetime
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from adaptycho.draw import Scan, Stage, report
 from adaptycho.instruments.recorded import distance
-from adaptycho.physics.optics import Setup
-from adaptycho.runs.scans import Run, read_reference, read_states
-from adaptycho.settings import Settings
+from adaptycho.runs.scans import SCORES, Run, read_reference, read_states
 
 SHOWN = 4  # specimens drawn in full; the table has all
 
@@ -23,54 +23,58 @@ def run_page(target: Run) -> str:
     states = read_states(target)
     if not states:
         raise ValueError(f"{target.path}: expected at least one finished sub-sequence to report on, found none")
-    chosen, recording, setup = target.settings, target.recording, target.setup
-    counts = recording.counts_per_electron if recording else 1.0
-    what = recording.title if recording else f"{chosen.specimen.structure}, {chosen.specimen.family}"
-    reference = read_reference(target)
-    batch = len(reference)
-    scans = [
-        _scan(chosen, setup, states, reference, b, what if batch == 1 else f"{what} {b + 1}", counts) for b in range(min(batch, SHOWN))
-    ]
+    subject, kind, batch = target.subject, target.kind, target.batch
+    reference = _reference(target, states)
+    names = [subject.title if batch == 1 else f"{subject.title} {b + 1}" for b in range(min(batch, SHOWN))]
+    scans = [_scan(target, states, reference, b, name) for b, name in enumerate(names)]
     done = f"{len(states)} of {len(target.lengths)} sub-sequences"
-    how, whole = ("Replayed", "everything that was recorded") if recording else ("Simulated", "a full scan")
-    intro = (
-        f"{how}: {what}. The {chosen.scan.policy} scan took {done}. Scores compare the phase inside the scan field with the reconstruction "
-        f"of {whole}."
-    )
-    return report.page(
-        f"Run {target.path.name}", intro, [_table(states, batch)] if batch > 1 else [], scans, _facts(target, setup, states, counts)
-    )
+    scored = "There are no scores: nobody knows what a full scan would show."
+    if reference is not None:
+        scored = f"Scores compare the phase inside the scan field with the reconstruction of {kind.against}."
+    intro = f"{kind.verb}: {subject.title}. The {target.settings.scan.policy} scan took {done}. {scored}"
+    tables = [_table(states, batch, reference is not None)] if batch > 1 else []
+    return report.page(f"Run {target.path.name}", intro, tables, scans, _facts(target, states))
 
 
-def _scan(chosen: Settings, setup: Setup, states: list[dict[str, Any]], reference: Tensor, b: int, what: str, counts: float) -> Scan:
+def _reference(target: Run, states: list[dict[str, Any]]) -> Tensor | None:
+    """What scores refer to; None if there is none, which a scan without any scores is allowed."""
+    scored = any(np.isfinite(values).any() for state in states for values in state["scores"].values())
+    return read_reference(target) if scored or target.referenced else None
+
+
+def _scan(target: Run, states: list[dict[str, Any]], reference: Tensor | None, b: int, what: str) -> Scan:
     stages, positions, doses, snapped = [], [], [], []
+    setup, counts = target.setup, target.subject.counts_per_electron
     for state in states:
         measurement = state["measurement"]
         positions.append(measurement.positions[b])
         doses.append(measurement.dose[b] / counts)
         snapped.append(distance(setup, state["requested"][b].clamp(0, 1), measurement.positions[b]))
-        scores = {name: float(values[b]) for name, values in state["scores"].items()}
+        scores = {} if reference is None else {name: float(values[b]) for name, values in state["scores"].items()}
         loss = float(state["loss"][b, -1])
         new, every, dose = positions[-1], torch.cat(positions), torch.cat(doses)
         stages.append(Stage(new, every, dose, state["potential"][b], loss, scores, state["seconds"]))
-    away = float(torch.cat(snapped).mean()) if chosen.scan.microscope == "recorded" else None
+    away = None if target.kind.capabilities.anywhere else float(torch.cat(snapped).mean())
     losses = tuple(states[-1]["loss"][b].tolist())
     probe = setup.probe_radius(defocus=float(measurement.defocus[b].median()))
-    return Scan(chosen.scan.policy, what, setup.field, probe, tuple(stages), reference[b], losses, away)
+    shown = None if reference is None else reference[b]
+    return Scan(target.settings.scan.policy, what, setup.field, probe, tuple(stages), shown, losses, away)
 
 
-def _table(states: list[dict[str, Any]], batch: int) -> report.Table:
+def _table(states: list[dict[str, Any]], batch: int, scored: bool) -> report.Table:
     rows = []
     for number, state in enumerate(states, 1):
-        scores = [float(state["scores"][name].mean()) for name in ("ssim", "ssim_aligned", "correlation")]
+        scores = [float(state["scores"][name].mean()) for name in SCORES if scored]
         seconds = [state["seconds"].get(name, 0.0) for name in ("decide", "acquire", "reconstruct")]
         rows.append((number, state["measurement"].positions.shape[1], *scores, *(round(v, 3) for v in seconds)))
-    columns = ("sub-sequence", "positions", "SSIM", "SSIM, aligned", "correlation", "decide / s", "acquire / s", "reconstruct / s")
-    caption = "Scores after each sub-sequence" + f", mean of {batch} specimens."
+    named = ("SSIM", "SSIM, aligned", "correlation") if scored else ()
+    columns = ("sub-sequence", "positions", *named, "decide / s", "acquire / s", "reconstruct / s")
+    caption = f"Scores after each sub-sequence, mean of {batch} specimens." if scored else "What each sub-sequence took."
     return report.Table("Sub-sequences", caption, columns, tuple(rows))
 
 
-def _facts(target: Run, setup: Setup, states: list[dict[str, Any]], counts: float) -> dict[str, str]:
+def _facts(target: Run, states: list[dict[str, Any]]) -> dict[str, str]:
+    setup, counts = target.setup, target.subject.counts_per_electron
     sent = sum(float(s["measurement"].dose[0].sum()) for s in states) / counts
     taken = torch.cat([s["measurement"].positions[0] for s in states])
     beam = f"{setup.energy / 1e3:g} keV" if setup.energy else f"wavelength {setup.wavelength:g} Å"
@@ -81,6 +85,14 @@ def _facts(target: Run, setup: Setup, states: list[dict[str, Any]], counts: floa
         "electrons": f"{sent:.3g} in all, {sent / (setup.field[0] * setup.field[1]):.3g} per Å²",
         "positions": f"{len(taken)}, of which {len(taken) - len(torch.unique(taken, dim=0))} were taken again",
         "seed": str(target.provenance.seed),
-        "started": target.provenance.created,
-        "versions": ", ".join(f"{name} {number}" for name, number in target.provenance.versions.items()),
+        "started": _when(target.provenance.created),
+        report.FOLDED: ", ".join(f"{name} {number}" for name, number in target.provenance.versions.items()),
     }
+
+
+def _when(moment: str) -> str:
+    """A time as people write it; what is none stays as it is."""
+    try:
+        return datetime.fromisoformat(moment).strftime("%-d %B %Y, %H:%M %Z").strip()
+    except ValueError:
+        return moment

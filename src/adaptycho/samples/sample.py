@@ -1,148 +1,263 @@
-"""What a scan strategy is tried on: one specimen, what is known about it, and what scores refer to."""
+"""What a scan is tried, learnt and judged on: a simulated specimen or a window of a recording, and what is known about it."""
 
 import dataclasses
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
 import torch
-from jaxtyping import Bool, Float, Int
+from ase import Atoms
+from jaxtyping import Bool, Float
 from torch import Tensor
 
-from adaptycho.instruments import Microscope
-from adaptycho.instruments.recorded import Recorded, checkerboard, lines, local_energy, window
-from adaptycho.metrics.atoms import columns_of, occupancy_of
+from adaptycho.formats import Recording
+from adaptycho.instruments.recorded import Recorded
+from adaptycho.instruments.simulated import Simulated
 from adaptycho.physics import specimen
 from adaptycho.physics.optics import Setup
+from adaptycho.samples import windows
+from adaptycho.samples.sites import Sites, columns_in_field, sites
 from adaptycho.scan.episode import stream
-from adaptycho.settings import Scan, Settings, build, update
+from adaptycho.settings import Scan, Settings, build
 from adaptycho.types import Action, Measurement
 
+FILLED = ("island", "edge", "particles")  # families that fill a part of the field
+SIDE = 40  # positions along each side of a recorded window
 HELD_OUT = 64  # patterns kept back to compare predictions with
 HELD_OUT_DOSE = 2e5  # electrons in each of them
-RECORDED = 8  # samples of a recording: two halves of each of four windows
-SIDE = 40  # positions along each side of a recorded window
+RECORDED = 2 * windows.CORNERS  # samples of a recording: two halves of each corner
 _HELD_OUT = 17  # keeps the random stream of held-out patterns apart
 
 
 @dataclass(frozen=True, eq=False)
-class Sites:
-    """Atom columns of the complete structure inside the field.
+class Sample(ABC):
+    """One specimen or window under a microscope (B = 1). What takes time to find out is found out when it is first asked for.
 
     Attributes:
-        positions: (y, x) in Å from the field's top-left corner.
-        kind: equal for columns of the same atoms.
-        occupancy: fraction of a column's atoms that is there.
-        fractions: where the beam has to go to hit a column of which anything is there, also beyond the field's edge.
-    """
-
-    positions: Float[Tensor, "n 2"]
-    kind: Int[Tensor, " n"]
-    occupancy: Float[Tensor, " n"]
-    fractions: Float[Tensor, "m 2"]
-
-    @property
-    def present(self) -> Float[Tensor, "k 2"]:
-        """Positions of the columns of which anything is there."""
-        return self.positions[self.occupancy > 0]
-
-
-@dataclass(frozen=True, eq=False)
-class Sample:
-    """One specimen under a microscope (B = 1).
-
-    Attributes:
-        number: which specimen; the same number is always the same.
-        microscope: simulated, or a replay of one checkerboard half of a recorded window.
-        inside: pixels of the field where the structure is.
-        held_out: patterns that no scan sees.
-        full: reconstructs the full scan: the phase in rad inside the field, (1, h, w).
-        truth: true phase in rad inside the field, if there is one.
-        sites: atom columns of the structure, if there are any.
-        counts_per_electron: detector counts that one electron makes.
-        energy: local variance of the reference, from which a recording's structure is told.
+        number: which one; the same number is always the same.
+        settings: of everything.
+        microscope: over it.
     """
 
     number: int
-    microscope: Microscope
-    inside: Bool[Tensor, "h w"]
-    held_out: Measurement
-    full: Callable[[], Float[Tensor, "1 h w"]]
-    truth: Float[Tensor, "1 h w"] | None = None
-    sites: Sites | None = None
-    counts_per_electron: float = 1.0
-    energy: Float[Tensor, "h w"] | None = None
+    settings: Settings
+    microscope: Simulated | Recorded
 
     @property
     def setup(self) -> Setup:
         """Geometry and beam."""
         return self.microscope.setup
 
+    @property
+    @abstractmethod
+    def counts_per_electron(self) -> float:
+        """Detector counts that one electron makes."""
+
+    @property
+    @abstractmethod
+    def inside(self) -> Bool[Tensor, "h w"]:
+        """Pixels of the field where the structure is."""
+
+    @property
+    @abstractmethod
+    def columns(self) -> Float[Tensor, "_ 2"]:
+        """Places of the structure's atom columns, fractions of the field, some outside it; empty where they are not known."""
+
+    @property
+    @abstractmethod
+    def truth(self) -> Float[Tensor, "1 h w"] | None:
+        """True phase in rad inside the field, if there is one."""
+
+    @property
+    @abstractmethod
+    def full_scan(self) -> Float[Tensor, "1 h w"]:
+        """Phase in rad inside the field from the full scan, or from recorded patterns that scores refer to."""
+
+    @property
+    @abstractmethod
+    def held_out(self) -> Measurement:
+        """Patterns that no scan sees."""
+
+    @property
+    @abstractmethod
+    def sites(self) -> Sites | None:
+        """Atom columns to be placed and found in a reconstruction, if there are any."""
+
+    @property
+    @abstractmethod
+    def energy(self) -> Float[Tensor, "h w"] | None:
+        """Local variance of the phase, from which structure is told where there is no truth."""
+
+
+@dataclass(frozen=True, eq=False)
+class Specimen(Sample):
+    """A simulated specimen: its atoms, from which everything else follows.
+
+    Attributes:
+        settings: of this specimen alone.
+        atoms: in Å from the centre of the object grid.
+    """
+
+    microscope: Simulated
+    atoms: Atoms
+
+    @property
+    def counts_per_electron(self) -> float:
+        """A simulated detector counts electrons."""
+        return 1.0
+
+    @cached_property
+    def structure(self) -> Bool[Tensor, "H W"]:
+        """Where the structure of interest is, on the object grid."""
+        return specimen.structure_mask(self.atoms, self.setup.object)
+
+    @property
+    def inside(self) -> Bool[Tensor, "h w"]:
+        """Where the structure of interest is, in the field."""
+        return self.setup.crop(self.structure.float()) > 0.5
+
+    @cached_property
+    def columns(self) -> Float[Tensor, "_ 2"]:
+        """Places of the structure's atom columns, fractions of the field."""
+        return columns_in_field(self.setup, self.atoms)
+
+    @property
+    def truth(self) -> Float[Tensor, "1 h w"]:
+        """True phase in rad inside the field."""
+        return build.truth_in_field(self.microscope)
+
+    @cached_property
+    def full_phase(self) -> Float[Tensor, "1 H W"]:
+        """Phase in rad on the object grid from the full scan."""
+        descent = build.reference_descent(self.settings, self.setup)
+        return descent(build.full_scan(self.settings, self.microscope)).phase
+
+    @property
+    def full_scan(self) -> Float[Tensor, "1 h w"]:
+        """Phase in rad inside the field from the full scan."""
+        return self.setup.crop(self.full_phase)
+
+    @property
+    def held_out(self) -> Measurement:
+        """Patterns at random positions; they are as many as a scan's, and not kept."""
+        return unseen(self.microscope, self.number)
+
+    @cached_property
+    def sites(self) -> Sites | None:
+        """Atom columns of the complete structure; an amorphous film has none."""
+        return sites(self.settings, self.setup, self.number, self.atoms)
+
+    @property
+    def energy(self) -> None:
+        """The atoms tell where the structure is."""
+        return None
+
+
+@dataclass(frozen=True, eq=False)
+class Window(Sample):
+    """A window of a recording, compared with patterns that a scan of it may not see.
+
+    Attributes:
+        compared: cuts out the patterns that scores refer to, the other half of the window; they may be many, and are not kept.
+        steps: recorded rows and columns of the window.
+    """
+
+    microscope: Recorded
+    compared: Callable[[], Measurement]
+    steps: tuple[int, int]
+
+    @property
+    def counts_per_electron(self) -> float:
+        """As the recording says."""
+        return self.microscope.counts_per_electron
+
+    @property
+    def inside(self) -> Bool[Tensor, "h w"]:
+        """The half of the window with more structure."""
+        return self.energy > self.energy.median()
+
+    @property
+    def columns(self) -> Float[Tensor, "_ 2"]:
+        """Nobody knows any."""
+        return torch.zeros(0, 2)
+
+    @property
+    def truth(self) -> None:
+        """Nobody knows it."""
+        return None
+
     @cached_property
     def full_scan(self) -> Float[Tensor, "1 h w"]:
-        """Phase inside the field from the full scan; computed once, and only if it is asked for."""
-        return self.full()
+        """Phase in rad inside the field from the patterns that scores refer to."""
+        return build.reference(self.settings, dataclasses.replace(self.microscope, measurement=self.compared()))
+
+    @property
+    def held_out(self) -> Measurement:
+        """The patterns that scores refer to."""
+        return self.compared()
+
+    @property
+    def sites(self) -> None:
+        """Nobody knows any."""
+        return None
+
+    @cached_property
+    def energy(self) -> Float[Tensor, "h w"]:
+        """Local variance of the phase that scores refer to."""
+        return windows.local_energy(self.setup, self.full_scan[0], self.steps)
 
 
-def simulated(settings: Settings, number: int) -> Sample:
-    """A specimen of the settings' family under a simulated microscope."""
-    chosen = update(settings, {"specimen": {"first": number, "count": 1}}, "evaluate")
-    microscope = build.simulated(chosen)
-    setup = microscope.setup
-    atoms = build.atoms(chosen, setup, number)
-    inside = setup.crop(specimen.structure_mask(atoms, setup.object).float()) > 0.5
+def simulated(settings: Settings, number: int) -> Specimen:
+    """The specimen with a number, of the settings' family, under a simulated microscope."""
+    alone = dataclasses.replace(settings, specimen=dataclasses.replace(settings.specimen, first=number, count=1))
+    atoms = build.atoms(alone, build.setup(alone), number)
+    return Specimen(number, alone, build.simulated(alone, [atoms]), atoms)
+
+
+def unseen(microscope: Simulated, number: int) -> Measurement:
+    """Patterns of a specimen at random positions, to compare predictions with."""
     generator = stream(number, -_HELD_OUT)
-    held_out = microscope.acquire(Action(torch.rand(1, HELD_OUT, 2, generator=generator), dose=HELD_OUT_DOSE), generator=generator)
-    truth = build.truth_in_field(microscope)
-    return Sample(number, microscope, inside, held_out, lambda: build.reference(chosen, microscope), truth, _sites(chosen, setup, number))
+    action = Action(torch.rand(1, HELD_OUT, 2, generator=generator), dose=HELD_OUT_DOSE)
+    return microscope.acquire(action, generator=generator)
 
 
-def recorded(settings: Settings, number: int) -> Sample:
-    """One checkerboard half of a window of a recording; the other half makes the full scan that scores refer to.
+def recorded(settings: Settings, number: int) -> Window:
+    """One checkerboard half of a corner window of a recording; scores refer to the other half.
 
-    Numbers 2i and 2i + 1 are the two halves of window i; the windows are the four corners of the recording, which overlap if it is small.
+    Numbers 2i and 2i + 1 are the two halves of window i; the windows overlap if the recording is small.
 
     Raises:
         ValueError: there is no such window.
     """
     if not 0 <= number < RECORDED:
-        raise ValueError(f"evaluate.test: expected numbers 0 to 7 for a recording (4 windows in halves), found {number}")
-    setup, halves, counts = _halves(settings.scan.file, number // 2)
-    mine, other = halves[number % 2], halves[1 - number % 2]
-    reference = build.reference(settings, Recorded(setup, other, counts))
-    energy = local_energy(setup, reference[0], (SIDE, SIDE))
-    inside = energy > energy.median()
-    return Sample(number, Recorded(setup, mine, counts), inside, other, lambda: reference, None, None, counts, energy)
+        raise ValueError(
+            f"evaluate.test: expected numbers 0 to {RECORDED - 1} for a recording ({windows.CORNERS} windows in halves), found {number}"
+        )
+    return half(settings, number, lambda: _corner(settings.scan.file, number // 2), (SIDE, SIDE), number % 2)
 
 
-@lru_cache(maxsize=4)
-def _halves(file: str | None, corner: int) -> tuple[Setup, list[Measurement], float]:
+def half(settings: Settings, number: int, window: Callable[[], Recording], steps: tuple[int, int], which: int) -> Window:
+    """One of the two checkerboard halves of a window; scores refer to the other one.
+
+    Args:
+        settings: of reconstruction.
+        number: of the sample.
+        window: cuts it out of its recording.
+        steps: recorded rows and columns of it.
+        which: of the halves, 0 or 1.
+    """
+    found = window()
+    scanned = windows.checkerboard(found.setup, found.measurement)[which]
+
+    def other() -> Measurement:
+        again = window()
+        return windows.checkerboard(again.setup, again.measurement)[1 - which]
+
+    return Window(number, settings, Recorded(found.setup, scanned, found.counts_per_electron), other, steps)
+
+
+@lru_cache(maxsize=windows.CORNERS)
+def _corner(file: str | None, number: int) -> Recording:
     whole = build.recording(Settings(scan=Scan(file=file)))
-    spans = []
-    for found, last in zip(lines(whole.measurement), (corner // 2, corner % 2), strict=True):
-        if len(found) < SIDE:
-            raise ValueError(
-                f"{whole.path}: expected a raster of at least {SIDE} x {SIDE} positions to cut windows from, found {len(found)}"
-            )
-        spans.append((found[-SIDE], found[-1]) if last else (found[0], found[SIDE - 1]))
-    cut, measurement = window(whole.setup, whole.measurement, rows=spans[0], columns=spans[1])
-    return cut, checkerboard(cut, measurement), whole.counts_per_electron
-
-
-def _sites(settings: Settings, setup: Setup, number: int) -> Sites | None:
-    """Columns of the structure of interest, in the pixels that `Setup.crop` keeps; an amorphous film has none."""
-    if settings.specimen.family == "amorphous":
-        return None
-    complete = settings
-    if settings.specimen.family == "vacancies":  # the same crystal with nothing missing
-        options = {**settings.specimen.options, "fraction": 0.0}
-        complete = dataclasses.replace(settings, specimen=dataclasses.replace(settings.specimen, options=options))
-    ideal, there = (specimen.of_interest(build.atoms(s, setup, number)) for s in (complete, settings))
-    columns = columns_of(ideal.positions[:, 1::-1], ideal.numbers)
-    pixel = setup.object.pixel
-    corner = setup.crop(torch.stack(torch.meshgrid(*(torch.arange(float(n)) for n in setup.object.shape), indexing="ij")))[:, 0, 0]
-    positions = columns.positions + (torch.tensor(setup.object.shape) / 2 - corner + 0.5).double() * pixel
-    keep = ((positions >= 0) & (positions < torch.tensor(setup.field_shape) * pixel)).all(1)
-    occupancy = occupancy_of(columns, there.positions[:, 1::-1])
-    fractions = 0.5 + columns.positions[occupancy > 0] / torch.tensor(setup.field)
-    return Sites(positions[keep], columns.kind[keep], occupancy[keep], fractions)
+    return windows.cut(whole, windows.corner(whole, number, SIDE))

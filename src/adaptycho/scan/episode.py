@@ -15,6 +15,7 @@ from torch import Tensor
 from adaptycho.instruments import Microscope
 from adaptycho.physics.optics import Setup
 from adaptycho.reconstruct.descent import Reconstruction, Reconstructor
+from adaptycho.support.notebook import card
 from adaptycho.types import Action, Measurement, Memory, Observation, Scanner
 
 _BEAM = 500_000  # keeps the noise of a sub-sequence apart from its scanner's random numbers, however many of those it takes
@@ -43,6 +44,17 @@ class State:
     potential: Float[Tensor, "B h w"]
     memory: Memory
     seconds: dict[str, float] = field(default_factory=dict)
+
+    def _repr_html_(self) -> str:
+        """As a notebook shows it: the first specimen's phase inside the scan field."""
+        facts = {
+            "sub-sequences": f"{self.number}",
+            "positions": f"{self.seen.positions.shape[1]}, of which {self.latest.positions.shape[1]} are new",
+            "counts so far": f"{float(self.seen.dose[0].sum()):.4g}",
+            "loss": f"{float(self.reconstruction.loss[0, -1]):.4g} per position",
+            "seconds": ", ".join(f"{name} {spent:.2g}" for name, spent in self.seconds.items()),
+        }
+        return card("Scan", facts, self.potential[0].detach().cpu().numpy())
 
 
 def run(

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from adaptycho.scan import patterns
-from adaptycho.scan.place import place
+from adaptycho.scan.place import place, pulled
 from adaptycho.types import Action, Memory, Observation
 
 
@@ -78,15 +78,6 @@ class DensityOracle:
         even = place(flat, round(self.floor * seen.total), field=seen.field)
         wanted = self.floor * flat + (1 - self.floor) * structure / mean
         return torch.cat([even, place(wanted, seen.total - len(even), fixed=even, field=seen.field)])
-
-
-def pulled(points: Float[Tensor, "K 2"], columns: Float[Tensor, "N 2"], field: tuple[float, float], pull: float) -> Float[Tensor, "K 2"]:
-    """Each point moved a fraction of the way to the column that is nearest in Å; without columns, the points as they are."""
-    if not len(columns):
-        return points
-    size = points.new_tensor(field)
-    nearest = torch.cdist(points * size, columns * size).argmin(1)
-    return points + pull * (columns[nearest] - points)
 
 
 def _even(base: Literal["halton", "hexagonal"] | Tensor, seen: Observation) -> Float[Tensor, "P 2"]:

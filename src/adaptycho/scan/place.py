@@ -79,6 +79,15 @@ def coverage(positions: Array, shape: tuple[int, ...], radii: Array) -> Array:
     return np.asarray(ndimage.gaussian_filter(hits, radii, mode="reflect") * 2 * np.pi * np.prod(radii))
 
 
+def pulled(points: Float[Tensor, "K 2"], columns: Float[Tensor, "N 2"], field: tuple[float, float], pull: float) -> Float[Tensor, "K 2"]:
+    """Each point moved a fraction of the way to the column that is nearest in Å; without columns, the points as they are."""
+    if not len(columns):
+        return points
+    size = points.new_tensor(field)
+    nearest = torch.cdist(points * size, columns * size).argmin(1)
+    return points + pull * (columns[nearest] - points)
+
+
 def _resample(density: Array, size: Array, samples: int) -> Array:
     """The density on about so many square pixels."""
     pixel = math.sqrt(size.prod() / max(1, samples))

@@ -14,17 +14,18 @@ from typing import Any, Literal, get_args
 import tomli_w
 from pydantic import TypeAdapter, ValidationError
 
-from adaptycho.settings.sections import ADAPTIVE, USED, Policy, Scan, Settings
+from adaptycho.settings.policies import ADAPTIVE, POLICIES
+from adaptycho.settings.sections import USED, Scan, Settings
 from adaptycho.support.reading import regular
 
 __all__ = [
     "ADAPTIVE",
     "BEST",
     "PAPER",
+    "POLICIES",
     "PRESETS",
     "RECIPES",
     "USED",
-    "Policy",
     "Preset",
     "Scan",
     "Settings",

@@ -1,6 +1,8 @@
 """From settings to things: the beam and grids, specimens, microscope, scanner and reconstructor that they describe."""
 
 import dataclasses
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -9,7 +11,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from adaptycho import formats
-from adaptycho.instruments.recorded import Recorded, window
+from adaptycho.instruments.recorded import Recorded
 from adaptycho.instruments.simulated import Simulated
 from adaptycho.physics import specimen
 from adaptycho.physics.forward import Imperfections
@@ -21,12 +23,7 @@ from adaptycho.scan.networks import library
 from adaptycho.scan.networks.field import Field
 from adaptycho.scan.networks.recurrent import Recurrent
 from adaptycho.scan.policies.fixed import Fixed
-from adaptycho.scan.policies.gaussian_process import GaussianProcess
-from adaptycho.scan.policies.greedy import Greedy
-from adaptycho.scan.policies.heuristic import Heuristic
-from adaptycho.scan.policies.lattice import LatticeFit
-from adaptycho.scan.policies.reduction import ErrorReduction
-from adaptycho.settings import Settings
+from adaptycho.settings import Settings, microscopes, policies
 from adaptycho.types import Action, Measurement, Scanner
 
 # Numbers that keep the random streams of specimens, their dirt and reference scans apart from those of the scan.
@@ -57,13 +54,20 @@ def setup(settings: Settings) -> Setup:
     )
 
 
-def simulated(settings: Settings) -> Simulated:
-    """A microscope on random specimens of known potential, the same for the same seed."""
+def simulated(settings: Settings, made: Sequence[Atoms] | None = None) -> Simulated:
+    """A microscope on random specimens of known potential, the same for the same seed.
+
+    Args:
+        settings: of the specimens.
+        made: their atoms, if they are there already.
+    """
     geometry, i = setup(settings), settings.instrument
-    made = [(number, atoms(settings, geometry, number)) for number in numbers(settings)]
-    potentials = torch.stack([potential(settings, geometry, number, found) for number, found in made])
-    thickness = settings.specimen.thickness or float(made[0][1].cell[2, 2]) / settings.specimen.slices
-    return Simulated(geometry, potentials, settings.scan.dose, Imperfections(i.noise, i.jitter, i.background, i.source_size), thickness)
+    if made is None:
+        made = [atoms(settings, geometry, number) for number in numbers(settings)]
+    potentials = torch.stack([potential(settings, geometry, number, found) for number, found in zip(numbers(settings), made, strict=True)])
+    thickness = settings.specimen.thickness or float(made[0].cell[2, 2]) / settings.specimen.slices
+    imperfections = Imperfections(i.noise, i.jitter, i.background, i.source_size)
+    return Simulated(geometry, potentials, settings.scan.dose, imperfections, thickness, partial(reference, settings))
 
 
 def numbers(settings: Settings) -> range:
@@ -83,42 +87,30 @@ def recording(settings: Settings) -> formats.Recording:
     whole = formats.read(Path(settings.scan.file) if settings.scan.file else formats.example())
     if settings.scan.rows == (0.0, 1.0) and settings.scan.columns == (0.0, 1.0):
         return whole
-    cut, measurement = window(whole.setup, whole.measurement, rows=settings.scan.rows, columns=settings.scan.columns)
-    return formats.Recording(cut, measurement, whole.title, whole.source, whole.licence, whole.counts_per_electron, whole.path)
+    return formats.cut(whole, rows=settings.scan.rows, columns=settings.scan.columns)
 
 
 def recorded(settings: Settings) -> Recorded:
     """A microscope that replays a recording."""
     source = recording(settings)
-    return Recorded(source.setup, source.measurement, source.counts_per_electron)
+    return Recorded(source.setup, source.measurement, source.counts_per_electron, partial(reference, settings))
 
 
 def scanner(settings: Settings, policy: str | None = None, defocus: float | None = None) -> Scanner:
     """The scan strategy of the settings, or another one by name or at another defocus in Å."""
     name, focus = policy or settings.scan.policy, settings.scan.defocus if defocus is None else defocus
-    match name:
-        case "heuristic":
-            h = settings.heuristic
-            return Heuristic(h.pull, h.reach, h.smooth, h.contrast, h.floor, focus)
-        case "greedy":
-            return Greedy(defocus=focus)
-        case "lattice":
-            return LatticeFit(defocus=focus)
-        case "reduction":
-            return ErrorReduction(defocus=focus)
-        case "process":
-            return GaussianProcess(defocus=focus)
-        case "adaptive" | "recurrent":
-            return library.scanner(learned(settings, name, focus), defocus=focus)
-        case _:
-            return Fixed(name, focus)  # type: ignore[arg-type]
+    if name in policies.LEARNED:
+        return library.scanner(learned(settings, name, focus), defocus=focus)
+    if name in policies.PATTERNS:
+        return Fixed(name, focus)
+    return policies.make(name, settings, focus)
 
 
 def learned(settings: Settings, name: str, defocus: float | None) -> nn.Module:
     """The network of a learned policy: the file of the settings, or the shipped one that knows such scans.
 
-    Focused scans are of crystals whose atoms are looked for, defocused ones of specimens that may fill a part of the field, and recordings
-    have a policy of their own.
+    Focused scans are of crystals whose atoms are looked for, defocused ones of specimens that may fill a part of the field, and a kind of
+    microscope may have a policy of its own, as recordings have.
 
     Raises:
         ValueError: no policy that comes along knows such scans, or the file's is of another kind.
@@ -130,10 +122,11 @@ def learned(settings: Settings, name: str, defocus: float | None) -> nn.Module:
             kind = wanted.__name__.lower()
             raise ValueError(f"scan.weights: expected those of a {kind} policy for {name}, found a {type(found).__name__.lower()} network")
         return found
-    if settings.scan.microscope == "recorded":
+    microscope = microscopes.of(settings)
+    if microscope.policy is not None:
         if name == "recurrent":
-            raise ValueError("scan.weights: expected a recurrent policy trained on such recordings (`adaptycho train`), found none")
-        return library.shipped("recorded")
+            raise ValueError(f"scan.weights: expected a recurrent policy trained on {microscope.noun} (`adaptycho train`), found none")
+        return library.shipped(microscope.policy)
     if name == "recurrent":
         return library.shipped("recurrent")
     return library.shipped("structure" if (settings.beam.defocus if defocus is None else defocus) else "lattice")

@@ -1,6 +1,6 @@
 """The sections of the settings that only training reads; the rest is in `adaptycho.settings.sections`."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
@@ -8,10 +8,13 @@ from pydantic.dataclasses import dataclass
 from adaptycho.physics import Family
 from adaptycho.settings.bounds import STRICT, Count, Defocus, Dose, Fraction, Positions, Rate, Real, Seed, Side, Steps, Whole, Width
 
+Reward = Literal["shared", "voronoi", "window", "error", "structure", "scattered"]  # files of adaptycho.learn.rewards
+REWARDS: tuple[Reward, ...] = get_args(Reward)
+
 
 @dataclass(frozen=True, config=STRICT)
 class Practice:
-    """What a policy practises on (`adaptycho.samples.training`); what is not here is as in the other sections."""
+    """What a policy practises on (`adaptycho.learn.pool`); what is not here is as in the other sections."""
 
     families: tuple[Family, ...] = Field(min_length=1, default=("crystal",), description="families of specimens, drawn at random")
     filling: tuple[Fraction, Fraction] = Field(default=(0.1, 0.5), description="filling of those that do not fill the field, from and to")
@@ -86,9 +89,7 @@ class Train:
     reinforce_batch: Count = Field(default=24, description="its batch: episodes a step")
     sigma: Annotated[Real, Field(gt=0, le=1)] = Field(default=0.0125, description="standard deviation of the policy, fraction of the field")
     gamma: Fraction = Field(default=0.0, description="discount of later rewards")
-    credit: Literal["shared", "voronoi", "window", "error", "structure", "scattered"] = Field(
-        default="voronoi", description="how reward is divided among positions"
-    )
+    credit: Reward = Field(default="voronoi", description="how reward is divided among positions")
     width: Side = Field(default=1.2, description="width in Å of the windows of credits that have some")
     baseline: Literal["none", "batch", "pair", "mean"] = Field(
         default="batch",

@@ -4,12 +4,13 @@ import itertools
 import math
 from typing import Annotated, Literal, get_args
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from pydantic.dataclasses import dataclass
 
 from adaptycho.physics import Family
 from adaptycho.reconstruct import Loss
 from adaptycho.scan import Pattern
+from adaptycho.settings import microscopes, policies
 from adaptycho.settings.bounds import (
     MOST_COUNTS,
     MOST_POTENTIAL,
@@ -40,10 +41,6 @@ from adaptycho.settings.bounds import (
     Whole,
 )
 from adaptycho.settings.learning import Network, Practice, Train
-
-Adaptive = Literal["heuristic", "greedy", "lattice", "reduction", "process", "adaptive", "recurrent"]
-ADAPTIVE: tuple[Adaptive, ...] = get_args(Adaptive)
-Policy = Literal[Adaptive, Pattern]
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -116,13 +113,16 @@ class Instrument:
 class Scan:
     """What is scanned, and how the positions are chosen."""
 
-    microscope: Literal["simulated", "recorded"] = Field(default="simulated", description="simulated, or recorded to replay a file")
+    microscope: Annotated[str, AfterValidator(microscopes.known)] = Field(
+        default="simulated", description="simulated, recorded to replay a file, or one that an installed package brings"
+    )
     file: Name | None = Field(default=None, description="recording to replay; left out, the one that is shipped")
     rows: tuple[Fraction, Fraction] = Field(default=(0.0, 1.0), description="part of a recording to scan: from and to along y, fractions")
     columns: tuple[Fraction, Fraction] = Field(default=(0.0, 1.0), description="the same along x")
-    policy: Policy = Field(
+    policy: Annotated[str, AfterValidator(policies.known)] = Field(
         default="heuristic",
-        description="adaptive (learned), recurrent (the paper's), heuristic, greedy, lattice, reduction, process, or a conventional scan",
+        description="adaptive (learned), recurrent (the paper's), heuristic, greedy, lattice, reduction, process, "
+        f"a conventional scan ({', '.join(get_args(Pattern))}), or one that an installed package brings",
     )
     weights: Name | None = Field(default=None, description="file with weights for adaptive or recurrent, instead of those that are shipped")
     positions: Positions = Field(default=250, description="beam positions in all")

@@ -9,7 +9,7 @@ from click.core import ParameterSource
 from adaptycho import settings as tree
 from adaptycho.app.cli.output import patient_progress, tell, teller
 from adaptycho.app.options import Listing, as_json, collect, scheduler, source, with_settings, workers
-from adaptycho.settings import Settings
+from adaptycho.settings import Settings, microscopes
 from adaptycho.support import targets
 
 
@@ -23,7 +23,11 @@ from adaptycho.support import targets
 @click.option("--strategies", multiple=True, metavar="NAME...", help="Strategies; `raster:focused` may not defocus.  [default: all]")
 @click.option("--specimens", type=click.IntRange(1), help="Test specimens.  [default: 12; paper: 25]")
 @click.option("--seed", type=click.IntRange(0), help="Of noise and random scans.")
-@click.option("--microscope", type=click.Choice(["simulated", "recorded"]), help="Recorded: windows of a recording, in split halves.")
+@click.option(
+    "--microscope",
+    type=click.Choice([kind.name for kind in microscopes.BUILT_IN if kind.samples]),
+    help="Recorded: windows of a recording, in split halves.",
+)
 @click.option("--table1", is_flag=True, help="Table I of the paper instead: learned policies against a random scan, protocol paper.")
 @click.option("--rows", multiple=True, metavar="ROW...", help="Of Table I, such as 250x5.  [default: all that fit the settings]")
 @click.option("--weights", multiple=True, type=source, metavar="FILE...", help="Policies for it.  [default: shipped]")
@@ -56,8 +60,9 @@ def evaluate(out: Path, workers: int | None, scheduler: str | None, as_json: boo
             raise click.UsageError(f"--{name}: expected with --table1 only{instead}")
     rules = options["protocol"]
     chosen = _chosen(options, rules)
-    if chosen.scan.microscope == "recorded" and (options["family"] or options["dose"]):
-        raise click.UsageError("--family, --dose: expected none with a recording, which has its own")
+    kind = microscopes.of(chosen)
+    if not kind.capabilities.specimens and (options["family"] or options["dose"]):
+        raise click.UsageError(f"--family, --dose: expected none with {kind.noun}, which has its own")
     cells = tasks.cells(chosen, options["family"], options["positions"], options["dose"])
     found = tasks.evaluate(out, cells, rules, options["strategies"], patient_progress, **how)
     tell(found if len(cells) > 1 else found["cells"][0], tasks.evaluation_lines(found), as_json)

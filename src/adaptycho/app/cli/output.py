@@ -18,6 +18,25 @@ def use(count: int | None) -> None:
     torch.set_num_threads(count or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else count or os.cpu_count() or 1)
 
 
+def placed(device: str) -> str:
+    """The name of a device, if this machine has it.
+
+    Raises:
+        ValueError: it has not, or torch cannot use it.
+    """
+    import torch
+
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # as torch has it: another one for each way in which there is none
+        raise ValueError(f"--device: expected a device that torch can use here, such as cpu, found {device!r} ({_first(error)})") from None
+    return device
+
+
+def _first(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0].partition(". ")[0]
+
+
 def say(text: str, *, err: bool = False) -> None:
     """Prints text in which anything may stand that a file or a user said: a terminal is shown escapes and never told them."""
     shown = "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)

@@ -12,14 +12,14 @@ import click
 from adaptycho import settings as tree
 from adaptycho.app.cli.advising import advise
 from adaptycho.app.cli.judging import evaluate, figures
-from adaptycho.app.cli.output import progress, say, tell, teller, to_json, use, warn
+from adaptycho.app.cli.output import placed, progress, say, tell, teller, to_json, use, warn
 from adaptycho.app.cli.training import train
 from adaptycho.app.options import (
     PROTOCOLS,
     SHORT,
-    SIMULATED,
     as_json,
     collect,
+    device,
     given,
     protocol,
     scheduler,
@@ -28,6 +28,7 @@ from adaptycho.app.options import (
     with_settings,
     workers,
 )
+from adaptycho.settings import microscopes
 from adaptycho.support import targets
 
 FULL_SCAN = {"scan.policy": "raster", "scan.positions": "10000", "scan.subsequences": "1"}
@@ -122,7 +123,7 @@ def simulate(out: Path, workers: int | None, scheduler: str | None, as_json: boo
 @click.option("--overwrite", is_flag=True, help="Replace OUT if it exists.")
 @as_json
 def import_(source: Path, out: Path, positions_file: Path | None, overwrite: bool, as_json: bool, **options: Any) -> None:
-    """Make a recording OUT (.h5) from SOURCE: patterns in .npy, .npz or HDF5, or a folder of the rotavirus data set."""
+    """Make a recording OUT (.h5) from SOURCE: patterns in .npy, .npz or HDF5, whose beam is given by hand, or what `inspect` can read."""
     targets.new_file(out, overwrite=overwrite, inputs=[path for path in (source, positions_file) if path])
     from adaptycho import formats
     from adaptycho.app import tasks
@@ -151,8 +152,9 @@ def inspect(file: Path | None, as_json: bool) -> None:
 @protocol
 @with_settings()
 @threads
+@device
 @as_json
-def reconstruct(file: Path, out: Path, protocol: str | None, threads: int | None, as_json: bool, **options: Any) -> None:
+def reconstruct(file: Path, out: Path, protocol: str | None, threads: int | None, device: str, as_json: bool, **options: Any) -> None:
     """Reconstruct a recording FILE; writes the potential to OUT (.h5) and a picture beside it (.png).
 
     Take single settings of the reconstruction as --reconstruct.iterations 40 and so on.
@@ -160,7 +162,7 @@ def reconstruct(file: Path, out: Path, protocol: str | None, threads: int | None
     from adaptycho.app import tasks
 
     use(threads)
-    found = tasks.reconstruct(file, out, collect(options, PROTOCOLS["best"], protocol), progress)
+    found = tasks.reconstruct(file, out, collect(options, PROTOCOLS["best"], protocol), progress, placed(device))
     if not found["loss"][-1] <= found["loss"][0]:
         say("adaptycho: the loss rose: the step is too long for these data (--protocol best adapts it)", err=True)
     text = [f"loss per position {found['loss'][0]:.4g} to {found['loss'][-1]:.4g}", f"wrote {found['file']} and {found['picture']}"]
@@ -172,8 +174,9 @@ def reconstruct(file: Path, out: Path, protocol: str | None, threads: int | None
 @protocol
 @with_settings(*SHORT)
 @threads
+@device
 @as_json
-def scan(run: Path, protocol: str | None, threads: int | None, as_json: bool, **options: Any) -> None:
+def scan(run: Path, protocol: str | None, threads: int | None, device: str, as_json: bool, **options: Any) -> None:
     """Scan, and keep everything in the new folder RUN: every sub-sequence is on disk before the next is decided.
 
     A scan that was interrupted, by whatever, goes on with `adaptycho resume RUN`.
@@ -182,24 +185,25 @@ def scan(run: Path, protocol: str | None, threads: int | None, as_json: bool, **
     from adaptycho.runs import scans
 
     use(threads)
-    recorded = collect(options).scan.microscope == "recorded"
-    if recorded:
-        for name, value in given(options).items():
-            if name.startswith(SIMULATED):
-                raise click.UsageError(f"--{name}: expected none with a recording, which has its own, found {value}")
-    _finish(scans.Run.create(run, collect(options, PROTOCOLS["best"] if recorded else {}, protocol)), as_json)
+    placed(device)
+    kind = microscopes.of(collect(options))
+    for name, value in given(options).items():
+        if name.startswith(kind.brings) or (name == "scan.dose" and not kind.capabilities.dose):
+            raise click.UsageError(f"--{name}: expected none with {kind.noun}, which has its own, found {value}")
+    _finish(scans.Run.create(run, collect(options, {} if kind.capabilities.specimens else PROTOCOLS["best"], protocol)), as_json, device)
 
 
 @commands.command()
 @click.argument("run", type=source)
 @threads
+@device
 @as_json
-def resume(run: Path, threads: int | None, as_json: bool) -> None:
+def resume(run: Path, threads: int | None, device: str, as_json: bool) -> None:
     """Go on with an interrupted scan in the folder RUN, from the last whole sub-sequence."""
     from adaptycho.runs import scans
 
     use(threads)
-    _finish(scans.Run.open(run), as_json)
+    _finish(scans.Run.open(run), as_json, placed(device))
 
 
 @commands.command()
@@ -249,10 +253,10 @@ def settings(**options: Any) -> None:
         say("\n# Not set:\n" + "\n".join(unset))
 
 
-def _finish(run: Any, as_json: bool) -> None:
+def _finish(run: Any, as_json: bool, device: str) -> None:
     from adaptycho.app import tasks
 
-    found = tasks.scan(run, progress)
-    scores = ", ".join(f"{name} {value:.3f}" for name, value in found["scores"].items())
+    found = tasks.scan(run, progress, device)
+    scores = ", ".join(f"{name} {value:.3f}" for name, value in found["scores"].items()) if run.referenced else "no reference for scores"
     text = [f"{found['positions']} positions in {found['subsequences']} sub-sequences: {scores}"]
     tell(found, [*text, f"wrote {found['run']}; pictures in {found['report']}"], as_json)

@@ -1,7 +1,7 @@
 """Reinforcement-learning environments: the adaptive scan as Gymnasium (single and batched) and PettingZoo (parallel) know it.
 
 All show the one loop of `adaptycho.scan.episode`; they have no physics of their own. They are an extra: `pip install 'adaptycho[env]'`.
-Importing this package registers a ladder of environments, each single and natively batched:
+Importing this package registers environments, each single and natively batched:
 
     import gymnasium
     import adaptycho.learn.env
@@ -36,22 +36,22 @@ except ImportError as error:
     raise ImportError(f"adaptycho.learn.env: expected Gymnasium and PettingZoo, got {error}; pip install 'adaptycho[env]'") from None
 
 from adaptycho.learn.env.parallel import ScanParallelEnv
-from adaptycho.learn.env.presets import RUNGS, identifier, resolve
+from adaptycho.learn.env.presets import ENVIRONMENTS, identifier, resolve
 from adaptycho.learn.env.single import ScanEnv
 from adaptycho.learn.env.vector import ScanVectorEnv
 
-__all__ = ["RUNGS", "ScanEnv", "ScanParallelEnv", "ScanVectorEnv", "identifier", "register", "resolve"]
+__all__ = ["ENVIRONMENTS", "ScanEnv", "ScanParallelEnv", "ScanVectorEnv", "identifier", "register", "resolve"]
 
 
 def register() -> None:
-    """Makes the rungs of the ladder known to `gymnasium.make` and `make_vec`; once is enough, twice does no harm."""
-    for rung in RUNGS:
-        if identifier(rung) not in gymnasium.registry:
+    """Makes the environments known to `gymnasium.make` and `make_vec`; once is enough, twice does no harm."""
+    for name in ENVIRONMENTS:
+        if identifier(name) not in gymnasium.registry:
             gymnasium.register(
-                identifier(rung),
+                identifier(name),
                 entry_point="adaptycho.learn.env:ScanEnv",
                 vector_entry_point="adaptycho.learn.env:ScanVectorEnv",
-                kwargs={"settings": rung},
+                kwargs={"settings": name},
             )
 
 

@@ -15,19 +15,21 @@ from jaxtyping import Float
 from torch import Tensor
 
 from adaptycho import metrics
-from adaptycho.learn.env.specimens import Against, Deal, Dealer
-from adaptycho.learn.reward import Name, Result, reward
+from adaptycho.learn.env.specimens import Against, Specimens
+from adaptycho.learn.reward import Result, reward
 from adaptycho.physics.optics import Setup
 from adaptycho.reconstruct.descent import Reconstructor
+from adaptycho.samples.batch import Batch
+from adaptycho.samples.sample import FILLED
 from adaptycho.scan import Pattern, patterns
 from adaptycho.scan.episode import State, advance, scattered, split_evenly
 from adaptycho.scan.policies.fixed import Fixed
-from adaptycho.settings import Settings, build
+from adaptycho.settings import Settings, build, microscopes
+from adaptycho.settings.learning import Reward
 from adaptycho.types import Action, Memory, Observation, Scanner
 
-Credit = Literal[Name, "inside"]
+Credit = Literal[Reward, "inside"]
 CREDITS: tuple[Credit, ...] = get_args(Credit)
-PARTIAL = ("island", "edge", "particles")  # families that fill a part of the field
 SURVEY: Pattern = "halton"
 LIMIT = 10.0  # rad: phases beyond come from a descent that has diverged, and observations need bounds
 WINDOW = 0.8  # resolutions: rms width of the windows that credits are averaged in; 1.2 Å at 60 keV and 33 mrad
@@ -50,7 +52,9 @@ class Turn:
     """Where the game stands after a sub-sequence.
 
     Attributes:
-        deal: what is played on.
+        batch: what is played on.
+        seed: of everything random in the scan.
+        reference: phase in rad inside the field that rewards and scores refer to.
         state: of the episode.
         potential: the state's, with a diverged reconstruction taken for an empty one.
         scattered: fraction of the dose that each position sent outside the bright-field disc.
@@ -61,7 +65,9 @@ class Turn:
         correlation: the same for Pearson's correlation.
     """
 
-    deal: Deal
+    batch: Batch
+    seed: int
+    reference: Float[Tensor, "B h w"]
     state: State
     potential: Float[Tensor, "B h w"]
     scattered: Float[Tensor, "B P"]
@@ -85,8 +91,8 @@ class Game:
         specimens: numbers to draw from, from and up to; None takes the training range of the settings.
 
     Raises:
-        ValueError: an unknown reward or reference, a reward that recorded data do not allow, an empty range, fewer than two sub-sequences,
-            or sub-sequences after the survey that differ in length.
+        ValueError: an unknown reward or reference, a microscope without specimens or windows, a reward that recorded data do not allow, an
+            empty range, fewer than two sub-sequences, or sub-sequences after the survey that differ in length.
     """
 
     settings: Settings
@@ -98,7 +104,8 @@ class Game:
         for name, known in (("reward", (None, *CREDITS)), ("reference", get_args(Against))):
             if getattr(self, name) not in known:
                 raise ValueError(f"{name}: expected one of {', '.join(map(str, known))}, got {getattr(self, name)!r}")
-        if self.reward == "inside" and self.settings.scan.microscope == "recorded":
+        microscopes.check_samples(self.settings)
+        if self.reward == "inside" and not self._simulated:
             raise ValueError("reward: expected another than inside for recorded data, whose structure nobody knows, got 'inside'")
         low, high = self.range
         if not 0 <= low < high:
@@ -117,8 +124,8 @@ class Game:
     @property
     def credit(self) -> Credit:
         """What is paid for."""
-        partial = self.settings.specimen.family in PARTIAL and self.settings.scan.microscope == "simulated"
-        return cast(Credit, self.reward or ("inside" if partial else "window"))
+        partly_filled = self._simulated and self.settings.specimen.family in FILLED
+        return cast(Credit, self.reward or ("inside" if partly_filled else "window"))
 
     @cached_property
     def lengths(self) -> tuple[int, ...]:
@@ -138,7 +145,7 @@ class Game:
     @property
     def setup(self) -> Setup:
         """Geometry and beam."""
-        return self._dealer.setup
+        return self._specimens.setup
 
     def even(self, number: int) -> Float[Tensor, "K 2"]:
         """Where an even scan goes in sub-sequence `number`."""
@@ -147,8 +154,9 @@ class Game:
 
     def begin(self, numbers: Sequence[int], seed: int) -> Turn:
         """Takes the survey of some specimens."""
-        deal = self._dealer(numbers, seed)
-        return self._turn(deal, self._advance(deal, None, Fixed(SURVEY, self._defocus)))
+        batch = self._specimens.batch(numbers)
+        survey = self._advance(batch, None, Fixed(SURVEY, self._defocus), seed)
+        return self._turn(batch, seed, self._specimens.reference(batch), survey)
 
     def play(self, turn: Turn | None, positions: Float[np.ndarray, "..."]) -> Turn:
         """Takes the next sub-sequence at the positions asked for, (B, K, 2), fractions (y, x) of the field.
@@ -158,53 +166,63 @@ class Game:
         """
         if turn is None or self.over(turn):
             raise ValueError(f"step: expected a scan under way, got {'none' if turn is None else 'one that is over'}; call reset")
-        wanted = (len(turn.deal.numbers), self.count, 2)
+        wanted = (len(turn.batch), self.count, 2)
         if positions.shape != wanted or not np.isfinite(positions).all():
             found = "nan or infinity" if positions.shape == wanted else f"shape {positions.shape}"
             raise ValueError(f"action: expected finite positions of shape {wanted}, got {found}")
         asked = Asked(torch.tensor(positions, dtype=torch.float32), self._defocus)
-        return self._turn(turn.deal, self._advance(turn.deal, turn.state, asked), turn)
+        state = self._advance(turn.batch, turn.state, asked, turn.seed)
+        return self._turn(turn.batch, turn.seed, turn.reference, state, turn)
 
     def over(self, turn: Turn) -> bool:
         """Whether that was the last sub-sequence."""
         return turn.state.number == len(self.lengths)
 
+    @property
+    def _simulated(self) -> bool:
+        return microscopes.of(self.settings).capabilities.specimens
+
     @cached_property
-    def _dealer(self) -> Dealer:
-        return Dealer(self.settings, cast(Against, self.reference), self.credit == "inside")
+    def _specimens(self) -> Specimens:
+        return Specimens(self.settings, cast(Against, self.reference))
 
     @property
     def _defocus(self) -> float | None:
-        return self.settings.scan.defocus if self.settings.scan.microscope == "simulated" else None
+        return self.settings.scan.defocus if self._simulated else None
 
     @cached_property
     def _reconstructor(self) -> Reconstructor:
         return build.reconstructor(self.settings, self.setup)
 
-    def _advance(self, deal: Deal, state: State | None, scanner: Scanner) -> State:
+    def _advance(self, batch: Batch, state: State | None, scanner: Scanner, seed: int) -> State:
         number, warm = 0 if state is None else state.number, self.settings.scan.warm
-        return advance(state, deal.microscope, scanner, self._reconstructor, self.lengths, seed=deal.seed, number=number, warm=warm)
+        return advance(state, batch.microscope, scanner, self._reconstructor, self.lengths, seed=seed, number=number, warm=warm)
 
-    def _turn(self, deal: Deal, state: State, before: Turn | None = None) -> Turn:
+    def _turn(self, batch: Batch, seed: int, reference: Float[Tensor, "B h w"], state: State, before: Turn | None = None) -> Turn:
         """Scores a state."""
         diverged = ~state.potential.isfinite().all(-1).all(-1)
         potential = torch.where(diverged[:, None, None], 0.0, state.potential).clamp(-LIMIT, LIMIT)
         dark = scattered(state.seen, self.setup)
-        rewards, quality = self._credits(deal, state, potential, dark)
+        rewards, quality = self._credits(batch, reference, state, potential, dark)
         gain = torch.zeros_like(quality) if before is None else quality - before.quality
-        scores = metrics.ssim(potential, deal.reference), metrics.correlation(potential, deal.reference)
-        return Turn(deal, state, potential, dark, rewards, quality, gain, *scores)
+        scores = metrics.ssim(potential, reference), metrics.correlation(potential, reference)
+        return Turn(batch, seed, reference, state, potential, dark, rewards, quality, gain, *scores)
 
     def _credits(
-        self, deal: Deal, state: State, potential: Float[Tensor, "B h w"], dark: Float[Tensor, "B P"]
+        self,
+        batch: Batch,
+        reference: Float[Tensor, "B h w"],
+        state: State,
+        potential: Float[Tensor, "B h w"],
+        dark: Float[Tensor, "B P"],
     ) -> tuple[Float[Tensor, "B P"], Float[Tensor, " B"]]:
         """What each position has earned, and the scan as a whole."""
         if self.credit == "inside":
             # A mask of a few pixels tells nothing: nan.
-            quality = metrics.correlation(potential, deal.reference, mask=deal.inside).nan_to_num(0.0).to(potential)
+            quality = metrics.correlation(potential, reference, mask=batch.inside).nan_to_num(0.0).to(potential)
             return quality[:, None].expand(dark.shape), quality
         base = torch.cat([self.even(n) for n in range(state.number)]).expand(len(potential), -1, -1)
-        result = Result(potential, state.seen.positions, self.setup.field, dark, deal.reference, base)
+        result = Result(potential, state.seen.positions, self.setup.field, dark, reference, base)
         rewards = reward(self.credit, result, width=WINDOW * self.setup.resolution)
         # The paper's two credits share out the summed phase, over a number of positions that grows from turn to turn.
         return rewards, potential.mean((1, 2)) if self.credit in ("shared", "voronoi") else rewards.mean(1)

@@ -1,4 +1,4 @@
-"""The rungs of the ladder: settings of registered environments, from an easy scan to recorded data."""
+"""Settings of the registered environments, from an easy scan to recorded data."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,7 +10,7 @@ _LOW_DOSE: dict[str, Any] = {"positions": 64, "subsequences": 4, "dose": 1e3, "d
 _CAREFUL: dict[str, Any] = BEST | {"iterations": 10}
 
 # Changes from the light preset, in order of difficulty.
-RUNGS: dict[str, dict[str, dict[str, Any]]] = {
+ENVIRONMENTS: dict[str, dict[str, dict[str, Any]]] = {
     "Clean": {"specimen": _ALIGNED, "instrument": {"noise": False}},
     "Noisy": {"specimen": _ALIGNED, "scan": {"dose": 1e4}},
     "Jittered": {"specimen": _ALIGNED, "scan": {"dose": 1e4}, "instrument": {"jitter": 0.2}},
@@ -26,24 +26,24 @@ RUNGS: dict[str, dict[str, dict[str, Any]]] = {
 }
 
 
-def identifier(rung: str) -> str:
-    """Under which a rung is registered."""
-    return f"adaptycho/{rung}-v0"
+def identifier(name: str) -> str:
+    """Under which an environment is registered."""
+    return f"adaptycho/{name}-v0"
 
 
 def resolve(settings: Settings | str | None, changes: Mapping[str, Any] | None = None) -> Settings:
     """Settings of an environment.
 
     Args:
-        settings: the settings themselves, the name of a rung, or None for the light preset.
+        settings: the settings themselves, the name of an environment, or None for the light preset.
         changes: of some of them, as a nested mapping: `{"scan": {"dose": 300}}`.
 
     Raises:
-        ValueError: there is no such rung, or the changes hold something that is not a setting or not allowed.
+        ValueError: there is no such environment, or the changes hold something that is not a setting or not allowed.
     """
     if isinstance(settings, str):
-        if settings not in RUNGS:
-            raise ValueError(f"settings: expected a rung among {', '.join(RUNGS)}, got {settings!r}")
-        settings = update(preset("light"), RUNGS[settings], settings)
+        if settings not in ENVIRONMENTS:
+            raise ValueError(f"settings: expected an environment among {', '.join(ENVIRONMENTS)}, got {settings!r}")
+        settings = update(preset("light"), ENVIRONMENTS[settings], settings)
     chosen = preset("light") if settings is None else settings
     return update(chosen, changes, "changes") if changes else chosen

@@ -33,7 +33,7 @@ class ScanEnv(gymnasium.Env[Any, Any]):
     with the reference.
 
     Args:
-        settings: the settings, the name of a rung (`adaptycho.learn.env.RUNGS`), or None for the light preset.
+        settings: the settings, the name of an environment (`adaptycho.learn.env.ENVIRONMENTS`), or None for the light preset.
         changes: of some of them, as a nested mapping: `{"scan": {"dose": 300}}`.
         reward: what quality is; None takes `inside` for families that fill a part of the field (islands, edges, particles) and `window`
             for the rest.

@@ -53,8 +53,8 @@ def observe(game: Game, turn: Turn) -> dict[str, np.ndarray]:
 def inform(turn: Turn) -> dict[str, Shaped[np.ndarray, " B"]]:
     """What a player is told but must not look at: numbers of the specimens, and how good the reconstructions are."""
     return {
-        "specimen": np.array(turn.deal.numbers, np.int64),
-        "subsequence": np.full(len(turn.deal.numbers), turn.state.number, np.int64),
+        "specimen": np.array(turn.batch.numbers, np.int64),
+        "subsequence": np.full(len(turn.batch), turn.state.number, np.int64),
         "quality": turn.quality.double().numpy(),
         "ssim": turn.ssim.double().numpy(),
         "correlation": turn.correlation.double().numpy(),

@@ -1,4 +1,4 @@
-"""What a game is played on: specimens by their numbers, the microscope over them, and what the scores refer to."""
+"""What an environment scans: simulated specimens, or windows of one recording, told apart by number."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -7,99 +7,94 @@ from functools import cached_property
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
+from adaptycho.formats import Recording
 from adaptycho.instruments.recorded import Recorded
-from adaptycho.instruments.simulated import Simulated
-from adaptycho.learn.env.windows import Windows
-from adaptycho.physics import specimen
 from adaptycho.physics.optics import Setup
-from adaptycho.settings import Settings, build
+from adaptycho.samples import sample, windows
+from adaptycho.samples.batch import Batch, together
+from adaptycho.samples.sample import Sample, Window
+from adaptycho.samples.windows import Rectangle
+from adaptycho.settings import Settings, build, microscopes
 
 Against = Literal["truth", "full"]
 KEPT = 512  # reconstructions of full scans that are kept
 
 
 @dataclass(frozen=True, eq=False)
-class Deal:
-    """B specimens on the table.
+class Specimens:
+    """All specimens of some settings, or the windows of a recording inside their rows and columns.
 
-    Attributes:
-        numbers: of the specimens.
-        seed: of everything random in the scan.
-        microscope: over them.
-        reference: phase in rad inside the field that rewards and scores refer to.
-        inside: pixels of the field where the structure is; None if nobody asked, or nobody knows.
-    """
-
-    numbers: tuple[int, ...]
-    seed: int
-    microscope: Simulated | Recorded
-    reference: Float[Tensor, "B h w"]
-    inside: Bool[Tensor, "B h w"] | None
-
-
-@dataclass(frozen=True, eq=False)
-class Dealer:
-    """Puts specimens on the table.
+    All windows have one geometry, so a policy trained on some columns can be tested on others. There are `len(places)` of them, and higher
+    numbers begin again.
 
     Attributes:
         settings: of specimens and microscope.
-        against: reference of rewards and scores: the true phase, or the full scan's reconstruction (a recording has no other).
-        inside: whether to tell where the structure is.
+        against: what rewards and scores refer to: the true phase, or the full scan's reconstruction (a recording has no other).
+
+    Raises:
+        ValueError: the rows or columns of a recording leave no room for a window.
     """
 
     settings: Settings
     against: Against = "truth"
-    inside: bool = False
     _kept: dict[int, Float[Tensor, "1 h w"]] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        if self._simulated:
+            return
+        scan, step = self.settings.scan, windows.STEPS
+        for name, alone in (("rows", windows.grid(scan.rows, (0.0, 1.0))), ("columns", windows.grid((0.0, 1.0), scan.columns))):
+            if not alone:
+                expected = f"to hold two multiples of 1/{step} that are {windows.WIDE}/{step} apart"
+                raise ValueError(f"scan.{name}: expected {expected}, got {getattr(scan, name)}")
 
     @cached_property
     def setup(self) -> Setup:
         """Geometry and beam."""
-        return build.setup(self.settings) if self._windows is None else self._windows.setup
-
-    def __call__(self, numbers: Sequence[int], seed: int) -> Deal:
-        """The specimens with these numbers."""
-        drawn = tuple(numbers)
-        microscope = self._simulated(drawn) if self._windows is None else self._windows.microscope(drawn)
-        inside = torch.stack([self._inside(n) for n in drawn]) if self.inside else None
-        return Deal(drawn, seed, microscope, self._reference(drawn, microscope), inside)
+        return build.setup(self.settings) if self._simulated else self._cut(0).setup
 
     @cached_property
-    def _windows(self) -> Windows | None:
-        return Windows(self.settings) if self.settings.scan.microscope == "recorded" else None
+    def places(self) -> list[Rectangle]:
+        """Where the windows of a recording lie."""
+        return windows.grid(self.settings.scan.rows, self.settings.scan.columns)
 
-    def _only(self, number: int) -> Settings:
-        wanted = dataclasses.replace(self.settings.specimen, first=number, count=1)
-        return dataclasses.replace(self.settings, specimen=wanted)
+    def batch(self, numbers: Sequence[int]) -> Batch:
+        """The specimens or windows with these numbers."""
+        found = [sample.simulated(self.settings, n) if self._simulated else self._window(n) for n in numbers]
+        return together(found, self.setup)
 
-    def _simulated(self, numbers: tuple[int, ...]) -> Simulated:
-        alone = [build.simulated(self._only(n)) for n in numbers]
-        return dataclasses.replace(alone[0], potential=torch.cat([m.potential for m in alone]))
+    def reference(self, batch: Batch) -> Float[Tensor, "B h w"]:
+        """Phase in rad inside the field that rewards and scores of these specimens refer to."""
+        truth = batch.truth if self.against == "truth" else None
+        return torch.cat([self._full_scan(s) for s in batch.samples]) if truth is None else truth
 
-    def _inside(self, number: int) -> Bool[Tensor, "h w"]:
-        atoms = build.atoms(self._only(number), self.setup, number)
-        mask = specimen.structure_mask(atoms, self.setup.object)
-        return self.setup.crop(mask.float()) > 0.5
+    @property
+    def _simulated(self) -> bool:
+        return microscopes.of(self.settings).capabilities.specimens
 
-    def _reference(self, numbers: tuple[int, ...], microscope: Simulated | Recorded) -> Float[Tensor, "B h w"]:
-        if isinstance(microscope, Simulated) and self.against == "truth":
-            truth = build.truth_in_field(microscope)
-            # Descent leaves the free constant at a mean of zero; with the truth's own, structural similarity would compare brightness.
-            return truth - truth.mean((1, 2), keepdim=True)
-        return torch.cat([self._full_scan(n, microscope, b) for b, n in enumerate(numbers)])
+    @cached_property
+    def _recording(self) -> Recording:
+        whole = dataclasses.replace(self.settings.scan, rows=(0.0, 1.0), columns=(0.0, 1.0))
+        return build.recording(dataclasses.replace(self.settings, scan=whole))
 
-    def _full_scan(self, number: int, microscope: Simulated | Recorded, item: int) -> Float[Tensor, "1 h w"]:
+    def _cut(self, number: int) -> Recording:
+        return windows.cut(self._recording, self.places[number % len(self.places)])
+
+    def _window(self, number: int) -> Window:
+        """A whole window: an environment compares with everything that was recorded."""
+        cut = self._cut(number)
+        rows, columns = windows.lines(cut.measurement)
+        replay = Recorded(cut.setup, cut.measurement, cut.counts_per_electron)
+        return Window(number, self.settings, replay, lambda: cut.measurement, (len(rows), len(columns)))
+
+    def _full_scan(self, found: Sample) -> Float[Tensor, "1 h w"]:
         """Of one specimen; made once and kept for a while."""
-        number = number if self._windows is None else number % len(self._windows)
+        number = found.number if self._simulated else found.number % len(self.places)
         if number not in self._kept:
-            if isinstance(microscope, Simulated):
-                alone: Simulated | Recorded = microscope.only(item)
-            else:
-                alone = dataclasses.replace(microscope, measurement=microscope.measurement[item])
             if len(self._kept) >= KEPT:
                 self._kept.pop(next(iter(self._kept)))
-            self._kept[number] = build.reference(self.settings, alone)
+            self._kept[number] = found.full_scan
         return self._kept[number]

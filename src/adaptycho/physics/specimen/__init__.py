@@ -5,7 +5,8 @@ of the scan field; the beam travels along +z. The cell of a specimen only says h
 """
 
 from adaptycho.physics import Family
-from adaptycho.physics.specimen.families import amorphous, boundary, edge, island, particles, sample, vacancies
+from adaptycho.physics.specimen.families import boundary, edge, island, particles, sample, vacancies
+from adaptycho.physics.specimen.film import amorphous
 from adaptycho.physics.specimen.lattice import crystal, structure
 from adaptycho.physics.specimen.potential import contaminate, of_interest, potential, scattering_factor, structure_mask
 

@@ -18,8 +18,7 @@ from numpy.typing import NDArray
 from scipy import ndimage, optimize, special
 
 from adaptycho.scan import patterns
-from adaptycho.scan.oracles import pulled
-from adaptycho.scan.place import coverage, place
+from adaptycho.scan.place import coverage, place, pulled
 from adaptycho.scan.policies.heuristic import FOCUSED
 from adaptycho.types import Action, Memory, Observation
 

@@ -5,8 +5,9 @@ of its own. It is that of the position *requested*: where the beam really went, 
 not the policy's choice.
 """
 
+import copy
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol, runtime_checkable
 
 import torch
@@ -48,6 +49,11 @@ class Learned:
     survey: Survey = "halton"
     defocus: float | None = None
     dose: float | None = None
+
+    def to(self, device: torch.device | str) -> "Learned":
+        """The same policy with a copy of its network on a device: where what it sees is."""
+        network = copy.deepcopy(self.network)
+        return replace(self, network=network.to(device) if isinstance(network, torch.nn.Module) else network)
 
     def __call__(self, seen: Observation, memory: Memory, *, generator: torch.Generator) -> tuple[Action, Memory]:
         """A survey first, then the network's proposal, with noise if there is a sigma."""

@@ -1,4 +1,4 @@
-"""Views that are made once: what is in them, that mirroring is what it says, and that a field policy learns from them."""
+"""Examples that are made once: what is in them, that mirroring is what it says, and that a field policy learns from them."""
 
 from collections.abc import Mapping
 
@@ -7,7 +7,9 @@ import torch
 
 from adaptycho.learn import field_examples, stages
 from adaptycho.learn.learner import Learner, adam, constant, learn
-from adaptycho.samples.training import Share, Specimens, prepare, share
+from adaptycho.learn.pool import simulated
+from adaptycho.learn.share import Share, share
+from adaptycho.samples.sample import Specimen
 from adaptycho.scan.episode import run
 from adaptycho.scan.networks.field import Field, Plan, look, outlook
 from adaptycho.settings import Settings, preset, update
@@ -28,21 +30,21 @@ def tiny(**sections: Mapping[str, object]) -> Settings:
 
 
 @pytest.fixture(scope="module")
-def pool() -> Specimens:
-    return prepare(tiny(), [*range(1000, 1024)])
+def pool() -> list[Specimen]:
+    return simulated(tiny(), [*range(1000, 1024)])
 
 
 @pytest.fixture
-def work(pool: Specimens) -> Share:
-    return share(tiny(), 3, 0, 6, pool, course=1)
+def work(pool: list[Specimen]) -> Share:
+    return share(tiny(), 3, 0, 6, pool, stage=1)
 
 
-def test_a_view_is_what_the_policy_reads_in_such_a_scan(work: Share) -> None:
+def test_an_example_is_what_the_policy_reads_in_such_a_scan(work: Share) -> None:
     network = stages.network(tiny())
     assert isinstance(network, Field)
     made = field_examples.make(work, network)
     assert len(made.maps) == len(made.wanted) == 12  # two looks at each of six
-    led, seen = field_examples.Led(network, work.inside, None), []
+    led, seen = field_examples.Following(network, work.inside, None), []
 
     def watch(observation: object, memory: object, *, generator: torch.Generator) -> tuple[Action, object]:
         seen.append(observation)
@@ -54,11 +56,11 @@ def test_a_view_is_what_the_policy_reads_in_such_a_scan(work: Share) -> None:
     assert torch.equal(made.maps[6:], look(seen[2], plan[20:30]))
 
 
-def test_views_are_taken_at_the_defocus_of_their_share(pool: Specimens) -> None:
+def test_examples_are_taken_at_the_defocus_of_their_share(pool: list[Specimen]) -> None:
     settings = tiny(practice={**TINY["practice"], "defocus": [120.0]})
-    network, work = stages.network(settings), share(settings, 3, 0, 6, pool, course=1)
+    network, work = stages.network(settings), share(settings, 3, 0, 6, pool, stage=1)
     assert isinstance(network, Field) and work.defocus == 120.0
-    led = field_examples.Led(network, work.inside, work.defocus)
+    led = field_examples.Following(network, work.inside, work.defocus)
     states = list(run(work.microscope, led, work.reconstructor, work.lengths, seed=work.seed))
     assert all(s.action.defocus == 120.0 for s in states)
     assert torch.equal(torch.cat(led.maps), field_examples.make(work, network).maps)
@@ -72,7 +74,7 @@ def test_what_is_wanted_lies_where_the_network_would_say_so(work: Share) -> None
     assert torch.equal(made.wanted[:6], made.wanted[6:])
 
 
-def test_scans_that_lead_follow_truth_and_chance(pool: Specimens) -> None:
+def test_scans_that_lead_follow_truth_and_chance(pool: list[Specimen]) -> None:
     """From none of the one to none of the other, and a quarter stays even."""
     inside = torch.zeros(30, 40)
     inside[10:20, 10:30] = 1
@@ -85,7 +87,7 @@ def test_scans_that_lead_follow_truth_and_chance(pool: Specimens) -> None:
 
 
 @pytest.mark.parametrize("symmetry", [1, 2, 3])
-def test_a_mirrored_view_is_the_mirrored_answer(work: Share, symmetry: int) -> None:
+def test_a_mirrored_example_is_the_mirrored_answer(work: Share, symmetry: int) -> None:
     """A network whose kernels are mirror images of themselves cannot tell."""
     network = stages.network(tiny())
     assert isinstance(network, Field)
@@ -97,14 +99,14 @@ def test_a_mirrored_view_is_the_mirrored_answer(work: Share, symmetry: int) -> N
     made = field_examples.make(work, network)
     h, w = made.wanted.shape[1:]
     # Maps as large as the field, so that there is no padding on one side only.
-    whole = field_examples.Views(made.maps[..., : h // 16 * 16, : w // 16 * 16], made.wanted[..., : h // 16 * 16, : w // 16 * 16])
+    whole = field_examples.Examples(made.maps[..., : h // 16 * 16, : w // 16 * 16], made.wanted[..., : h // 16 * 16, : w // 16 * 16])
     plain, _ = field_examples.loss(network, whole)
     mirrored, _ = field_examples.loss(network, whole, symmetry=symmetry)
     assert torch.allclose(plain, mirrored, rtol=1e-4)
 
 
 def test_padding_stays_where_it_is(work: Share) -> None:
-    """Only what lies in the field is mirrored: a view of a mirrored field has its padding in the same place."""
+    """Only what lies in the field is mirrored: an example of a mirrored field has its padding in the same place."""
     made = field_examples.make(work, stages.network(tiny()))
     h, w = made.wanted.shape[1:]
     assert made.maps.shape[-2:] != (h, w)
@@ -120,14 +122,14 @@ def test_padding_stays_where_it_is(work: Share) -> None:
     assert torch.equal(seen[0][..., h:, :], made.maps[..., h:, :]) and torch.equal(seen[0][..., w:], made.maps[..., w:])
 
 
-def test_what_is_learnt_holds_in_scans_of_its_own(pool: Specimens) -> None:
+def test_what_is_learnt_holds_in_scans_of_its_own(pool: list[Specimen]) -> None:
     """Places on the wrong side of the density in scans that the policy leads itself, of specimens it has not seen, become fewer."""
     settings = tiny()
-    network, exam = stages.network(settings), prepare(settings, [*range(9000, 9012)])
+    network, validation = stages.network(settings), simulated(settings, range(9000, 9012))
     assert isinstance(network, Field)
 
     def wrong() -> float:
-        test = share(settings, -1, 0, 12, exam)
+        test = share(settings, -1, 0, 12, validation)
         found = []
 
         def follow(seen: object, memory: Plan | None, *, generator: torch.Generator) -> tuple[Action, Plan | None]:

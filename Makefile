@@ -32,7 +32,7 @@ test: .venv/.stamp-test
 	@echo '== ruff format --check'
 	@$(BIN)/ruff format --check .
 	@echo '== mypy'
-	@$(BIN)/mypy src
+	@$(BIN)/mypy
 	@echo '== import-linter'
 	@$(BIN)/lint-imports
 	@echo '== pytest'
@@ -50,7 +50,7 @@ lint: .venv/.stamp-test
 	@$(BIN)/lint-imports
 
 types: .venv/.stamp-test
-	@$(BIN)/mypy src
+	@$(BIN)/mypy
 
 docs: .venv/.stamp-docs
 	@$(BIN)/python -m sphinx --fail-on-warning --fresh-env --quiet -c docs . build/site

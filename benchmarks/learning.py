@@ -16,6 +16,7 @@ import time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
@@ -26,11 +27,13 @@ from adaptycho.app import bench
 from adaptycho.learn import reinforce, stages
 from adaptycho.learn.distributed import Group, together
 from adaptycho.learn.learner import Learner, adam, constant, learn
+from adaptycho.learn.loop import Name
 from adaptycho.learn.pool import simulated
 from adaptycho.scan.episode import run
 from adaptycho.scan.networks import autoencoder, library
 from adaptycho.scan.networks.autoencoder import Autoencoder
 from adaptycho.scan.networks.field import Field
+from adaptycho.scan.networks.recurrent import Recurrent
 from adaptycho.settings import Settings
 
 LENGTHS = (50,) * 6  # the wait is timed after the fifth
@@ -40,6 +43,7 @@ PAPER = {
     "practice": {"pool": 24, "reference": "truth"},
     "specimen": {"options": {"rotation": 0.0}},
 }
+COURSES: tuple[Name, ...] = ("imitate", "reinforce")
 STEPS = 20_000  # of reinforcement, Table II
 
 
@@ -55,7 +59,7 @@ def recipe(name: str, **sections: Any) -> Settings:
     return settings.update(chosen, sections, "benchmark")
 
 
-def updates(chosen: Settings, course: str, repeats: int) -> list[float]:
+def updates(chosen: Settings, course: Name, repeats: int) -> list[float]:
     """Seconds of each update, after a first one that is not counted."""
     pool = simulated(chosen, range(1000, 1000 + chosen.practice.pool))
     network = stages.network(chosen)
@@ -78,8 +82,8 @@ def encoding(chosen: Settings, repeats: int) -> list[float]:
 def step(repeats: int) -> dict[str, Any]:
     lattice = recipe("lattice", practice={"pool": 24})
     recurrent = recipe("recurrent", practice={"pool": 32}, train={"imitate_bank": 1})  # whose scans are made in the first update
-    found = {f"lattice.{course}": spread(updates(lattice, course, repeats)) for course in ("imitate", "reinforce")}
-    found |= {f"recurrent.{course}": spread(updates(recurrent, course, repeats)) for course in ("imitate", "reinforce")}
+    found = {f"lattice.{course}": spread(updates(lattice, course, repeats)) for course in COURSES}
+    found |= {f"recurrent.{course}": spread(updates(recurrent, course, repeats)) for course in COURSES}
     found["recurrent.autoencoder"] = spread(encoding(recurrent, repeats))
     batches = {name: (c.train.imitate_batch, c.train.reinforce_batch) for name, c in (("lattice", lattice), ("recurrent", recurrent))}
     return {"seconds": found, "batches": batches}
@@ -99,6 +103,7 @@ def paper_update(repeats: int) -> dict[str, Any]:
     torch.set_num_threads(1)
     chosen = settings.update(settings.preset("paper"), PAPER, "benchmark")
     pool, network = simulated(chosen, range(1000, 1000 + chosen.practice.pool)), stages.network(chosen)
+    assert isinstance(network, Recurrent)
     clock: dict[str, float] = {}
 
     def add(name: str, seconds: float) -> None:
@@ -124,11 +129,11 @@ def paper_update(repeats: int) -> dict[str, Any]:
         add("encode", time.perf_counter() - began)
         return latent
 
-    reinforce.run, network.encoder.forward = listened, encode
     learner = Learner(network, adam(network, 1e-5), parts=chosen.train.shares)
-    _timed(learner, loss, 0)
-    clock.clear()
-    seconds = _timed(learner, loss, repeats, warm=0)
+    with mock.patch.object(reinforce, "run", listened), mock.patch.object(network.encoder, "forward", encode):
+        _timed(learner, loss, 0)
+        clock.clear()
+        seconds = _timed(learner, loss, repeats, warm=0)
     mean = {name: value / repeats for name, value in clock.items()}
     parts = {
         "simulate": mean["acquire"],
@@ -159,7 +164,7 @@ def paper_encoding(repeats: int) -> dict[str, Any]:
 
 def ranks(repeats: int) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    for course in ("imitate", "reinforce"):
+    for course in COURSES:
         alone, both = (spread(together(_rank, processes, course, repeats)) for processes in (1, 2))
         found[course] = {"one": alone, "two": both, "throughput": round(alone["median"] / both["median"], 2)}
     return {"seconds": found, "problem": "recipe lattice, light preset"}
@@ -190,7 +195,7 @@ def _timed(learner: Learner, loss: Any, repeats: int, warm: int = 1) -> list[flo
     return seconds[warm:]
 
 
-def _rank(group: Group, course: str, repeats: int) -> list[float]:
+def _rank(group: Group, course: Name, repeats: int) -> list[float]:
     """One of the processes: the same specimens, network and batch in each."""
     chosen = recipe("lattice", practice={"pool": 16})
     pool, network = simulated(chosen, range(1000, 1016)), stages.network(chosen)

@@ -96,7 +96,8 @@ def _dots(axis: Axes, found: Imports) -> None:
     order = [room for floor in rows() for room in floor]
     places = range(len(order))
     pairs = [(order.index(to), order.index(room)) for room in order for to in found[room]]
-    axis.scatter(*zip(*sorted(pairs), strict=True), color=INK, s=26, zorder=2)
+    across, down = zip(*sorted(pairs), strict=True)
+    axis.scatter(across, down, color=INK, s=26, zorder=2)
     axis.set_xticks(places, order, rotation=90)
     axis.set_yticks(places, order)
     axis.set(xlim=(-0.6, len(order) - 0.4), ylim=(len(order) - 0.4, -0.6), title="what the room at the left imports")

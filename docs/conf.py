@@ -12,6 +12,7 @@ import re
 import sys
 from importlib import import_module, metadata
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -26,7 +27,7 @@ release = version = metadata.version("adaptycho")
 
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]
 root_doc = "docs/index"
-include_patterns = ["docs/**", "CONTRIBUTING.md", "CHANGELOG.md", "paper/README.md", "benchmarks/README.md"]
+include_patterns = ["docs/**", "CONTRIBUTING.md", "CHANGELOG.md", "paper/README.md", "benchmarks/README.md", "experiments/README.md"]
 exclude_patterns = [".*", "build", "dist", "src", "tests", "docs/results/*.json*"]
 
 myst_heading_anchors = 4
@@ -57,7 +58,7 @@ html_theme_options = {"navigation_with_keys": True}
 copybutton_exclude = ".linenos, .gp, .go"
 
 
-def setup(app):
+def setup(app: Any) -> None:
     """Hooks in what is written from the code, and keeps docstrings from being read as reStructuredText."""
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # the program of the tutorials is this one
     profile = ROOT / "build" / "ipython" / "profile_default"  # a profile of its own, which nobody's habits change
@@ -104,7 +105,7 @@ def room(name: str) -> str:
     return "\n\n".join(f"## {found}\n\n```{{eval-rst}}\n.. automodule:: {found}\n```" for found in names)
 
 
-def plain(app, what, name, obj, options, lines: list[str]) -> None:
+def plain(app: object, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
     """Turns fences into blocks of code, and escapes what reStructuredText would take for markup; what stands between backticks is code."""
     fenced, text = False, lines[:]
     lines.clear()

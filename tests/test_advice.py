@@ -299,7 +299,7 @@ def test_damaged_tables_are_named(tmp_path: Path) -> None:
 
 
 def script(name: str = "advice") -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"{name}_script", ROOT / "benchmarks" / f"{name}.py")
+    spec = importlib.util.spec_from_file_location(f"{name}_script", ROOT / "experiments" / f"{name}.py")
     assert spec is not None and spec.loader is not None
     found = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(found)

@@ -23,7 +23,7 @@ from adaptycho.scan.policies.learned import Learned
 from adaptycho.settings import Settings, build
 from adaptycho.types import Action, Observation
 
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 TINY = {
     "geometry": {"field": [6.0, 6.0], "object": "auto"},
     "scan": {"positions": 12, "subsequences": 3},
@@ -36,7 +36,7 @@ TINY = {
 
 def script(name: str) -> ModuleType:
     with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(BENCHMARKS))
+        patch.syspath_prepend(str(EXPERIMENTS))
         return importlib.import_module(name)
 
 

@@ -1,6 +1,8 @@
 """Everything runs where its input is. On machines without a GPU a second device is pretended (`fake_device`); with one, `make test-gpu`."""
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -9,7 +11,7 @@ import fake_device
 from adaptycho.app import cli
 from adaptycho.instruments.recorded import Recorded
 from adaptycho.instruments.simulated import Simulated
-from adaptycho.learn import pool, share, stages
+from adaptycho.learn import pool, share, stages, trainings
 from adaptycho.learn.imitate import imitate
 from adaptycho.learn.reinforce import reinforce
 from adaptycho.physics import noise
@@ -157,3 +159,46 @@ def test_a_device_that_is_not_there_is_refused(tmp_path: Path, capsys: pytest.Ca
             and err.count("\n") == 1
         )
         assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("bank", [0, 2])
+def test_a_whole_training(device: torch.device, bank: int, tmp_path: Path) -> None:
+    """Imitation, reinforcement, validation, checkpoints and pictures; taken up on the CPU where the device left it."""
+    chosen = override(
+        preset("light"),
+        {
+            "geometry.field": "[6.0, 6.0]",
+            "geometry.object": "auto",
+            "practice.positions": "[12]",
+            "practice.pool": "2",
+            "practice.validation": "2",
+            "scan.subsequences": "2",
+            "reconstruct.iterations": "2",
+            "reconstruct.reference_side": "12",
+            "network.widths": "[8, 8]",
+            "train.every": "2",
+            "train.teacher": "structure",
+            "train.imitate_bank": str(bank),
+            "train.imitate_steps": "2",
+            "train.imitate_batch": "4",
+            "train.reinforce_steps": "2",
+            "train.reinforce_batch": "4",
+        },
+    )
+
+    def once(items: Iterable[Any], total: int, what: str) -> Iterator[Any]:
+        for item in items:
+            yield item
+            if what == "reinforce":
+                raise KeyboardInterrupt
+
+    found = {}
+    for name, where_ in (("here", "cpu"), ("there", str(device))):
+        trainings.create(tmp_path / name, chosen, ("imitate", "reinforce"), None)
+        with pytest.raises(KeyboardInterrupt):
+            trainings.execute(tmp_path / name, once, where_)
+        found[name] = trainings.execute(tmp_path / name, lambda items, total, what: items)["validation"]
+        assert list((tmp_path / name / "pictures").glob("imitate-*.png"))
+    # Two steps of each: single precision, and whether a count flips.
+    assert found["there"] == pytest.approx(found["here"], abs=0.02)

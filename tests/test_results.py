@@ -93,8 +93,8 @@ def test_one_command_regenerates_a_row_of_table_1(capsys: pytest.CaptureFixture[
 
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
-    """benchmarks/results.py"""
-    spec = importlib.util.spec_from_file_location("results", ROOT / "benchmarks" / "results.py")
+    """experiments/results.py"""
+    spec = importlib.util.spec_from_file_location("results", ROOT / "experiments" / "results.py")
     assert spec is not None and spec.loader is not None
     found = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(found)
@@ -114,7 +114,7 @@ def test_a_table_says_when_and_by_what_it_was_measured(script: ModuleType) -> No
 
 
 def test_the_page_shows_the_published_numbers() -> None:
-    command = [sys.executable, "benchmarks/results.py", "--check", "--only", *QUICK]
+    command = [sys.executable, "experiments/results.py", "--check", "--only", *QUICK]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
     assert (done.returncode, done.stdout, done.stderr) == (0, "up to date\n", "")
 

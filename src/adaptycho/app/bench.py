@@ -28,7 +28,7 @@ from adaptycho.physics.grid import fft2, ifft2
 from adaptycho.physics.optics import Setup
 from adaptycho.reconstruct.descent import Reconstructor
 from adaptycho.reconstruct.kernels import CHUNK_BYTES
-from adaptycho.scan.episode import advance, observe, stream
+from adaptycho.scan.episode import advance, observe, scattered, stream
 from adaptycho.settings import Settings, build, preset
 from adaptycho.types import Measurement, Scanner
 
@@ -195,7 +195,8 @@ def wait(chosen: Settings, scanner: Scanner, repeats: int) -> dict[str, np.ndarr
         clock.append(time.perf_counter())
         result = reconstructor(seen)
         clock.append(time.perf_counter())
-        after = type(state)(5, seen, latest, action, result, microscope.setup.crop(result.phase), memory)
+        dark = torch.cat([state.scattered, scattered(latest, microscope.setup)], 1)
+        after = type(state)(5, seen, latest, action, result, microscope.setup.crop(result.phase), memory, dark)
         scanner(observe(after, microscope, LENGTHS, 5), memory, generator=stream(0, 5))
         clock.append(time.perf_counter())
         times.append(np.diff(clock))

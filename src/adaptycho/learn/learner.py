@@ -68,7 +68,7 @@ def learn(learner: Learner, loss: ShareLoss, steps: int, rate: Callable[[int], f
         for p in weights:
             if p.grad is None:
                 p.grad = torch.zeros_like(p)
-        shared = torch.tensor(list(totals.values()), dtype=weights[0].dtype)
+        shared = torch.tensor(list(totals.values()), dtype=weights[0].dtype, device=weights[0].device)
         learner.group.add([*(p.grad for p in weights), shared])
         norm = float(nn.utils.clip_grad_norm_(weights, learner.clip))
         if math.isfinite(norm):

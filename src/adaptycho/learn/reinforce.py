@@ -20,7 +20,7 @@ from adaptycho.learn import reward as credits
 from adaptycho.learn.reward import Result
 from adaptycho.learn.share import Share
 from adaptycho.learn.similarity import local_ssim
-from adaptycho.scan.episode import State, run, scattered
+from adaptycho.scan.episode import State, run
 from adaptycho.scan.policies.learned import Learned
 from adaptycho.settings.learning import Reward
 
@@ -71,7 +71,7 @@ def rewards(share: Share, last: State, credit: Reward, width: float, outlook: Fl
     """What each position has earned at the end of a scan."""
     setup = share.microscope.setup
     base = outlook.to(last.potential).expand(len(last.potential), -1, -1)
-    end = Result(last.potential, last.seen.positions, setup.field, scattered(last.seen, setup), share.reference, base)
+    end = Result(last.potential, last.seen.positions, setup.field, last.scattered, share.reference, base)
     return credits.reward(credit, end, width=width)
 
 

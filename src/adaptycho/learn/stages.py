@@ -42,7 +42,7 @@ STANDARD = 192  # partial reconstructions that tell how latents spread
 VALIDATIONS = 4  # conditions that a validation looks at, where there are several
 
 
-def train(group: Group, folder: Path, stages: Sequence[Name], start: Path | None, progress: Progress) -> None:
+def train(group: Group, folder: Path, stages: Sequence[Name], start: Path | None, progress: Progress, device: str = "cpu") -> None:
     """Goes through the stages of a training in a run folder, from wherever they stand.
 
     Args:
@@ -51,6 +51,7 @@ def train(group: Group, folder: Path, stages: Sequence[Name], start: Path | None
         stages: some of `ORDER`, in this order.
         start: weights to start from; None starts from new ones, or from what an earlier stage left in the folder.
         progress: shows how far a stage is.
+        device: where to scan, reconstruct and learn; the files do not know it.
     """
     settings = tree.load(folder / "settings.toml")
     shown, p = progress if group.rank == 0 else _silently, settings.practice
@@ -63,9 +64,9 @@ def train(group: Group, folder: Path, stages: Sequence[Name], start: Path | None
         elif samples is None:
             samples = pool(settings, "train", p.pool)
         if name == "autoencoder":
-            _train_autoencoder(group, folder, settings, samples, validation, shown)
+            _train_autoencoder(group, folder, settings, samples, validation, shown, device)
         else:
-            policy = policy or _policy(settings, folder, start, samples)
+            policy = policy or _policy(settings, folder, start, samples).to(device)
             _train_policy(name, group, folder, settings, policy, (samples, validation), shown)
 
 
@@ -96,16 +97,16 @@ def examine(settings: Settings, samples: Sequence[Sample], network: nn.Module) -
     fixed = replace(settings, train=replace(settings.train, seed=12345), practice=replace(settings.practice, turn=False))
     for k in range(VALIDATIONS if several else 1):
         # Steps below zero: conditions that no training meets, the same at every validation.
-        work = share(fixed, -1 - k, 0, len(samples), samples)
+        work = share(fixed, -1 - k, 0, len(samples), samples).to(_home(network))
         with torch.no_grad():
             *_, last = scan(
                 work.microscope, library.scanner(network, defocus=work.defocus), work.reconstructor, work.lengths, seed=work.seed
             )
-        reference = work.reference
+        seen, reference = last.potential.cpu(), work.reference.cpu()
         scores = {
-            "ssim": metrics.ssim(last.potential, reference),
-            "ssim_aligned": metrics.ssim_aligned(last.potential, reference),
-            "correlation_inside": metrics.correlation(last.potential, reference, mask=work.inside > 0.5),
+            "ssim": metrics.ssim(seen, reference),
+            "ssim_aligned": metrics.ssim_aligned(seen, reference),
+            "correlation_inside": metrics.correlation(seen, reference, mask=work.inside.cpu() > 0.5),
         }
         found.append({name: float(values.nan_to_num(nan=0.0).mean()) for name, values in scores.items()})
     mean = {name: sum(f[name] for f in found) / len(found) for name in found[0]}
@@ -179,7 +180,7 @@ def policy_loss(name: Name, settings: Settings, policy: nn.Module, samples: Sequ
     t, stage = settings.train, ORDER.index(name)
 
     def scanned(number: int, part: int) -> Share:
-        return share(settings, number, part, t.imitate_batch // t.shares, samples, stage=stage)
+        return share(settings, number, part, t.imitate_batch // t.shares, samples, stage=stage).to(_home(policy))
 
     @cache
     def sequences(number: int, part: int) -> sequence_examples.Examples:
@@ -206,6 +207,7 @@ def policy_loss(name: Name, settings: Settings, policy: nn.Module, samples: Sequ
 
     def reinforcement(step: int, part: int) -> tuple[Tensor, Mapping[str, float]]:
         work = share(settings, step, part, t.reinforce_batch // t.shares, samples, pairs=t.baseline == "pair", stage=stage)
+        work = work.to(_home(policy))
         scanner = library.scanner(policy, sigma=t.sigma, defocus=work.defocus)
         return reinforce(work, scanner, t.credit, baseline=t.baseline, gamma=t.gamma, width=t.width, outlook=plan(work, policy))
 
@@ -217,24 +219,35 @@ def plan(work: Share, policy: nn.Module) -> Float[Tensor, "P 2"]:
     total, first, field = sum(work.lengths), work.lengths[0], work.microscope.setup.field
     if isinstance(policy, Field):
         survey = even(total, field, policy.survey)[:first].float()
-        return outlook(survey, total, field, policy.survey)
-    return patterns.halton(total).float()
+        return outlook(survey, total, field, policy.survey).to(work.microscope.device)
+    return patterns.halton(total).float().to(work.microscope.device)
+
+
+def _home(network: nn.Module) -> torch.device:
+    """Where its weights are, and so where it has to look."""
+    return next(network.parameters()).device
 
 
 def _train_autoencoder(
-    group: Group, folder: Path, settings: Settings, samples: Sequence[Sample], validation: Sequence[Sample], progress: Progress
+    group: Group,
+    folder: Path,
+    settings: Settings,
+    samples: Sequence[Sample],
+    validation: Sequence[Sample],
+    progress: Progress,
+    device: str,
 ) -> None:
     """The autoencoder (A3), on partial reconstructions."""
     t = settings.train
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(t.seed)
-        compressor = Autoencoder(size=settings.network.image)
+        compressor = Autoencoder(size=settings.network.image).to(device)
     learner = Learner(compressor, adam(compressor, t.encode_rate), group, t.shares)
-    images = partial(settings, validation, -1, 0, len(validation))
+    images = partial(settings, validation, -1, 0, len(validation)).to(device)
 
     @cache
     def batch(number: int, part: int) -> Float[Tensor, "B 2 n n"]:
-        return partial(settings, samples, number, part, t.encode_batch // t.shares)
+        return partial(settings, samples, number, part, t.encode_batch // t.shares).to(device)
 
     def loss(step: int, part: int) -> tuple[Tensor, Mapping[str, float]]:
         return autoencoder.loss(compressor, batch(step % t.encode_batches, part)), {}
@@ -268,11 +281,13 @@ def look(settings: Settings, validation: Sequence[Sample] | None = None) -> Shar
 
 def _draw(path: Path, settings: Settings, validation: Sequence[Sample], policy: nn.Module) -> None:
     """Positions of the policy as it is over one sample."""
-    work = look(settings, validation)
+    work = look(settings, validation).to(_home(policy))
     with torch.no_grad():
         *_, last = scan(work.microscope, library.scanner(policy, defocus=work.defocus), work.reconstructor, work.lengths, seed=work.seed)
-    figure = learning.tessellation(work.reference[0], last.seen.positions[0], work.microscope.setup.field, first=work.lengths[0])
+    figure = learning.tessellation(
+        work.reference[0].cpu(), last.seen.positions[0].cpu(), work.microscope.setup.field, first=work.lengths[0]
+    )
     with whole(path) as part:
         figure.savefig(part, dpi=80, format="png")
     with whole(path.with_suffix(".npy")) as part, part.open("wb") as file:
-        np.save(file, last.seen.positions[0].numpy())
+        np.save(file, last.seen.positions[0].cpu().numpy())

@@ -83,8 +83,13 @@ def create(folder: Path, settings: Settings, courses: Sequence[Name], start: Pat
             file.write_text(json.dumps(facts, indent=1), encoding="utf-8")
 
 
-def execute(folder: Path, progress: stages.Progress) -> dict[str, Any]:
+def execute(folder: Path, progress: stages.Progress, device: str = "cpu") -> dict[str, Any]:
     """Does what is left of a training and returns its last validation and where the weights are.
+
+    Args:
+        folder: of the training.
+        progress: shows how far a stage is.
+        device: where to scan, reconstruct and learn; only the CPU is shared by several processes.
 
     Raises:
         ValueError: the folder is not one of a training, is not as it began, or another process is at work in it.
@@ -98,8 +103,10 @@ def execute(folder: Path, progress: stages.Progress) -> dict[str, Any]:
     if start is not None:
         checksums.check_start(start, facts)
     checks.check(settings, facts.courses)
+    if settings.train.processes > 1 and torch.device(device).type != "cpu":
+        raise ValueError(f"train.processes: expected 1 on a device other than the CPU, found {settings.train.processes} on {device}")
     with alone(folder):
-        together(stages.train, settings.train.processes, folder, facts.courses, start, progress)
+        together(stages.train, settings.train.processes, folder, facts.courses, start, progress, device)
         curves(folder)
     last = facts.courses[-1]
     # The best validation is that of the weights.

@@ -33,6 +33,7 @@ class State:
         reconstruction: from everything seen.
         potential: its phase in rad inside the scan field.
         memory: what the scanner wants handed back.
+        scattered: fraction of its dose that each pattern seen has outside the bright-field disc: a dark-field signal.
         seconds: time spent to decide, acquire and reconstruct in this sub-sequence.
     """
 
@@ -43,6 +44,7 @@ class State:
     reconstruction: Reconstruction
     potential: Float[Tensor, "B h w"]
     memory: Memory
+    scattered: Float[Tensor, "B K"]
     seconds: dict[str, float] = field(default_factory=dict)
 
     def _repr_html_(self) -> str:
@@ -107,7 +109,8 @@ def advance(
     reconstruction = reconstructor(seen, state.reconstruction if state is not None and warm else None)
     potential = microscope.setup.crop(reconstruction.phase)
     seconds = {"decide": decided - started, "acquire": acquired - decided, "reconstruct": time.perf_counter() - acquired}
-    return State(number + 1, seen, latest, action, reconstruction, potential, memory, seconds)
+    dark = scattered(latest, microscope.setup) if state is None else torch.cat([state.scattered, scattered(latest, microscope.setup)], 1)
+    return State(number + 1, seen, latest, action, reconstruction, potential, memory, dark, seconds)
 
 
 def observe(state: State | None, microscope: Microscope, lengths: Sequence[int], number: int) -> Observation:
@@ -118,7 +121,7 @@ def observe(state: State | None, microscope: Microscope, lengths: Sequence[int],
         probe, dark = setup.probe_radius(), dose
     else:
         potential, positions, dose = state.potential, state.seen.positions, state.seen.dose
-        probe, dark = setup.probe_radius(defocus=float(state.latest.defocus[0, -1])), scattered(state.seen, setup)
+        probe, dark = setup.probe_radius(defocus=float(state.latest.defocus[0, -1])), state.scattered
     return Observation(potential, positions, dose, setup.field, probe, setup.resolution, lengths[number], sum(lengths), dark)
 
 

@@ -41,7 +41,7 @@ class Quantity(click.ParamType):
 @click.option("--semiangle", type=Quantity({"mrad": 1.0}), required=True, help="Convergence semi-angle in mrad.")
 @click.option("--field", type=Quantity({"Å": 1.0, "A": 1.0, "nm": 10.0}, 2), required=True, help="Scan field in Å, or as 5nm, 20x30.")
 @click.option("--dose", type=float, help="Electrons per position.  [default: what the dose limit leaves]")
-@click.option("--dose-limit", type=float, help="Most electrons per Å² that the specimen stands.")
+@click.option("--dose-limit", type=float, help="Most electrons per Å², as a mean over the field.")
 @click.option("--positions", type=int, help="Beam positions you can afford.  [default: a measured density, within the dose limit]")
 @click.option("--filling", type=float, help="Fraction of the field with structure, 0 to 1.  [default: unknown]")
 @click.option("--counting/--no-counting", default=None, help="Whether the detector counts single electrons.  [default: unknown]")

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from adaptycho.app.cli.output import patient_progress, tell
-from adaptycho.app.options import as_json, collect, source, with_settings
+from adaptycho.app.cli.output import patient_progress, placed, tell
+from adaptycho.app.options import as_json, collect, device, source, with_settings
 from adaptycho.settings import RECIPES
 from adaptycho.support import targets
 
@@ -29,7 +29,7 @@ def train() -> None:
 
 def _course(names: "tuple[Name, ...]", text: str) -> Command:
     def decorate(function: Command) -> Command:
-        function = as_json(function)
+        function = device(as_json(function))
         function = with_settings()(function)
         function = click.option("--recipe", type=click.Choice(RECIPES), help="Settings that come with the package.")(function)
         function = click.option("--weights", type=source, help="Weights to start from (.safetensors).")(function)
@@ -39,18 +39,21 @@ def _course(names: "tuple[Name, ...]", text: str) -> Command:
     return decorate
 
 
-def _begin(names: "tuple[Name, ...]", out: Path, weights: Path | None, recipe: str | None, as_json: bool, options: dict[str, Any]) -> None:
+def _begin(
+    names: "tuple[Name, ...]", out: Path, weights: Path | None, recipe: str | None, device: str, as_json: bool, options: dict[str, Any]
+) -> None:
     targets.folder(out)
     from adaptycho.learn import trainings
 
+    placed(device)
     trainings.create(out, collect(options, recipe=recipe), names, weights)
-    _go(out, as_json)
+    _go(out, device, as_json)
 
 
-def _go(out: Path, as_json: bool) -> None:
+def _go(out: Path, device: str, as_json: bool) -> None:
     from adaptycho.learn import trainings
 
-    found = trainings.execute(out, _shown)
+    found = trainings.execute(out, _shown, placed(device))
     scores = ", ".join(f"{name} {value:.3f}" for name, value in found["validation"].items())
     tell(found, [f"validation: {scores}", f"wrote {found['weights']}; pictures and curves in {out}"], as_json)
 
@@ -60,35 +63,36 @@ def _shown(items: Iterable[Any], total: int, what: str) -> Iterable[Any]:
 
 
 @_course(("autoencoder",), "Train the autoencoder that compresses reconstructions for the recurrent policy (A3).")
-def autoencoder(out: Path, weights: Path | None, recipe: str | None, as_json: bool, **options: Any) -> None:
+def autoencoder(out: Path, weights: Path | None, recipe: str | None, device: str, as_json: bool, **options: Any) -> None:
     """Trains the autoencoder alone."""
-    _begin(("autoencoder",), out, weights, recipe, as_json, options)
+    _begin(("autoencoder",), out, weights, recipe, device, as_json, options)
 
 
 @_course(("imitate",), "Train a policy to do what a teacher does: an even scan (C1), or oracles that know the specimen.")
-def imitate(out: Path, weights: Path | None, recipe: str | None, as_json: bool, **options: Any) -> None:
+def imitate(out: Path, weights: Path | None, recipe: str | None, device: str, as_json: bool, **options: Any) -> None:
     """Trains by imitation alone."""
-    _begin(("imitate",), out, weights, recipe, as_json, options)
+    _begin(("imitate",), out, weights, recipe, device, as_json, options)
 
 
 @_course(("reinforce",), "Improve a policy by trial and reward (Eqs. 6 to 8).")
-def reinforce(out: Path, weights: Path | None, recipe: str | None, as_json: bool, **options: Any) -> None:
+def reinforce(out: Path, weights: Path | None, recipe: str | None, device: str, as_json: bool, **options: Any) -> None:
     """Trains by reinforcement alone."""
-    _begin(("reinforce",), out, weights, recipe, as_json, options)
+    _begin(("reinforce",), out, weights, recipe, device, as_json, options)
 
 
 @_course(("autoencoder", "imitate", "reinforce"), "Every course that the network needs, one after the other.")
-def all_(out: Path, weights: Path | None, recipe: str | None, as_json: bool, **options: Any) -> None:
+def all_(out: Path, weights: Path | None, recipe: str | None, device: str, as_json: bool, **options: Any) -> None:
     """Trains by every course."""
-    _begin(("autoencoder", "imitate", "reinforce"), out, weights, recipe, as_json, options)
+    _begin(("autoencoder", "imitate", "reinforce"), out, weights, recipe, device, as_json, options)
 
 
 @train.command()
 @click.argument("run", type=source)
+@device
 @as_json
-def resume(run: Path, as_json: bool) -> None:
+def resume(run: Path, device: str, as_json: bool) -> None:
     """Go on with an interrupted training in the folder RUN, from its last checkpoint."""
-    _go(run, as_json)
+    _go(run, device, as_json)
 
 
 @train.command()

@@ -1,6 +1,6 @@
 """What was measured about adaptive scans, as a small table, and what it says between its cells.
 
-The table (table.json, made by benchmarks/advice.py) holds a row for each family, electrons per position, number of positions and
+The table (table.json, made by experiments/advice.py) holds a row for each family, electrons per position, number of positions and
 kind of scan. Rows of one family, kind and source are a grid. Inside it, means are interpolated linearly in the logarithms of electrons and
 positions, and an interval reaches over those of all the cells that take part. Outside, the nearest cell counts: nothing is extrapolated.
 """
@@ -199,7 +199,7 @@ def load(path: Path | None = None) -> Table:
     """
     where = path or resources.files("adaptycho.compare.advice") / "table.json"
     if not where.is_file():
-        raise ValueError(f"{where}: expected a table of measurements (benchmarks/advice.py writes one), found none")
+        raise ValueError(f"{where}: expected a table of measurements (experiments/advice.py writes one), found none")
     with reading(str(where), "a table of measurements in JSON"):
         text = json.loads(where.read_text(encoding="utf-8"))
     try:

@@ -22,7 +22,7 @@ from adaptycho.reconstruct.descent import Reconstructor
 from adaptycho.samples.batch import Batch
 from adaptycho.samples.sample import FILLED
 from adaptycho.scan import Pattern, patterns
-from adaptycho.scan.episode import State, advance, scattered, split_evenly
+from adaptycho.scan.episode import State, advance, split_evenly
 from adaptycho.scan.policies.fixed import Fixed
 from adaptycho.settings import Settings, build, microscopes
 from adaptycho.settings.learning import Reward
@@ -202,7 +202,7 @@ class Game:
         """Scores a state."""
         diverged = ~state.potential.isfinite().all(-1).all(-1)
         potential = torch.where(diverged[:, None, None], 0.0, state.potential).clamp(-LIMIT, LIMIT)
-        dark = scattered(state.seen, self.setup)
+        dark = state.scattered
         rewards, quality = self._credits(batch, reference, state, potential, dark)
         gain = torch.zeros_like(quality) if before is None else quality - before.quality
         scores = metrics.ssim(potential, reference), metrics.correlation(potential, reference)

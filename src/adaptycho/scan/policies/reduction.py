@@ -1,6 +1,6 @@
 """An expected-error-reduction scan in the manner of SLADS and FAST: go where measuring is expected to lower the error most.
 
-A regression, fitted once (`benchmarks/reduction_fit.py`) on simulated specimens 1,000 to 1,003 of `evaluate.train` in seven families,
+A regression, fitted once (`experiments/reduction_fit.py`) on simulated specimens 1,000 to 1,003 of `evaluate.train` in seven families,
 which are neither tuned nor reported on, maps what reconstruction and positions look like around a place to the squared error there; times
 the area that a position there would speak for, it is the expected reduction in distortion (Godaliyadda et al., Electronic Imaging 2016, "A
 supervised learning approach for dynamic sampling"). The positions of a sub-sequence are chosen one after the other by the largest

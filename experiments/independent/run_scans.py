@@ -1,4 +1,4 @@
-"""py4DSTEM's gradient descent on the scans of `benchmarks/engine.py`; nothing of adaptycho is imported here.
+"""py4DSTEM's gradient descent on the scans of `experiments/engine.py`; nothing of adaptycho is imported here.
 
 `python run_scans.py SCAN.npz ... --steps 0.5 1 --floors 0.05 1 --stops 5 10 20` writes `SCAN.theirs.npz` beside each scan: a potential for
 every step size, floor and number of iterations. `floor` is their `normalization_min`, the fraction of the largest illumination below

@@ -1,6 +1,6 @@
 """What the learned scan is worth in every comparison of the judge's table (docs/results/best.json.gz), measured again on more specimens.
 
-    python benchmarks/cells.py --weights A/imitate.safetensors B/imitate.safetensors ... --out FOLDER
+    python experiments/cells.py --weights A/imitate.safetensors B/imitate.safetensors ... --out FOLDER
 
 In every comparison the learned scan is one candidate among all the conventional ones, and the candidate that is best on training specimens
 is what counts (`auto`): a scan that adapts where that pays, and does what everyone does where it does not. Dose saved is along the numbers
@@ -88,7 +88,7 @@ def singly(cells: Sequence[race.Cell], conventional: Sequence[race.Cell]) -> dic
 
 def averaged(cell: race.Cell) -> race.Cell:
     """A comparison to draw: the conventional scans, and what the policies measure on average, with the plan of the first."""
-    plans, numbers = ({n: of[n] for n in SHOWN} for of in (cell.plans, cell.numbers))
+    plans, numbers = {n: cell.plans[n] for n in SHOWN}, {n: cell.numbers[n] for n in SHOWN}
     for name in ("adaptive", "auto"):
         rows = zip(*(cell.numbers[n] for n in cell.numbers if n.startswith(f"{name} ")), strict=True)
         numbers[name] = tuple({metric: sum(r[metric] for r in row) / len(row) for metric in row[0]} for row in rows)

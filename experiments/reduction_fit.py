@@ -1,6 +1,6 @@
 """Fits the regression of `adaptycho.scan.policies.reduction` and writes it, with what it was fitted on and how well.
 
-`python benchmarks/reduction_fit.py [--specimens 4] [--output src/adaptycho/scan/policies/reduction.json]`: about two minutes on one core.
+`python experiments/reduction_fit.py [--specimens 4] [--output src/adaptycho/scan/policies/reduction.json]`: about two minutes on one core.
 Simulated specimens of the range `evaluate.train` in every family, from number 1,000 on: everything that is learnt leaves the first thousand
 to the tuning of strategies, of which the expected-error-reduction scan is one. Each is scanned in several ways, and after each sub-sequence
 the features of random places and the error round them are noted down.
@@ -9,11 +9,14 @@ the features of random places and the error round them are noted down.
 import argparse
 import itertools
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from importlib import resources
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy import ndimage
 from sklearn.linear_model import Ridge
 from sklearn.preprocessing import PolynomialFeatures
@@ -25,6 +28,9 @@ from adaptycho.scan.policies import reduction
 from adaptycho.scan.policies.fixed import Fixed
 from adaptycho.scan.policies.heuristic import Heuristic
 from adaptycho.settings import build
+from adaptycho.types import Observation
+
+Array = NDArray[Any]
 
 SEED = 0
 FAMILIES = ("crystal", "vacancies", "island", "edge", "particles", "boundary", "amorphous")
@@ -32,19 +38,23 @@ DOSES = (300.0, 1e3, 1e4)
 DEFOCI = (0.0, 100.0)
 POSITIONS = (64, 256)
 PARTS = 4
-SCANNERS = {"halton": Fixed("halton"), "random": Fixed("random"), "heuristic": Heuristic(contrast=1.5, floor=0.05)}
+SCANNERS: dict[str, Fixed | Heuristic] = {
+    "halton": Fixed("halton"),
+    "random": Fixed("random"),
+    "heuristic": Heuristic(contrast=1.5, floor=0.05),
+}
 PLACES = 60  # noted down in each state of each specimen
 REACH = 0.7  # width of the Gaussian that a position speaks for, in distances to the nearest position
 ALPHA = 10.0  # of the ridge, for standardised features
 
 
-def numbers(count):  # type: ignore[no-untyped-def]
+def numbers(count: int) -> range:
     """Numbers of the specimens, the same of each family."""
     first = settings.preset("light").evaluate.train[0] + UNTUNED
     return range(first, first + count)
 
 
-def samples(family, count):  # type: ignore[no-untyped-def]
+def samples(family: str, count: int) -> list[Array]:
     """Features (N, F), targets (N,) and specimen numbers (N,) of one family."""
     wanted = {"family": family, "first": numbers(count)[0], "count": count}
     changes = {"specimen": wanted, "scan": {"seed": SEED}, "reconstruct": settings.BEST}
@@ -63,7 +73,7 @@ def samples(family, count):  # type: ignore[no-untyped-def]
     return [np.concatenate(parts) for parts in zip(*found, strict=True)]
 
 
-def places(seen, number, truth, rng):  # type: ignore[no-untyped-def]
+def places(seen: Observation, number: int, truth: Array, rng: np.random.Generator) -> tuple[Array, Array]:
     """Features of random places of one specimen, and the logarithm of the error round each over the mean error."""
     size = np.array(seen.field)
     where = rng.random((PLACES, 2)) * size
@@ -76,7 +86,7 @@ def places(seen, number, truth, rng):  # type: ignore[no-untyped-def]
     return np.concatenate([still, moving], 1), around
 
 
-def squared_error(phase, truth, light):  # type: ignore[no-untyped-def]
+def squared_error(phase: Array, truth: Array, light: Array) -> Array:
     """Squared error of what is believed of the phase, its free constant chosen where the light was, in units of the mean.
 
     The noise goes with 1/light. Unbelieved, it would be the largest error where hardly any electron went, and send the beam to the rim of
@@ -88,7 +98,7 @@ def squared_error(phase, truth, light):  # type: ignore[no-untyped-def]
     return error / error.mean()
 
 
-def surrounding(error, where, width, size):  # type: ignore[no-untyped-def]
+def surrounding(error: Array, where: Array, width: Array, size: Array) -> Array:
     """Logarithm of the Gaussian mean of the error round each place, each with its own width in Å; outside the field there is none."""
     pixel = size / error.shape
     widths = np.geomspace(0.3 * pixel.min(), size.max() / 2, 12)
@@ -99,12 +109,12 @@ def surrounding(error, where, width, size):  # type: ignore[no-untyped-def]
     return np.log(value + 1e-6)
 
 
-def fit(features, targets):  # type: ignore[no-untyped-def]
+def fit(features: Array, targets: Array) -> tuple[dict[str, Any], Callable[[Array], Array]]:
     """Coefficients as they are shipped, to five digits, and a function that predicts."""
     mean, std = features.mean(0), features.std(0)
     expand = PolynomialFeatures(2, include_bias=False)
 
-    def standard(x):  # type: ignore[no-untyped-def]
+    def standard(x: Array) -> Array:
         return expand.fit_transform(((x - mean) / std).clip(-3, 3))
 
     model = Ridge(alpha=ALPHA).fit(standard(features), targets)
@@ -114,7 +124,7 @@ def fit(features, targets):  # type: ignore[no-untyped-def]
     return {"constant": float(f"{model.intercept_:.5g}")} | found, lambda x: model.predict(standard(x))
 
 
-def explained(targets, predicted):  # type: ignore[no-untyped-def]
+def explained(targets: Array, predicted: Array) -> float:
     """Fraction of the variance explained."""
     return round(1 - float(((targets - predicted) ** 2).mean() / targets.var()), 3)
 
@@ -133,7 +143,7 @@ def main() -> None:
     held_out = {family: explained(y[n == last], others(x[n == last])) for family, (x, y, n) in zip(FAMILIES, collected, strict=True)}
     card = {
         "what": "ridge regression of the logarithm of the local squared error of what is believed of the phase, over its mean in the field",
-        "made_by": f"python benchmarks/reduction_fit.py --specimens {given.specimens}",
+        "made_by": f"python experiments/reduction_fit.py --specimens {given.specimens}",
         "fitted_on": {
             "preset": "light",
             "seed": SEED,

@@ -1,6 +1,6 @@
 """What reinforcement did to policies.
 
-`python benchmarks/reinforced.py --before A/imitate.safetensors ... --weights A/reinforce.safetensors ...` prints one JSON line each for
+`python experiments/reinforced.py --before A/imitate.safetensors ... --weights A/reinforce.safetensors ...` prints one JSON line each for
 the reward and for SSIM, of 25 test specimens, with the paired difference; several pairs are trainings from several seeds.
 """
 

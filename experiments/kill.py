@@ -1,6 +1,6 @@
 """What `kill -9` costs a scan: killed at random moments, taken up, sometimes killed again, and compared with a scan that was left alone.
 
-`python benchmarks/kill.py [--runs 100] [--workers 2] [--seed 0]`: every run is `adaptycho scan` with 80 positions in 5 sub-sequences (by
+`python experiments/kill.py [--runs 100] [--workers 2] [--seed 0]`: every run is `adaptycho scan` with 80 positions in 5 sub-sequences (by
 turns simulated heuristic, simulated random, recorded heuristic), sent SIGKILL at a moment drawn uniformly from shortly before the first to
 the last sub-sequence of an uninterrupted run, for every fourth run from its very start. Whatever the scan was handed must then be on disk,
 whole and the same as in the uninterrupted run; three runs in ten are killed once more while they are resumed; in the end every array must
@@ -34,7 +34,8 @@ import torch
 from tqdm import tqdm
 
 from adaptycho.app import cli
-from adaptycho.runs import scans
+from adaptycho.runs.journal import Journal
+from adaptycho.types import Action, Measurement
 
 COMMON = ["--positions", "80", "--subsequences", "5", "--reconstruct.reference_side", "20", "--threads", "1"]
 RECORDED = ["--microscope", "recorded", "--scan.rows", "[0.2, 0.7]", "--scan.columns", "[0.2, 0.7]", "--reconstruct.iterations", "10"]
@@ -90,14 +91,14 @@ def process(arguments: list[str], kill_at: float | None = None, first: float = 0
 
 def _announce(pipe: int) -> None:
     """Reports every sub-sequence at the moment the scan is handed it."""
-    acquire = scans.Journal.acquire
+    acquire = Journal.acquire
 
-    def announced(self, action, *, generator):  # type: ignore[no-untyped-def]
+    def announced(self: Journal, action: Action, *, generator: torch.Generator) -> Measurement:
         measurement = acquire(self, action, generator=generator)
         os.write(pipe, struct.pack("d", time.monotonic()))
         return measurement
 
-    scans.Journal.acquire = announced  # type: ignore[method-assign]
+    Journal.acquire = announced  # type: ignore[method-assign]
 
 
 def alone(job: tuple[list[str], Path]) -> Alone:

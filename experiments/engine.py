@@ -1,9 +1,9 @@
 """Whether the gain is an artefact of our reconstruction: the same patterns reconstructed by another program, scored alike.
 
-    python benchmarks/engine.py --case paper  --weights A/reinforce.safetensors ... --theirs theirs/bin/python --out FOLDER
-    python benchmarks/engine.py --case island --weights S/imitate.safetensors ...   --theirs theirs/bin/python --out FOLDER
+    python experiments/engine.py --case paper  --weights A/reinforce.safetensors ... --theirs theirs/bin/python --out FOLDER
+    python experiments/engine.py --case island --weights S/imitate.safetensors ...   --theirs theirs/bin/python --out FOLDER
 
-`theirs` is an environment with py4DSTEM (benchmarks/README.md). The scans are simulated here, through the one loop with our reconstruction
+`theirs` is an environment with py4DSTEM (experiments/README.md). The scans are simulated here, through the one loop with our reconstruction
 behind the decisions, and written as files; `independent/run_scans.py` reconstructs each of them there. `paper` is the paper's protocol on
 MoS2; `island` has specimens that fill a quarter of the field, 64 positions of 1,000 electrons, every scan at the same defocus.
 
@@ -120,6 +120,7 @@ def take(work: Work, specimen: Sample, scan: str) -> None:
             continue
         descent = build.reconstructor(tree.update(settings, {"reconstruct": changes}, "engine"), setup)
         rows.append(scored(work, specimen, scan, f"adaptycho, {protocol}", setup.crop(descent(seen).phase)))
+    assert setup.energy is not None  # presets have electrons
     part = target.with_suffix(".part.npz")
     np.savez_compressed(
         part,

@@ -1,6 +1,6 @@
 """Puts the best weights of a finished training into the package, in half precision, and writes their model card.
 
-`python benchmarks/publish.py RUN NAME --command 'adaptycho train all --recipe ...' --commit HASH --evaluation FILE.md --limits FILE.md`
+`python experiments/publish.py RUN NAME --command 'adaptycho train all --recipe ...' --commit HASH --evaluation FILE.md --limits FILE.md`
 writes NAME.safetensors in src/adaptycho/scan/networks/shipped, and docs/models/NAME.md and .png. It refuses a command that does not give
 the settings of the run, and a run that is not finished.
 """

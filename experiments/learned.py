@@ -1,9 +1,9 @@
 """What the learned policies are worth, by the judge: prints one JSON line for each comparison, and keeps every number in a folder.
 
-    python benchmarks/learned.py paper     --weights A/reinforce.safetensors B/reinforce.safetensors ... --out FOLDER
-    python benchmarks/learned.py recurrent --weights ... --out FOLDER [--subsequences 2]
-    python benchmarks/learned.py saving    --weights ... --out FOLDER
-    python benchmarks/learned.py harmless  --weights ... --out FOLDER
+    python experiments/learned.py paper     --weights A/reinforce.safetensors B/reinforce.safetensors ... --out FOLDER
+    python experiments/learned.py recurrent --weights ... --out FOLDER [--subsequences 2]
+    python experiments/learned.py saving    --weights ... --out FOLDER
+    python experiments/learned.py harmless  --weights ... --out FOLDER
 
 The last two write what they compare to FOLDER/saving.json.gz and harmless.json.gz, for `advice.py`.
 

@@ -4,8 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 import py4DSTEM
-
-Engine = py4DSTEM.process.phase.SingleslicePtychography
+from py4DSTEM.process.phase import SingleslicePtychography as Engine
 
 
 def engine(scan: Mapping[str, np.ndarray]) -> tuple[Engine, np.ndarray]:
@@ -18,7 +17,7 @@ def engine(scan: Mapping[str, np.ndarray]) -> tuple[Engine, np.ndarray]:
     cube.calibration.set_Q_pixel_units("A^-1")
     # Their transform is not orthonormal, and their probe has its centre in the corner.
     probe = np.fft.ifftshift(scan["probe"]) / n * np.sqrt(scan["patterns"].sum((1, 2)).mean())
-    found = py4DSTEM.process.phase.SingleslicePtychography(
+    found = Engine(
         energy=float(scan["energy"]),
         datacube=cube,
         semiangle_cutoff=float(scan["semiangle"]),

@@ -9,6 +9,7 @@ import argparse
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,6 +38,7 @@ def simulate(preset: str, count: int) -> tuple[Setup, Measurement, torch.Tensor]
 
 def write(path: Path, preset: str, count: int) -> None:
     setup, data, _ = simulate(preset, count)
+    assert setup.energy is not None  # presets have electrons
     np.savez(
         path,
         preset=preset,
@@ -49,7 +51,7 @@ def write(path: Path, preset: str, count: int) -> None:
     )
 
 
-def judge(path: Path, theirs: Path) -> dict[str, float | str]:
+def judge(path: Path, theirs: Path) -> dict[str, Any]:
     """Correlations inside the field, after constant, ramp, scale and shift."""
     with np.load(theirs) as found:
         other = {name: found[name] for name in found.files}

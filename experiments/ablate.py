@@ -1,6 +1,6 @@
 """What each part of a learned scan is worth: the same 25 test specimens scanned without it. One JSON line for each part.
 
-    python benchmarks/ablate.py --weights A/reinforce.safetensors ... --before A/imitate.safetensors ... --out FOLDER \
+    python experiments/ablate.py --weights A/reinforce.safetensors ... --before A/imitate.safetensors ... --out FOLDER \
         [--extra voronoi=V1/reinforce.safetensors V2/... --extra shared=S1/... ...]
 
 The paper's protocol on MoS2: 250 positions, 5 sub-sequences. Every line has the mean SSIM, the relative gain over the random scan, and

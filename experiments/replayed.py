@@ -1,4 +1,4 @@
-"""Learned scans of a recording: `python benchmarks/replayed.py --weights A/imitate.safetensors ... --file RECORDING.h5`.
+"""Learned scans of a recording: `python experiments/replayed.py --weights A/imitate.safetensors ... --file RECORDING.h5`.
 
 For a recording of 127 x 80 positions whose columns from 60 on no policy was trained on: correlation with the other checkerboard
 half, inside the half of each window that has more structure, at 50, 100 and 200 positions, and how many times the positions the best

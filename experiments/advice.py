@@ -1,8 +1,8 @@
 """Writes the table behind `adaptycho advise`, src/adaptycho/compare/advice/table.json, and the answers in docs/advise.md, from comparisons.
 
-    python benchmarks/advice.py --learned FOLDER
+    python experiments/advice.py --learned FOLDER
 
-The folder is that of `benchmarks/learned.py saving` and `harmless`, with any number of policies; the judge's table
+The folder is that of `experiments/learned.py saving` and `harmless`, with any number of policies; the judge's table
 (docs/results/best.json.gz with further.json) and the recorded scans are published. Nothing is measured here.
 """
 
@@ -41,8 +41,8 @@ ASKED = re.compile(r"(?<=^```console\n)\$ adaptycho (advise .*)\n(?:.*\n)*?(?=``
 WEIGHTS = "structure"
 SPARSE = tuple(n for n in CONVENTIONAL if n not in DENSE)
 SOURCES = {
-    "saving": "benchmarks/learned.py saving",
-    "harmless": "benchmarks/learned.py harmless",
+    "saving": "experiments/learned.py saving",
+    "harmless": "experiments/learned.py harmless",
     "best": "adaptycho evaluate --protocol best (docs/results/best.json.gz and further.json)",
 }
 
@@ -154,7 +154,7 @@ def replayed(cell: Cell) -> dict[str, Any]:
 
 
 def learned(folder: Path) -> Iterator[dict[str, Any]]:
-    """Rows of the learned scans, from the folder of `benchmarks/learned.py`."""
+    """Rows of the learned scans, from the folder of `experiments/learned.py`."""
     for source in ("saving", "harmless"):
         cells = archive.read(folder / f"{source}.json.gz")
         yield from rows([cell for cell in cells if results(cell, "adaptive", "")], cells, source)

@@ -1,6 +1,6 @@
 """What the field policy gains under the paper's protocol against the number of positions: why rows of Table I differ as they do.
 
-    python benchmarks/positions.py [--positions 250 335 420 500] [--weights FILE] [--preset paper] [--specimens 8]
+    python experiments/positions.py [--positions 250 335 420 500] [--weights FILE] [--preset paper] [--specimens 8]
 
 Prints one JSON line for each number of positions, of validation specimens: `rows`, of the hexagonal lattice that the policy displaces after
 its survey; gains in SSIM over the random scan in per cent; mean SSIM, SSIM aligned and correlation of

@@ -1,6 +1,6 @@
 """How well conventional scans reconstruct: one JSON line for each setting.
 
-`python benchmarks/quality.py [--specimens 8]`: uniform MoS2 of random orientation, focused probe, 250 positions, seed 0, means over
+`python experiments/quality.py [--specimens 8]`: uniform MoS2 of random orientation, focused probe, 250 positions, seed 0, means over
 specimens.
 
 - `best`: `Reconstructor.best` (20 iterations), 2e5 electrons per position: correlation with the true potential on the same grid.
@@ -15,11 +15,12 @@ import torch
 
 from adaptycho import metrics, settings
 from adaptycho.reconstruct.descent import Reconstructor
+from adaptycho.scan import Pattern
 from adaptycho.scan.episode import run
 from adaptycho.scan.policies.fixed import Fixed
 from adaptycho.settings import build
 
-SCANS = ("random", "halton", "raster")
+SCANS: tuple[Pattern, ...] = ("random", "halton", "raster")
 
 
 def main() -> None:

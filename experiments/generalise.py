@@ -1,6 +1,6 @@
 """How much of its gain a field policy keeps where it was never trained: other materials, and other conditions of specimen and instrument.
 
-    python benchmarks/generalise.py --weights A/reinforce.safetensors B/reinforce.safetensors ... --out FOLDER
+    python experiments/generalise.py --weights A/reinforce.safetensors B/reinforce.safetensors ... --out FOLDER
 
 Policies trained on MoS2 under the paper's protocol (250 positions, 5 sub-sequences) scan test specimens of every case; one JSON line each.
 `over_random` is the relative gain over the random scan, `over_best` that over the best of raster, hexagonal, Halton and Poisson disk, and

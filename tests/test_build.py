@@ -149,7 +149,7 @@ def test_a_package_brings_a_policy(monkeypatch: pytest.MonkeyPatch, brought: Cal
     module.scanner = brought  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "brought", module)
     point = EntryPoint("mine", "brought:scanner", policies.GROUP)
-    monkeypatch.setattr(policies, "entry_points", lambda group: [point] if group == policies.GROUP else [])
+    monkeypatch.setattr("adaptycho.support.plugins.entry_points", lambda group: [point] if group == policies.GROUP else [])
     chosen = tiny(scan={"policy": "mine", "defocus": 30.0})
     if said is None:
         assert build.scanner(chosen) == Fixed("raster", 30.0)

@@ -11,7 +11,7 @@ import fake_device
 from adaptycho.app import cli
 from adaptycho.instruments.recorded import Recorded
 from adaptycho.instruments.simulated import Simulated
-from adaptycho.learn import pool, share, stages, trainings
+from adaptycho.learn import pool, sequence_examples, share, stages, trainings
 from adaptycho.learn.imitate import imitate
 from adaptycho.learn.reinforce import reinforce
 from adaptycho.physics import noise
@@ -45,6 +45,11 @@ def where(state: episode.State) -> set[str]:
     return {v.device.type for v in tensors if v is not state.seen.lengths and v is not state.latest.lengths}
 
 
+def apart(device: torch.device) -> float:
+    """How far a scan may be from the CPU's: rounding of single precision in another order; on a real device counts may flip too."""
+    return 1e-4 if device.type == fake_device.NAME else 0.05
+
+
 @pytest.mark.parametrize("device", DEVICES)
 def test_counts_are_the_same(device: torch.device) -> None:
     """But for a pixel in ten thousand, whose rate may differ in its last bit."""
@@ -65,9 +70,8 @@ def test_the_whole_loop(device: torch.device, policy: str, microscope: Simulated
         ways.append(list(episode.run(one, mine, descent, LENGTHS, seed=3)))
     for here, there in zip(*ways, strict=True):
         assert where(there) == {device.type}
-        # Single precision, in other kernels and another order of sums: found 3e-6. A count that flips moves the phase by more.
         torch.testing.assert_close(there.seen.positions.cpu(), here.seen.positions, rtol=0, atol=1e-3)
-        torch.testing.assert_close(there.potential.cpu(), here.potential, rtol=0, atol=0.05 * float(here.potential.abs().max()))
+        torch.testing.assert_close(there.potential.cpu(), here.potential, rtol=0, atol=apart(device) * float(here.potential.abs().max()))
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -134,6 +138,20 @@ def test_training(device: torch.device, kind: str) -> None:
 
 
 @pytest.mark.parametrize("device", DEVICES)
+def test_examples_for_a_recurrent_policy(device: torch.device) -> None:
+    chosen = override(preset("light"), {"geometry.field": "[6.0, 6.0]", "geometry.object": "auto", "practice.positions": "[12]"})
+    chosen = override(chosen, {"scan.subsequences": "3", "reconstruct.iterations": "2", "network.kind": "recurrent", "network.image": "64"})
+    here = share.share(chosen, 0, 0, 2, pool.simulated(chosen, range(2)))
+    found = []
+    for work in (here, here.to(device)):
+        network = stages.network(chosen).to(work.microscope.device)
+        found.append(sequence_examples.make(work, network, outlook=patterns.halton(12).float().to(work.microscope.device), pull=0.5))
+    for one, other in zip(found[0].targets + found[0].positions, found[1].targets + found[1].positions, strict=True):
+        assert other.device.type == device.type
+        torch.testing.assert_close(other.cpu(), one, rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("device", DEVICES)
 def test_a_run(device: torch.device, tmp_path: Path) -> None:
     """Begun on a device, gone on with on the CPU: the folder does not know where it was computed."""
     chosen = override(
@@ -146,11 +164,11 @@ def test_a_run(device: torch.device, tmp_path: Path) -> None:
     last = [*scans.execute(scans.Run.open(tmp_path / "run"))][-1]
     assert where(last) == {"cpu"} and last.number == 3
     whole = [*scans.execute(scans.Run.create(tmp_path / "whole", chosen))][-1]
-    torch.testing.assert_close(last.potential, whole.potential, rtol=0, atol=0.05 * float(whole.potential.abs().max()))
+    torch.testing.assert_close(last.potential, whole.potential, rtol=0, atol=apart(device) * float(whole.potential.abs().max()))
 
 
 def test_a_device_that_is_not_there_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for name in ("warp", "cuda:99", "meta-physical", ""):
+    for name in ("warp", "cuda:99", "meta", "hpu", ""):
         assert cli.main(["scan", str(tmp_path / "run"), "--device", name]) == 2
         out, err = capsys.readouterr()
         assert (

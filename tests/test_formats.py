@@ -4,6 +4,7 @@ import shutil
 import sys
 import types
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
@@ -13,9 +14,10 @@ import pytest
 import torch
 
 from adaptycho import formats
-from adaptycho.app import tasks
+from adaptycho.app import cli, tasks
 from adaptycho.formats import hdf5, readers, rotavirus
 from adaptycho.formats.recording import Recording
+from adaptycho.types import Measurement
 
 OPTIONS = {"semiangle": 20.0, "detector_pixel": 4.0, "scan_step": 1.0, "title": "four by four"}
 
@@ -60,13 +62,21 @@ class Brought:
         return self.recording  # type: ignore[return-value]
 
 
+class Careless(Brought):
+    """One that fails where it should only look."""
+
+    def can_read(self, path: Path) -> bool:
+        assert isinstance(self.recording, Exception)
+        raise self.recording
+
+
 @pytest.fixture
 def installed(monkeypatch: pytest.MonkeyPatch) -> Iterator[types.ModuleType]:
     """A module that stands for another package, whose `READER` an entry point names."""
     module = types.ModuleType("brought")
     monkeypatch.setitem(sys.modules, "brought", module)
     point = EntryPoint("words", "brought:READER", readers.GROUP)
-    monkeypatch.setattr(readers, "entry_points", lambda group: [point] if group == readers.GROUP else [])
+    monkeypatch.setattr("adaptycho.support.plugins.entry_points", lambda group: [point] if group == readers.GROUP else [])
     yield module
 
 
@@ -130,7 +140,6 @@ def test_a_package_brings_a_reader(tmp_path: Path, installed: types.ModuleType) 
 @pytest.mark.parametrize(
     ("brought", "said"),
     [
-        (None, r"adaptycho\.readers: expected brought:READER to have name, needs, can_read and read, found a NoneType without$"),
         (Brought(None), r"a\.txt: expected the reader words to make a recording, found a NoneType$"),
         (
             Brought(KeyError("step")),
@@ -144,9 +153,47 @@ def test_a_reader_that_fails_is_one_sentence(tmp_path: Path, installed: types.Mo
     installed.READER = brought
     with pytest.raises(ValueError, match=said):
         formats.read(tmp_path / "a.txt")
-    del installed.READER
-    with pytest.raises(ValueError, match=r"adaptycho\.readers: expected brought:READER to load for 'words', found AttributeError"):
-        formats.read(tmp_path / "a.txt")
+
+
+@pytest.mark.parametrize(
+    ("careless", "why"),
+    [
+        (None, r"adaptycho\.readers: expected careless:READER to have name, needs, can_read and read, found a NoneType without"),
+        ("absent", r"adaptycho\.readers: expected careless:READER to load for 'careless', found AttributeError: .*"),
+        (KeyError("step"), r"KeyError: 'step'"),
+        (ValueError("a.txt: expected a header, found\x1b[2J none"), r"a\.txt: expected a header, found\ufffd\[2J none"),
+        (OSError("the disk is gone"), r"the disk is gone"),
+    ],
+)
+def test_a_package_s_reader_that_cannot_be_asked_is_passed_over_and_named_where_nobody_knows(
+    tmp_path: Path, installed: types.ModuleType, monkeypatch: pytest.MonkeyPatch, careless: object, why: str
+) -> None:
+    recording = formats.read(own(tmp_path))
+    installed.READER = Brought(recording)
+    module = types.ModuleType("careless")
+    if careless != "absent":
+        module.READER = Careless(careless) if isinstance(careless, Exception) else careless  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "careless", module)
+    points = [EntryPoint(name, f"{value}:READER", readers.GROUP) for name, value in (("careless", "careless"), ("words", "brought"))]
+    monkeypatch.setattr("adaptycho.support.plugins.entry_points", lambda group: points)
+    (tmp_path / "a.txt").write_text("RECORDING 1")
+    assert formats.read(tmp_path / "a.txt") is recording
+    assert formats.find(tmp_path / "a.npy") is None
+    with pytest.raises(
+        ValueError, match=rf"a\.npy: expected a recording .*, found a file of another; readers that failed: careless \({why}\)$"
+    ):
+        formats.read(tmp_path / "a.npy")
+    # The other one opens whatever it is given, a folder too.
+    failed = rf"readers that failed: careless \({why}\), words \(\[Errno 21\] Is a directory: .*\)$"
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(ValueError, match=rf"folder: expected a recording in a known format .*; arrays: .*, found a folder; {failed}"):
+        formats.read(tmp_path / "folder")
+    # What comes along and knows that nobody can read it ends the search.
+    path = tmp_path / "own.h5"
+    path.write_bytes(path.read_bytes()[:-2000])
+    with pytest.raises(ValueError, match=r"own\.h5: expected a complete HDF5 file") as refused:
+        formats.read(path)
+    assert "careless" not in str(refused.value)
 
 
 def test_what_a_package_s_reader_makes_is_not_believed(tmp_path: Path, installed: types.ModuleType) -> None:
@@ -172,3 +219,41 @@ def test_an_import_takes_what_can_be_read_and_arrays_whose_beam_is_given(tmp_pat
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match=r"empty: expected a recording in a known format .*, found a folder$"):
         tasks.imported(tmp_path / "empty", None, semiangle=None)
+
+
+def test_options_that_a_file_with_facts_of_its_own_would_leave_unheard_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out.h5"
+    words = ["import", str(formats.example()), str(out), "--json"]
+    options = {"crop": 16, "title": "MINE", "rotation": 33.0, "dose": 5.0, "scan-step": 3.0, "counts-per-electron": 9.0, "defocus": 999.0}
+    assert cli.main([*words, *(f"--{name}={value}" for name, value in options.items())]) == 2
+    said = capsys.readouterr().err
+    assert all(f"--{name}" in said and str(value) in said for name, value in options.items())
+    assert not out.exists()
+    for flag, found in (
+        ("--swap", "True"),
+        ("--key=patterns", "patterns"),
+        (f"--positions={tmp_path / 'a.csv'}", "a.csv"),
+        ("--pixel=2", "2.0"),
+    ):
+        (tmp_path / "a.csv").write_text("0,0\n")
+        assert cli.main([*words, flag]) == 2
+        name = flag.partition("=")[0]
+        expected = f"rotavirus.h5: {name}: expected to be left out, since these facts come from the file, which is in the format adaptycho"
+        said = capsys.readouterr().err
+        assert expected in said and found in said
+    with pytest.raises(ValueError, match=r"scan: --crop, --title: expected to be left out, .* in the format rotavirus, found 4, MINE$"):
+        tasks.imported(rota(tmp_path), None, semiangle=None, crop=4, title="MINE", rotation=0.0, swap=False)
+    # As it is by default, and what says nothing about the data.
+    out.write_bytes(b"")
+    assert cli.main([*words, "--rotation", "0", "--title", "", "--overwrite"]) == 0
+    assert formats.read(out).title == formats.read(formats.example()).title
+
+
+def test_a_recording_of_two_data_sets_is_not_cut(tmp_path: Path) -> None:
+    recording = formats.read(own(tmp_path))
+    two = replace(recording, measurement=Measurement.stack([recording.measurement] * 2))
+    with pytest.raises(ValueError, match=r"^measurement: expected one data set, got 2$"):
+        formats.cut(two, rows=(0.0, 1.0), columns=(0.0, 1.0))
+    assert len(formats.cut(recording, rows=(0.0, 1.0), columns=(0.0, 0.5)).measurement) == 1

@@ -7,6 +7,9 @@ import sys
 import tomllib
 from pathlib import Path
 
+import h5py
+import numpy as np
+
 PAGE = Path(__file__).parents[1] / "docs" / "how-to" / "microscope.md"
 TINY = ["--geometry.field", "[8.0, 6.0]", "--geometry.object", "auto", "--positions", "12", "--subsequences", "3", "--threads", "1"]
 
@@ -42,9 +45,27 @@ def test_the_page_s_microscope_scans(tmp_path: Path) -> None:
     assert (found["positions"], found["subsequences"]) == (12, 3)
     assert set(found["scores"].values()) == {None}
     assert not (run / "reference.h5").exists()
+    with h5py.File(run / "subsequences" / "000.h5") as file:
+        dose, counted = file["dose"][()], file["patterns"][()].sum((-2, -1))
+    assert np.ptp(dose) == 0  # what was sent does not depend on what was counted
+    assert (counted <= dose + 5 * np.sqrt(dose)).all()  # Poisson noise
+    assert len(np.unique(counted)) > 1
     report = (run / "report.html").read_text(encoding="utf-8")
     assert "Scanned: bench." in report
     assert "SSIM" not in report
+
+
+def test_it_scans_in_the_dark(tmp_path: Path) -> None:
+    installed, run = tmp_path / "installed", tmp_path / "run"
+    installed.mkdir()
+    install(installed)
+    file = installed / "bench.py"
+    lit = file.read_text(encoding="utf-8")
+    file.write_text(lit.replace("self.random.poisson(self.sent *", "self.random.poisson(0 *"), encoding="utf-8")
+    assert file.read_text(encoding="utf-8") != lit
+    for words in (["scan", run, "--microscope", "bench", *TINY], ["resume", run]):
+        done = adaptycho(installed, *words)
+        assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_without_the_package_its_name_is_refused_with_those_that_there_are(tmp_path: Path) -> None:

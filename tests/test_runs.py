@@ -519,7 +519,7 @@ def test_arrays_of_another_type_are_named(kind: str, tmp_path: Path, plain: Run)
         finish(Run.open(folder))
 
 
-def test_counts_that_are_none_are_not_kept(tmp_path: Path) -> None:
+def test_counts_that_are_none_do_not_count(tmp_path: Path) -> None:
     target = Run.create(tmp_path / "run", tiny())
     action, generator = Action(torch.full((1, 2, 2), 0.5)), torch.Generator()
     measured = target.microscope.acquire(action, generator=generator)
@@ -531,9 +531,10 @@ def test_counts_that_are_none_are_not_kept(tmp_path: Path) -> None:
     journal = Journal(Broken(target.microscope, target.path), target.path / "subsequences")
     for bad in (-1.0, math.nan, math.inf):
         measured.patterns[0, 1, 2, 3] = bad
-        with pytest.raises(ValueError, match=r"000\.h5: patterns: expected counts from 0 on that are finite, got .* nothing was kept"):
+        with pytest.raises(ValueError, match=r"^the microscope: patterns: expected .* in pattern 1; it is kept in .*000\.refused-\d\.h5"):
             journal.acquire(action, generator=generator)
     assert target.recorded == 0
+    assert sorted(p.name for p in (target.path / "subsequences").iterdir()) == [f"000.refused-{n}.h5" for n in (1, 2, 3)]
 
 
 def test_folders_beside_stay_and_links_are_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

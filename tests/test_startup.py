@@ -77,5 +77,7 @@ def test_the_package_has_the_names_that_its_first_page_says() -> None:
             ad.Mesurement
         except AttributeError as error:
             assert "Mesurement" in str(error)
+        else:
+            raise AssertionError("a name that is none was found")
     """)
     assert done.returncode == 0, done.stderr

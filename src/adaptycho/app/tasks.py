@@ -1,6 +1,7 @@
 """What the commands do once their options are understood: each function makes files and returns what is worth printing."""
 
 import collections
+import inspect
 import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -49,10 +50,18 @@ def simulate(out: Path, chosen: Settings, progress: Progress, *, workers: int | 
 
 
 def imported(source: Path, positions_file: Path | None, **options: Any) -> formats.Recording:
-    """A recording from arrays, whose geometry is given by hand, or from a file or folder in a format that says its own."""
+    """A recording from arrays, whose geometry is given by hand, or from a file or folder in a format that says its own.
+
+    Raises:
+        ValueError: what is read is at fault, the beam is missing, or options are given for a format that says all of them itself.
+    """
     by_hand = any(options.get(name) is not None for name in ("energy", "wavelength", "semiangle"))
-    if not by_hand and (source.is_dir() or formats.find(source) is not None):
-        return formats.read(source)
+    if not by_hand:
+        reader = formats.find(source)
+        if reader is not None:
+            _check_none_given(source, reader.name, options | {"positions": positions_file})
+        if reader is not None or source.is_dir():
+            return formats.read(source)
     energy = options.pop("energy", None)
     if (energy is None) == (options.get("wavelength") is None):
         found = "neither" if energy is None else "both"
@@ -174,6 +183,16 @@ def write_report(target: scans.Run) -> Path:
     page = target.path / "report.html"
     report.write(page, summary.run_page(target))
     return page
+
+
+def _check_none_given(source: Path, known: str, options: dict[str, Any]) -> None:
+    """Refuses options for arrays that would go unheard, where a file in a known format says these facts itself."""
+    usual = inspect.signature(formats.from_arrays).parameters
+    given = {name: value for name, value in options.items() if value is not None and value != usual[name].default}
+    if given:
+        flags = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+        expected = f"expected to be left out, since these facts come from the file, which is in the format {known}"
+        raise ValueError(f"{source}: {flags}: {expected}, found {', '.join(map(str, given.values()))}")
 
 
 @contextmanager

@@ -127,7 +127,7 @@ def table1(
         rows: of `ROWS`.
         policies: of one strategy, as `trained.read` gives them.
         ledger: of results.
-        progress: as for `judge.judge`.
+        progress: as for `race.judge`.
         workers: see `spread`.
         scheduler: see `spread`.
     """

@@ -80,7 +80,7 @@ def judged(
         ledger: of results.
         strategies: what to compare of each policy, and what `auto` may be besides; its own strategy if there are none. Only what depends on
             a policy is returned.
-        progress: as for `judge.judge`.
+        progress: as for `race.judge`.
         workers: see `spread`.
         scheduler: see `spread`.
     """

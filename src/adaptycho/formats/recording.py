@@ -57,9 +57,11 @@ def cut(recording: Recording, *, rows: Span, columns: Span) -> Recording:
         columns: likewise along x.
 
     Raises:
-        ValueError: the rectangle is empty, leaves the field, or holds no recorded position.
+        ValueError: more than one data set, or the rectangle is empty, leaves the field, or holds no recorded position.
     """
     setup, measurement = recording.setup, recording.measurement
+    if len(measurement) != 1:
+        raise ValueError(f"measurement: expected one data set, got {len(measurement)}")
     for name, (low, high) in (("rows", rows), ("columns", columns)):
         if not -EDGE <= low < high <= 1 + EDGE:
             raise ValueError(f"{name}: expected two fractions of the field, the smaller first, got {low:g}, {high:g}")

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
+
 from adaptycho.learn import tensorboard
 from adaptycho.learn.distributed import check_fabric
 from adaptycho.learn.loop import Name
@@ -97,3 +99,13 @@ def _check_scan(settings: Settings, courses: Sequence[Name]) -> None:
             raise ValueError(f"practice.positions: expected one number for a recurrent network, found {list(p.positions)}")
         if settings.train.teacher == "structure" and "imitate" in courses:
             raise ValueError("train.teacher: expected even or half-way for a recurrent network, found structure")
+
+
+def check_device(settings: Settings, device: str) -> None:
+    """Refuses several processes on anything but the CPU.
+
+    Raises:
+        ValueError: one sentence with both.
+    """
+    if settings.train.processes > 1 and torch.device(device).type != "cpu":
+        raise ValueError(f"train.processes: expected 1 on a device other than the CPU, found {settings.train.processes} on {device}")

@@ -30,7 +30,7 @@ class Examples:
     """What is seen in B scans after each of T sub-sequences but the last, N = B T, and where the structure is.
 
     Attributes:
-        maps: of `policy.field.look`, padded.
+        maps: of `scan.networks.field.look`, padded.
         wanted: 1 where there is structure, else 0; without the padding.
     """
 

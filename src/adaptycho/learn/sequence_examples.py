@@ -57,7 +57,7 @@ class PartWay:
         if before is None:  # the survey
             return answer, (after, None)
         noise = torch.randn(answer.positions.shape, generator=generator) * (ASTRAY / torch.tensor(seen.field))
-        where = points + self.part[:, None, None] * (answer.positions - points) + noise
+        where = points + self.part.to(points)[:, None, None] * (answer.positions - points) + noise.to(points)
         return Action(where.clamp(0, 1), answer.defocus), (after, answer.positions)
 
 

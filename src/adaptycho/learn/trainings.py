@@ -103,8 +103,7 @@ def execute(folder: Path, progress: stages.Progress, device: str = "cpu") -> dic
     if start is not None:
         checksums.check_start(start, facts)
     checks.check(settings, facts.courses)
-    if settings.train.processes > 1 and torch.device(device).type != "cpu":
-        raise ValueError(f"train.processes: expected 1 on a device other than the CPU, found {settings.train.processes} on {device}")
+    checks.check_device(settings, device)
     with alone(folder):
         together(stages.train, settings.train.processes, folder, facts.courses, start, progress, device)
         curves(folder)

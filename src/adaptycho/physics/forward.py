@@ -16,7 +16,8 @@ from adaptycho.physics.noise import counted
 from adaptycho.physics.optics import Setup
 
 MOST = 2.0**53  # electrons of a pattern: beyond, numbers of double precision no longer count them
-CHUNK, DEVICE_CHUNK = 64, 4096  # patterns in work at a time, on a CPU and elsewhere: memory never grows with the number of positions
+CHUNK = 64  # patterns in work at a time on a CPU: memory never grows with the number of positions
+DEVICE_CHUNK = 1 << 24  # window pixels in work at a time on other devices: some 100 MiB for each array of complex numbers
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ def diffract(
     slices = transmission(potential if potential.ndim == 3 else potential[None])
     propagator = _propagator(setup, thickness, slices)
     out = []
-    chunk = CHUNK if positions.device.type == "cpu" else DEVICE_CHUNK
+    chunk = CHUNK if positions.device.type == "cpu" else max(1, DEVICE_CHUNK // math.prod(setup.window.shape))
     for where, focus in zip(positions.split(chunk), defocus.split(chunk), strict=True):
         intensity: Tensor | float = 0.0
         for step, weight in _source_points(source_size, setup):

@@ -26,6 +26,7 @@ from torch import Tensor
 
 from adaptycho.physics.grid import fft2, ifft2
 from adaptycho.reconstruct import Loss, losses, mkl
+from adaptycho.reconstruct.losses import function
 from adaptycho.reconstruct.losses.function import FAST
 
 CHUNK_BYTES = 1 << 20  # waves in work at a time where a pass takes a chunk: what a core's own cache holds
@@ -251,8 +252,9 @@ def _pattern(pixel, wave, pattern, scale, weight):  # type: ignore[no-untyped-de
 
 
 def _named_after(pixel: Callable[..., Any], loop: Callable[..., Any]) -> Callable[..., Any]:
-    """The loop with a name that changes with the loss's file, so that numba, which looks at the date of this one only, compiles it anew."""
-    source = Path(str(getsourcefile(pixel))).read_bytes()
+    """The loop with a name that changes with the files that are compiled into it: numba looks at the date of this one only."""
+    files = (str(getsourcefile(pixel)), function.__file__, mkl.__file__)
+    source = b"".join(Path(file).read_bytes() for file in files)
     loop.__qualname__ = f"{loop.__name__}_{sha256(source).hexdigest()[:12]}"
     return loop
 

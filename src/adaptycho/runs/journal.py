@@ -5,7 +5,7 @@ was changed, damaged or copied from another run is not gone on with.
 """
 
 import hashlib
-import math
+import itertools
 import os
 import warnings
 from collections.abc import Mapping
@@ -22,10 +22,16 @@ from adaptycho import formats
 from adaptycho.formats import stored
 from adaptycho.instruments import Microscope
 from adaptycho.physics.optics import Setup
+from adaptycho.runs.checks import check_action, check_answer
 from adaptycho.support.atomic import whole
 from adaptycho.types import Action, Measurement
 
 FORMAT = "adaptycho run 2"
+UNITS = {
+    "positions": "reported, fractions (y, x) of the scan field",
+    "patterns": "counts, zero frequency in the centre",
+    "defocus": "Å, underfocus",
+}
 
 
 @dataclass
@@ -57,15 +63,27 @@ class Journal:
         return self.microscope.batch
 
     def acquire(self, action: Action, *, generator: torch.Generator) -> Measurement:
-        """The next sub-sequence, from disk if it was recorded before."""
+        """The next sub-sequence, from disk if it was recorded before.
+
+        Raises:
+            ValueError: what is on disk is not of this run, positions are asked for that are none, or the microscope's answer is no
+                measurement of this scan; that is kept beside, in a file that is never read.
+        """
         path = self.folder / f"{self.taken:03d}.h5"
-        if os.path.lexists(path):  # a link that leads nowhere is somebody's
-            measurement = self._read(path, action)
-        else:
-            measurement = self.microscope.acquire(action, generator=generator)
-            _write_subsequence(path, action, measurement, self.setup, {"run": self.run, "number": self.taken})
+        known = os.path.lexists(path)  # a link that leads nowhere is somebody's
+        measurement = self._read(path, action) if known else self._record(path, action, generator)
         self.taken += 1
         return measurement.to(self.device)
+
+    def _record(self, path: Path, action: Action, generator: torch.Generator) -> Measurement:
+        check_action(action, self.batch)
+        answer, belongs = self.microscope.acquire(action, generator=generator), {"run": self.run, "number": self.taken}
+        try:
+            check_answer(answer, self.setup, (self.batch, action.positions.shape[1]))
+        except ValueError as error:
+            raise ValueError(f"{error}; {_keep(path, action, answer, {**belongs, 'refused': str(error)})}") from None
+        _write_subsequence(path, action, answer, self.setup, belongs)
+        return answer
 
     def _read(self, path: Path, action: Action) -> Measurement:
         count = action.positions.shape[1]
@@ -80,30 +98,33 @@ class Journal:
 
 
 def _write_subsequence(path: Path, action: Action, measurement: Measurement, setup: Setup, belongs: Mapping[str, Any]) -> None:
-    requested, measurement = action.positions.float().cpu(), measurement.to("cpu")
-    patterns = measurement.patterns
-    if patterns.is_floating_point() or patterns.dtype in (torch.int8, torch.int16, torch.int32, torch.int64):  # torch compares no others
-        lowest, highest = float(patterns.amin()), float(patterns.amax())
-        if not 0 <= lowest <= highest < math.inf:
-            raise ValueError(
-                f"{path}: patterns: expected counts from 0 on that are finite, got {lowest:g} to {highest:g}; nothing was kept"
-            )
-    away = (requested - measurement.positions) * torch.tensor(setup.field)
-    arrays = {
-        "distance": torch.linalg.vector_norm(away, dim=-1),
-        "requested": requested,
-        "positions": measurement.positions,
-        "dose": measurement.dose,
-        "defocus": measurement.defocus,
-        "patterns": torch.fft.fftshift(patterns, dim=(-2, -1)),
+    arrays = _arrays(action, measurement)
+    away = (arrays["requested"] - arrays["positions"]) * torch.tensor(setup.field)
+    arrays = {"distance": torch.linalg.vector_norm(away, dim=-1), **arrays}
+    write_arrays(path, arrays, {**UNITS, "distance": "Å, from the requested to the reported position", **belongs})
+
+
+def _keep(path: Path, action: Action, answer: object, attributes: Mapping[str, Any]) -> str:
+    """Keeps what was refused beside where it would have been, for electrons cannot be given back; says where it is."""
+    if not isinstance(answer, Measurement):
+        return "nothing was kept"
+    names = (path.with_name(f"{path.stem}.refused-{n}.h5") for n in itertools.count(1))
+    beside = next(name for name in names if not os.path.lexists(name))
+    try:
+        write_arrays(beside, _arrays(action, answer), {**UNITS, **attributes})
+    except (OSError, RuntimeError, TypeError, ValueError) as error:  # what it says was refused matters more
+        return f"nothing was kept ({error})"
+    return f"it is kept in {beside}, which no scan reads"
+
+
+def _arrays(action: Action, measurement: Measurement) -> dict[str, Tensor]:
+    measurement = measurement.to("cpu")
+    told = {name: getattr(measurement, name) for name in ("positions", "dose", "defocus")}
+    return {
+        "requested": action.positions.float().cpu(),
+        **{name: values.to(torch.promote_types(values.dtype, torch.float32)) for name, values in told.items()},  # HDF5 has no bfloat16
+        "patterns": torch.fft.fftshift(measurement.patterns, dim=(-2, -1)),
     }
-    attributes = {
-        "positions": "reported, fractions (y, x) of the scan field",
-        "distance": "Å, from the requested to the reported position",
-        "patterns": "counts, zero frequency in the centre",
-        "defocus": "Å, underfocus",
-    }
-    write_arrays(path, arrays, {**attributes, **belongs})
 
 
 def read_subsequence(path: Path, setup: Setup, shape: tuple[int, int], *, sealed: bool) -> tuple[Tensor, Measurement]:

@@ -13,7 +13,8 @@ RUN/
 
 A sub-sequence is on disk, complete and flushed, before the next decision. A run is taken up by running the same loop again: sub-sequences
 on disk are read instead of acquired, decisions follow from them, and randomness depends on the seed and the sub-sequence only. A folder
-whose settings, input or arrays are not what they were is refused (`adaptycho.runs.checksums`, `adaptycho.runs.journal`).
+whose settings, input or arrays are not what they were is refused (`adaptycho.runs.checksums`, `adaptycho.runs.journal`). An answer of the
+microscope that no scan can go on with is kept beside, as subsequences/000.refused-1.h5, and never read.
 """
 
 import json
@@ -34,7 +35,7 @@ from adaptycho import settings
 from adaptycho.instruments import Computed, Session
 from adaptycho.physics.optics import Setup
 from adaptycho.reconstruct.descent import Reconstruction
-from adaptycho.runs import checksums, provenance
+from adaptycho.runs import checks, checksums, provenance
 from adaptycho.runs.journal import Journal, read_arrays, read_subsequence, write_arrays
 from adaptycho.runs.provenance import Provenance
 from adaptycho.runs.scores import Scores, score
@@ -45,7 +46,6 @@ from adaptycho.settings.microscopes import Kind, Subject
 from adaptycho.support import document
 from adaptycho.support.atomic import alone, whole, whole_folder
 
-SMALLEST = 11  # pixels of the field that a structural similarity needs
 SCORES = ("ssim", "ssim_aligned", "correlation")
 
 
@@ -78,7 +78,7 @@ class Run:
         microscope = microscopes.of(chosen).open(chosen)
         with ExitStack() as failed:
             failed.callback(microscope.close)
-            _check_scan(chosen, microscope)
+            checks.check_scan(chosen, microscopes.of(chosen), microscope)
             chosen = checksums.located(chosen)  # not before: what is refused is called as the user calls it
             target.parent.mkdir(parents=True, exist_ok=True)
             with whole_folder(target) as part:  # a run is there whole or not at all
@@ -176,6 +176,7 @@ def execute(target: Run, device: torch.device | str = "cpu") -> Iterator[State]:
 def _execute(target: Run, device: torch.device) -> Iterator[State]:
     checksums.check_sources(target.path, target.provenance, target.settings)
     (target.path / "states").mkdir(exist_ok=True)
+    checks.check_session(target.settings, target.kind, target.microscope)
     chosen, setup = target.settings, target.microscope.setup
     reference = _reference(target, target.microscope)
     unknown = torch.full((target.microscope.batch,), math.nan)
@@ -253,6 +254,7 @@ def _reference(target: Run, microscope: Session) -> Tensor | None:
     if not target.referenced:
         if (known := microscope.reference()) is None:
             return None
+        checks.check_reference(known, microscope.setup, microscope.batch)
         write_arrays(target.path / "reference.h5", {"phase_in_field": known}, _units(microscope.setup))
     return _read_reference(target, microscope.batch, microscope.setup)
 
@@ -276,21 +278,3 @@ def _numbered(folder: Path) -> list[Path]:
 
 def _units(setup: Setup) -> dict[str, Any]:
     return {"pixel": setup.object.pixel, "pixel_unit": "Å", "field": np.array(setup.field), "field_unit": "Å (y, x)", "phase_unit": "rad"}
-
-
-def _check_scan(chosen: Settings, microscope: Session) -> None:
-    """Refuses what cannot be scanned before there is a folder."""
-    wanted, kind, setup = chosen.scan, microscopes.of(chosen), microscope.setup
-    split_evenly(wanted.positions, wanted.subsequences)
-    if min(setup.field_shape) < SMALLEST:
-        found = f"{setup.field_shape} of {setup.object.pixel:g} Å"
-        raise ValueError(f"geometry.field: expected at least {SMALLEST} pixels along each axis, found {found}")
-    if kind.subject is None and (found := _extent(microscope)) != (told := _extent(kind.look(chosen))):
-        raise ValueError(f"scan.microscope: expected {kind.name} to have {told}, as the settings describe it, found {found}")
-    if not kind.capabilities.defocus and wanted.defocus is not None:
-        raise ValueError(f"scan.defocus: expected none for {kind.noun}, whose defocus stays, found {wanted.defocus:g} Å")
-
-
-def _extent(scanned: Session | Subject) -> str:
-    setup, (qy, qx), (h, w) = scanned.setup, scanned.setup.detector, scanned.setup.field_shape
-    return f"{scanned.batch} x {qy} x {qx} detector pixels and a field of {h} x {w} pixels of {setup.object.pixel:.4g} Å"

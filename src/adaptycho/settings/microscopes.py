@@ -6,11 +6,11 @@ anything is loaded; torch and its friends are loaded when one is opened.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from adaptycho.instruments import Capabilities, Session
+from adaptycho.support import plugins
 
 if TYPE_CHECKING:
     from adaptycho.physics.optics import Setup
@@ -157,14 +157,19 @@ def find(name: str) -> Kind:
     """The kind of microscope of a name: one that comes along, else one that an installed package brings.
 
     Raises:
-        ValueError: there is none of that name, or what a package brings is none.
+        ValueError: there is none of that name, several packages bring one, or what a package brings is none.
     """
     if name in _OWN:
         return _OWN[name]
-    brought = _brought()
-    if name not in brought:
-        raise ValueError(f"scan.microscope: expected {_listed(brought)}, found {name!r}")
-    return _loaded(brought[name])
+    there = plugins.names(GROUP, _OWN)
+    if name not in there:
+        raise ValueError(f"scan.microscope: expected {plugins.one_of(there)}, found {name!r}")
+    point = plugins.find(GROUP, name)
+    found = plugins.load(point)
+    if not isinstance(found, Kind) or found.name != name:
+        other = f"a microscope called {found.name!r}" if isinstance(found, Kind) else f"a {type(found).__name__}"
+        raise ValueError(f"{GROUP}: expected {point.value} to be a microscope called {name!r}, found {other}")
+    return found
 
 
 def known(name: str) -> str:
@@ -173,8 +178,8 @@ def known(name: str) -> str:
     Raises:
         ValueError: there is none; says only what there is, for the settings name the key and what was found.
     """
-    if name not in _OWN and name not in (brought := _brought()):
-        raise ValueError(_listed(brought))
+    if name not in _OWN and name not in (there := plugins.names(GROUP, _OWN)):
+        raise ValueError(plugins.one_of(there))
     return name
 
 
@@ -187,23 +192,3 @@ def check_samples(settings: "Settings") -> None:
     some = {kind.name: kind for kind in BUILT_IN if kind.samples}
     if settings.scan.microscope not in some:
         raise ValueError(f"scan.microscope: expected {' or '.join(some)} to compare or train on, found {settings.scan.microscope}")
-
-
-def _brought() -> dict[str, EntryPoint]:
-    return {point.name: point for point in entry_points(group=GROUP)}
-
-
-def _listed(brought: Mapping[str, EntryPoint]) -> str:
-    *some, last = [*_OWN, *sorted(set(brought) - set(_OWN))]
-    return f"{', '.join(some)} or {last}"
-
-
-def _loaded(point: EntryPoint) -> Kind:
-    try:
-        found = point.load()
-    except Exception as error:  # a package of somebody else may fail in any way
-        raise ValueError(f"{GROUP}: expected {point.value} to load for {point.name!r}, found {type(error).__name__}: {error}") from error
-    if not isinstance(found, Kind) or found.name != point.name:
-        other = f"a microscope called {found.name!r}" if isinstance(found, Kind) else f"a {type(found).__name__}"
-        raise ValueError(f"{GROUP}: expected {point.value} to be a microscope called {point.name!r}, found {other}")
-    return found

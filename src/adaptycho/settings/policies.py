@@ -6,10 +6,11 @@ nominal one, to a `Scanner`. Nothing is loaded before a policy is made.
 
 import dataclasses
 from importlib import import_module
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 from typing import TYPE_CHECKING, get_args
 
 from adaptycho.scan import Pattern
+from adaptycho.support import plugins
 
 if TYPE_CHECKING:
     from adaptycho.settings.sections import Settings
@@ -37,8 +38,8 @@ def known(name: str) -> str:
     Raises:
         ValueError: there is none; says only what there is, for the settings name the key and what was found.
     """
-    if name not in POLICIES and name not in (brought := _brought()):
-        raise ValueError(_listed(brought))
+    if name not in POLICIES and name not in (there := plugins.names(GROUP, POLICIES)):
+        raise ValueError(plugins.one_of(map(repr, there)))
     return name
 
 
@@ -46,34 +47,26 @@ def make(name: str, settings: "Settings", defocus: float | None) -> "Scanner":
     """A policy that looks at what was seen and takes no weights, one that comes along or one that an installed package brings.
 
     Raises:
-        ValueError: there is none of that name, or what a package brings is none.
+        ValueError: there is none of that name, several packages bring one, or what a package brings is none.
     """
     if name in OWN:
         module, _, kind = OWN[name].partition(":")
         options = dataclasses.asdict(getattr(settings, name)) if hasattr(settings, name) else {}
         found: Scanner = getattr(import_module(f"adaptycho.scan.policies.{module}"), kind)(**options, defocus=defocus)
         return found
-    brought = _brought()
-    if name not in brought:
-        raise ValueError(f"scan.policy: expected {_listed(brought)}, found {name!r}")
-    return _made(brought[name], settings, defocus)
+    there = plugins.names(GROUP, POLICIES)
+    if name not in there:
+        raise ValueError(f"scan.policy: expected {plugins.one_of(map(repr, there))}, found {name!r}")
+    return _made(plugins.find(GROUP, name), settings, defocus)
 
 
 def _made(point: EntryPoint, settings: "Settings", defocus: float | None) -> "Scanner":
+    maker = plugins.load(point)
     try:
-        found: Scanner = point.load()(settings, defocus)
+        found: Scanner = maker(settings, defocus)
     except Exception as error:  # a package of somebody else may fail in any way
         wanted = f"{point.value} to make the policy {point.name!r} from settings and defocus"
         raise ValueError(f"{GROUP}: expected {wanted}, found {type(error).__name__}: {error}") from error
     if not callable(found):
         raise ValueError(f"{GROUP}: expected {point.value} to make a scanner for {point.name!r}, found a {type(found).__name__}")
     return found
-
-
-def _brought() -> dict[str, EntryPoint]:
-    return {point.name: point for point in entry_points(group=GROUP)}
-
-
-def _listed(brought: dict[str, EntryPoint]) -> str:
-    *some, last = [*POLICIES, *sorted(set(brought) - set(POLICIES))]
-    return f"{', '.join(map(repr, some))} or {last!r}"

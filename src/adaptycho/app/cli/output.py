@@ -27,8 +27,8 @@ def placed(device: str) -> str:
     import torch
 
     try:
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:  # as torch has it: another one for each way in which there is none
+        float(torch.zeros(1, dtype=torch.float64, device=device).sum())  # some hold no numbers, or none of double precision
+    except Exception as error:  # as torch has it: another one for each way in which there is none
         raise ValueError(f"--device: expected a device that torch can use here, such as cpu, found {device!r} ({_first(error)})") from None
     return device
 
@@ -67,6 +67,8 @@ def explain(error: Exception) -> tuple[int, str]:
             return 2, str(error)
         case MemoryError():
             return 2, f"memory: expected enough for this, found too little ({str(error) or 'none could be allocated'})"
+        case RuntimeError() if "out of memory" in str(error):  # of a GPU, as torch says it
+            return 2, f"memory: expected enough for this on the device, found too little ({_first(error)})"
         case RuntimeError() if "allocate memory" in str(error):  # as torch says it
             return 2, f"memory: expected enough for this, found too little ({str(error).partition(': ')[2]})"
         case _:

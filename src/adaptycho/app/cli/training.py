@@ -43,10 +43,11 @@ def _begin(
     names: "tuple[Name, ...]", out: Path, weights: Path | None, recipe: str | None, device: str, as_json: bool, options: dict[str, Any]
 ) -> None:
     targets.folder(out)
-    from adaptycho.learn import trainings
+    from adaptycho.learn import checks, trainings
 
-    placed(device)
-    trainings.create(out, collect(options, recipe=recipe), names, weights)
+    chosen = collect(options, recipe=recipe)
+    checks.check_device(chosen, placed(device))
+    trainings.create(out, chosen, names, weights)
     _go(out, device, as_json)
 
 

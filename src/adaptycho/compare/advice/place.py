@@ -37,7 +37,7 @@ class Question:
     """What a microscopist has and wants.
 
     Attributes:
-        family: of the specimen (`adaptycho.types.Family`).
+        family: of the specimen (`adaptycho.physics.Family`).
         energy: of the beam in eV.
         semiangle: of convergence in mrad.
         field: (y, x) in Å.

@@ -309,7 +309,7 @@ def on_the_structure(lines: Sequence[Mapping[str, Any]], cells: Sequence[Cell]) 
             for name in (f"{r['plans'][0][0]} 1", r["conventional"])
         )
         mean = cell.numbers[r["conventional"]][0]["dose_mean"]
-        saved = r["saving"][0]
+        factor = r["saving"][0]
         yield row(
             [
                 r["family"],
@@ -318,8 +318,8 @@ def on_the_structure(lines: Sequence[Mapping[str, Any]], cells: Sequence[Cell]) 
                 f"{mean:.0f}",
                 f"{ours:.2f}",
                 f"{theirs:.2f}",
-                f"{saved:.2f}",
-                f"{ours / theirs / saved:.2f} times as much",
+                f"{factor:.2f}",
+                f"{ours / theirs / factor:.2f} times as much",
             ]
         )
 

@@ -105,14 +105,15 @@ class Measurement:
         """Joins data sets with different numbers of positions into one batch, padded with zeros at the end."""
         lengths = torch.cat([p.lengths for p in parts])
         longest = int(lengths.max())
-
-        def pad(x: Tensor) -> Tensor:
-            return torch.cat([x, x.new_zeros(x.shape[0], longest - x.shape[1], *x.shape[2:])], 1)
-
         positions, patterns, dose, defocus = (
-            torch.cat([pad(getattr(p, n)) for p in parts]) for n in ("positions", "patterns", "dose", "defocus")
+            torch.cat([_padded(getattr(p, n), longest) for p in parts]) for n in ("positions", "patterns", "dose", "defocus")
         )
         return Measurement(positions, patterns, dose, defocus, lengths)
+
+
+def _padded(values: Tensor, length: int) -> Tensor:
+    """Values (B, K, ...) with zeros behind them, so many along K."""
+    return torch.cat([values, values.new_zeros(values.shape[0], length - values.shape[1], *values.shape[2:])], 1)
 
 
 Memory = Any  # what a scanner wants handed back at its next call; None at the first

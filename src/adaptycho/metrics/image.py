@@ -201,12 +201,11 @@ def _fit(
     weight = inside.to(torch.float64)
     # A mask along one line leaves the ramp across it open: the pseudo-inverse takes the flattest.
     inverse = torch.linalg.pinv(torch.einsum("khw,lhw,bhw->bkl", planes, planes, weight), rtol=1e-10, hermitian=True)
-
-    def plane(v: Tensor) -> Tensor:
-        return torch.einsum("bl,lij->bij", torch.einsum("bhw,khw,bkl->bl", v * weight, planes, inverse), planes)
-
+    own, wanted = (
+        torch.einsum("bl,lij->bij", torch.einsum("bhw,khw,bkl->bl", v * weight, planes, inverse), planes) for v in (images, references)
+    )
     bad = ~images.isfinite().all(2).all(1)
-    flat, wanted = images - plane(images), plane(references)
+    flat = images - own
     power = (flat * weight).square().sum((1, 2))
     # Rounding leaves about eps of a constant image; that is not contrast.
     real = power > (1e-12 * images * weight).square().sum((1, 2))

@@ -53,11 +53,8 @@ def frc(image: Float[Tensor, "*batch h w"], reference: Float[Tensor, "..."], pix
         raise ValueError(f"image: expected the reference's shape {tuple(reference.shape)}, got {tuple(image.shape)}")
     f, g = (torch.fft.fft2(windowed(v, pixel)) for v in (image, reference))
     index, pixels, count = _rings(*image.shape[-2:])
-
-    def sums(v: Tensor) -> Tensor:
-        return v.new_zeros(len(v), len(pixels) + 1).index_add_(1, index, v.flatten(1))[:, 1:]
-
-    cross, first, second = sums((f * g.conj()).real), sums(f.abs().square()), sums(g.abs().square())
+    products = ((f * g.conj()).real, f.abs().square(), g.abs().square())
+    cross, first, second = (v.new_zeros(len(v), len(pixels) + 1).index_add_(1, index, v.flatten(1))[:, 1:] for v in products)
     norm = (first * second).sqrt()
     correlation = torch.where(norm == 0, 0.0, cross / norm)
     frequency = torch.arange(1, len(pixels) + 1, dtype=torch.float64) / (min(image.shape[-2:]) * pixel)

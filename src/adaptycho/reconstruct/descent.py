@@ -222,12 +222,7 @@ class Reconstructor:
         through = transmission(problem.potential)
         # Of a real potential only the real part of -i conj(psi) chi is needed.
         dtype = through.dtype if self.kind == "complex" else through.real.dtype
-
-        def run(passes: kernels.Passes) -> tuple[float, Tensor]:
-            back = torch.zeros(through.shape, dtype=dtype, device=through.device)
-            return passes(through, back), back
-
-        (loss, back), *others = (lanes if len(problem.lanes) > 1 else map)(run, problem.lanes)
+        (loss, back), *others = (lanes if len(problem.lanes) > 1 else map)(partial(_backwards, through, dtype), problem.lanes)
         for more, further in others:
             loss, back = loss + more, back + further
         gradient = -1j * back if self.kind == "complex" else back
@@ -255,6 +250,12 @@ class _DataSet:
     step: float = 0.0
     losses: list[float] = field(default_factory=list)
     held: tuple[Tensor, Tensor] | None = None
+
+
+def _backwards(through: Tensor, dtype: torch.dtype, passes: kernels.Passes) -> tuple[float, Tensor]:
+    """Loss summed over a lane's positions, and what they send back to the object."""
+    back = torch.zeros(through.shape, dtype=dtype, device=through.device)
+    return passes(through, back), back
 
 
 def _refuse_patterns(patterns: Tensor, used: Tensor) -> None:

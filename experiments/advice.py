@@ -1,9 +1,10 @@
 """Writes the table behind `adaptycho advise`, src/adaptycho/compare/advice/table.json, and the answers in docs/advise.md, from comparisons.
 
-    python experiments/advice.py --learned FOLDER
+    python experiments/advice.py [--learned FOLDER]
 
-The folder is that of `experiments/learned.py saving` and `harmless`, with any number of policies; the judge's table
-(docs/results/best.json.gz with further.json) and the recorded scans are published. Nothing is measured here.
+The folder is that of `experiments/learned.py saving` and `harmless`, with any number of policies; without it, the rows of learned scans
+stay as they are. The judge's table (docs/results/best.json.gz with further.json), the dose on the structure, what is kept on other
+materials, and the recorded scans are published. Nothing is measured here.
 """
 
 import argparse
@@ -19,13 +20,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import spreads
 import torch
+from generalise import sheets
 
 from adaptycho.app import cli
 from adaptycho.compare import archive, table
 from adaptycho.compare.advice.table import FORMAT, KINDS, UNLEARNED, Kind
 from adaptycho.compare.race import Cell
-from adaptycho.compare.strategies import CONVENTIONAL, DENSE, FOCUSED, ORACLES
+from adaptycho.compare.strategies import CONVENTIONAL, FOCUSED, ORACLES
 from adaptycho.compare.trial import Plan
 from adaptycho.compare.work import family
 from adaptycho.metrics import statistics
@@ -39,11 +42,12 @@ TABLE = ROOT / "src" / "adaptycho" / "compare" / "advice" / "table.json"
 PAGE = ROOT / "docs" / "advise.md"
 ASKED = re.compile(r"(?<=^```console\n)\$ adaptycho (advise .*)\n(?:.*\n)*?(?=```$)", re.MULTILINE)
 WEIGHTS = "structure"
-SPARSE = tuple(n for n in CONVENTIONAL if n not in DENSE)
+LEARNED = ("saving", "harmless")
 SOURCES = {
     "saving": "experiments/learned.py saving",
     "harmless": "experiments/learned.py harmless",
     "best": "adaptycho evaluate --protocol best (docs/results/best.json.gz and further.json)",
+    **spreads.SOURCES,
 }
 
 
@@ -77,7 +81,7 @@ def rows(cells: Sequence[Cell], curve: Sequence[Cell], source: str, *, focused: 
                 "dense": _round(float(table.columns(same, cell.protocol.primary)["dense" + end].mean())),
                 "against": {
                     base: against(each, oracle, scan.positions, scan.dose, beside, among, end)
-                    for base, among in (("all", CONVENTIONAL), ("sparse", SPARSE))
+                    for base, among in (("all", CONVENTIONAL), ("sparse", spreads.SPARSE))
                 },
             }
 
@@ -155,14 +159,25 @@ def replayed(cell: Cell) -> dict[str, Any]:
 
 def learned(folder: Path) -> Iterator[dict[str, Any]]:
     """Rows of the learned scans, from the folder of `experiments/learned.py`."""
-    for source in ("saving", "harmless"):
+    for source in LEARNED:
         cells = archive.read(folder / f"{source}.json.gz")
         yield from rows([cell for cell in cells if results(cell, "adaptive", "")], cells, source)
 
 
-def made(folder: Path, best: Path, further: Path, recorded: Path) -> dict[str, Any]:
-    """The whole table."""
-    judged = archive.read(best)
+def shipped() -> list[dict[str, Any]]:
+    """The rows of the learned scans as they are in the package."""
+    return [row for row in json.loads(TABLE.read_text(encoding="utf-8"))["rows"] if row["source"] in LEARNED]
+
+
+def kept() -> dict[str, list[float]]:
+    """How much of its gain over a random scan a policy that was trained on one material kept on each of others."""
+    lines = [json.loads(line) for line in (RESULTS / "generalise.jsonl").read_text(encoding="utf-8").splitlines()]
+    return {line["case"]: line["ssim"]["kept"] for line in lines if line["case"] in sheets()}
+
+
+def made(scans: list[dict[str, Any]]) -> dict[str, Any]:
+    """The whole table, with the rows of learned scans."""
+    judged = archive.read(RESULTS / "best.json.gz")
     beam, field = judged[0].settings.beam, judged[0].settings.geometry.field
     return {
         "format": FORMAT,
@@ -175,12 +190,14 @@ def made(folder: Path, best: Path, further: Path, recorded: Path) -> dict[str, A
         },
         "weights": WEIGHTS,
         "sources": SOURCES,
+        "kept": kept(),
         "rows": [
-            *learned(folder),
-            *rows(judged, [*judged, *archive.read(further)], "best"),
+            *scans,
+            *rows(judged, [*judged, *archive.read(RESULTS / "further.json")], "best"),
             *rows(judged, judged, "best", focused=True),
         ],
-        "recorded": [replayed(cell) for cell in archive.read(recorded)],
+        "recorded": [replayed(cell) for cell in archive.read(RESULTS / "recorded.json")],
+        "spreads": list(spreads.spreads(RESULTS)),
     }
 
 
@@ -215,20 +232,18 @@ def _round(value: float) -> float:
 
 def main() -> None:
     asked = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    asked.add_argument("--learned", type=Path, required=True)
-    asked.add_argument("--best", type=Path, default=RESULTS / "best.json.gz")
-    asked.add_argument("--further", type=Path, default=RESULTS / "further.json")
-    asked.add_argument("--recorded", type=Path, default=RESULTS / "recorded.json")
+    asked.add_argument("--learned", type=Path)
     asked.add_argument("--out", type=Path, default=TABLE)
     given = asked.parse_args()
-    found = made(given.learned, given.best, given.further, given.recorded)
-    lines = {name: ",\n".join(json.dumps(row, separators=(",", ":")) for row in found.pop(name)) for name in ("rows", "recorded")}
+    found = made(shipped() if given.learned is None else list(learned(given.learned)))
+    lists = {name: found.pop(name) for name in ("rows", "recorded", "spreads")}
     head = json.dumps(found, indent=1)[:-2]
+    body = ",\n".join(f' "{name}": [\n' + ",\n".join(json.dumps(r, separators=(",", ":")) for r in v) + "\n]" for name, v in lists.items())
     with whole(given.out) as part:  # a row on a line: differences can be read
-        part.write_text(f'{head},\n "rows": [\n{lines["rows"]}\n],\n "recorded": [\n{lines["recorded"]}\n]\n}}\n', encoding="utf-8")
+        part.write_text(f"{head},\n{body}\n}}\n", encoding="utf-8")
     if given.out == TABLE:
         PAGE.write_text(answered(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
-    print(json.dumps({"file": given.out.name, "bytes": given.out.stat().st_size, "rows": lines["rows"].count("\n") + 1}))
+    print(json.dumps({"file": given.out.name, "bytes": given.out.stat().st_size, "rows": len(lists["rows"])}))
 
 
 if __name__ == "__main__":

@@ -307,7 +307,7 @@ def test_a_reconstruction_that_diverged_is_null_in_json(
 def test_every_adaptive_policy_scans(policy: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = as_json(capsys, "scan", tmp_path / "run", *SMALL, "--policy", policy, "--threads", "1")
     assert (found["policy"], found["positions"]) == (policy, 18)
-    if policy in ("greedy", "adaptive"):
+    if policy in ("greedy", "adaptive", "crop", "threshold"):
         return  # rightly spreads evenly on the little that can be seen of a uniform crystal
     # It looked: what it asked for later is not what it would have asked for on another specimen.
     as_json(capsys, "scan", tmp_path / "other", *SMALL, "--policy", policy, "--seed", "1", "--threads", "1")

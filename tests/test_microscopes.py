@@ -164,7 +164,6 @@ class Stage:
 
     setup: Setup
     batch: int = 1
-    broken: bool = False
     known: Tensor | None = None
     random: torch.Generator = field(default_factory=lambda: torch.Generator().manual_seed(1))
     opened: ClassVar[list["Stage"]] = []
@@ -172,8 +171,6 @@ class Stage:
     faults: ClassVar[list[Callable[[Measurement], Any]]] = []  # what becomes of the next answers
 
     def acquire(self, action: Action, *, generator: torch.Generator) -> Measurement:
-        if self.broken:
-            raise OSError("the beam is down")
         positions = action.positions.clamp(0, 1)
         outside = self.setup.dark_field().bool()
         patterns = torch.poisson(torch.where(outside, 0.0, 20.0).expand(1, positions.shape[1], -1, -1), generator=self.random)
@@ -230,16 +227,16 @@ def staged(**changes: dict[str, object]) -> Settings:
 def test_one_that_is_brought_scans_reports_and_goes_on(tmp_path: Path) -> None:
     target = Run.create(tmp_path / "run", staged())
     states = [state for _, state in zip(range(2), execute(target), strict=False)]
-    assert (len(states), len(Stage.opened)) == (2, 1)
+    assert (len(states), len(Stage.opened)) == (2, 2)  # looked at, and used
     assert "There are no scores" in summary.run_page(Run.open(target.path))
-    assert len(Stage.opened) == 1  # a report needs no microscope
+    assert len(Stage.opened) == 2  # a report needs no microscope
     again = Run.open(target.path)
     assert again.recorded == 2
     *_, last = execute(again)
     assert last.number == 3
     assert torch.equal(last.seen.patterns[:, :12], states[-1].seen.patterns)  # read, not taken again
     assert Stage.closed == Stage.opened
-    assert len(Stage.closed) == 2
+    assert len(Stage.closed) == 3
     names = {path.name for path in target.path.iterdir()}
     assert names == {"settings.toml", "run.json", "subsequences", "states", "result.h5"}
     for state in read_states(again):
@@ -253,7 +250,7 @@ def test_one_that_is_brought_scans_reports_and_goes_on(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("brought")
 def test_it_is_closed_also_after_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     target = Run.create(tmp_path / "run", staged())
-    Stage.opened[0].broken = True
+    Stage.faults.append(fails)
     with pytest.raises(OSError, match="the beam is down"):
         list(execute(target))
     assert Stage.closed == Stage.opened
@@ -263,7 +260,33 @@ def test_it_is_closed_also_after_a_failure(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(OSError, match="the disk is full"):
         Run.create(tmp_path / "full", staged())
     assert Stage.closed == Stage.opened
-    assert len(Stage.closed) == 3
+    assert len(Stage.closed) == 4
+
+
+@pytest.mark.usefixtures("brought")
+def test_a_run_that_nobody_begins_leaves_it_closed(tmp_path: Path) -> None:
+    Run.create(tmp_path / "run", staged())
+    assert Stage.closed == Stage.opened
+    assert len(Stage.closed) == 1
+
+
+@pytest.mark.usefixtures("brought")
+def test_a_finished_run_is_taken_up_without_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    target = Run.create(tmp_path / "run", staged())
+    assert not target.finished
+    for _ in execute(target):
+        assert not target.finished
+    assert target.finished
+    used = len(Stage.opened)
+    before = {path: path.read_bytes() for path in target.path.rglob("*.h5")}
+    assert cli.main(["resume", str(target.path)]) == 0
+    assert "18 positions in 3 sub-sequences: no reference for scores" in capsys.readouterr().out
+    assert len(Stage.opened) == used
+    assert before == {path: path.read_bytes() for path in target.path.rglob("*.h5")}
+    (target.path / "states" / "002.h5").unlink()
+    assert not target.finished
+    assert cli.main(["resume", str(target.path)]) == 0
+    assert (len(Stage.opened), target.finished) == (used + 1, True)
 
 
 @pytest.mark.usefixtures("brought")
@@ -287,6 +310,10 @@ def test_one_that_is_not_as_the_settings_say_has_to_tell(tmp_path: Path) -> None
 
 def same(found: Measurement) -> Measurement:
     return found
+
+
+def fails(found: Measurement) -> Measurement:
+    raise OSError("the beam is down")
 
 
 def turned(name: str, value: float) -> Callable[[Measurement], Measurement]:
@@ -395,7 +422,7 @@ def test_positions_that_are_none_are_not_sent_to_the_microscope(tmp_path: Path) 
 )
 def test_a_reference_that_could_not_be_read_back_is_not_kept(wrong: Any, said: str, tmp_path: Path) -> None:
     target = Run.create(tmp_path / "run", staged())
-    Stage.opened[0].known = wrong
+    target.microscope.known = wrong  # type: ignore[attr-defined]
     with pytest.raises(ValueError, match=rf"^the microscope: reference: expected finite .* of shape \(1, 26, 19\), got {said}$"):
         list(execute(target))
     assert not target.referenced

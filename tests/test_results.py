@@ -97,7 +97,9 @@ def script() -> ModuleType:
     spec = importlib.util.spec_from_file_location("results", ROOT / "experiments" / "results.py")
     assert spec is not None and spec.loader is not None
     found = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(found)
+    with pytest.MonkeyPatch.context() as path:
+        path.syspath_prepend(ROOT / "experiments")  # where scripts find each other
+        spec.loader.exec_module(found)
     return found
 
 

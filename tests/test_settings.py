@@ -144,7 +144,7 @@ def test_the_beam_is_an_energy_or_a_wavelength() -> None:
     ("text", "said"),
     [
         ("[scan\n", r": expected settings in TOML, found something else \(.*line 1"),
-        ("[microscope]\na = 1\n", r": microscope: expected one of beam, .*geometry, .*specimen, train, found 'microscope'"),
+        ("[microscope]\na = 1\n", r": microscope: expected one of beam, .*geometry, .*specimen, .*train, found 'microscope'"),
         ("beam = 3\n", r": beam: expected a dictionary .*, found 3"),
         ("beam = 'wavelength'\n", r": beam: expected a dictionary .*, found 'wavelength'"),
         ("[scan]\nposition = 3\n", r": scan\.position: expected one of .*scan\.positions.*, found 'scan\.position'"),

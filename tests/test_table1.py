@@ -263,6 +263,27 @@ def test_a_full_scan_is_kept_for_the_scans_that_share_it(monkeypatch: pytest.Mon
     assert len(work.FULL) == 5
 
 
+def test_specimens_that_are_kept_take_no_more_memory_than_they_may(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two of one slice have room, or one of several; the same numbers come of one that was made again."""
+
+    def numbers(number: int, **sections: dict) -> dict[str, float]:
+        task = work.Task(tiny(**sections), number, (work.Plan("random"),), "full")
+        found = work.perform(task)[0]["numbers"]
+        return {name: value for name, value in found.items() if not name.startswith("seconds")}
+
+    monkeypatch.setattr(work, "FULL", {})
+    first = numbers(5)
+    (kept,) = work.FULL.values()
+    size = kept.microscope.potential.nbytes + kept.full_phase.nbytes
+    monkeypatch.setattr(work, "MOST_FULL", 2 * size)
+    for number in (6, 7):
+        numbers(number)
+    assert [specimen.number for specimen in work.FULL.values()] == [6, 7]
+    assert numbers(5) == first
+    numbers(5, specimen={"slices": 4})
+    assert [specimen.microscope.potential.shape[-3:-2] for specimen in work.FULL.values()] == [(4,)]
+
+
 @pytest.mark.filterwarnings("ignore:evaluate.test. designs were changed")
 def test_a_row_is_what_it_was(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """`adaptycho evaluate --table1 --rows 250x5 --specimens 1 --json` on a specimen of the older range, with the policy that is shipped."""

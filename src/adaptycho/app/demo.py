@@ -16,7 +16,7 @@ from adaptycho.instruments import Microscope
 from adaptycho.instruments.recorded import Recorded, distance
 from adaptycho.metrics import bootstrap_interval
 from adaptycho.reconstruct.descent import Reconstructor
-from adaptycho.runs.scores import Outcome, compare, improvement
+from adaptycho.runs.scores import SCORES, Outcome, compare, improvement
 from adaptycho.samples.windows import checkerboard
 from adaptycho.scan.episode import split_evenly
 from adaptycho.settings import Settings, build, microscopes
@@ -61,7 +61,7 @@ def run(out: Path, *, seed: int = 0, specimens: int = SPECIMENS, tell: Callable[
     for part in parts:
         final = {o.strategy: o.scores[-1] for o in part.outcomes}
         ssim = {name: s.ssim for name, s in final.items()}
-        for key in ("ssim", "ssim_aligned", "correlation"):
+        for key in SCORES:
             summary[key][part.name] = {name: round(float(getattr(s, key).mean()), 4) for name, s in final.items()}
         summary["ssim_ci"][part.name] = {name: [round(v, 4) for v in _interval(s)] for name, s in ssim.items()}
         ours = OURS[part.name]
@@ -153,7 +153,7 @@ def _table(part: Comparison, summary: dict[str, Any]) -> report.Table:
         name = outcome.strategy
         low, high = summary["ssim_ci"][part.name][name]
         gain = improvement({o.strategy: o.scores[-1].ssim for o in part.outcomes}, name, "random")
-        values = [summary[key][part.name][name] for key in ("ssim", "ssim_aligned", "correlation")]
+        values = [summary[key][part.name][name] for key in SCORES]
         rows.append((name, values[0], f"{low:.3f} to {high:.3f}", f"{100 * gain:+.1f} %", values[1], values[2]))
     caption = {
         "simulated": f"Mean of {count} specimens with a 95 % bootstrap interval; Q is the relative gain in SSIM over the random scan.",

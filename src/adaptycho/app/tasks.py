@@ -90,9 +90,13 @@ def reconstruct(file: Path, out: Path, chosen: Settings, progress: Progress, dev
 
 
 def scan(target: scans.Run, progress: Progress, device: str = "cpu") -> dict[str, Any]:
-    """Runs or goes on with a scan, writes its report, and returns its final scores (NaN where nobody knows what they refer to)."""
-    for _ in progress(scans.execute(target, device), len(target.lengths), "sub-sequences"):
-        pass
+    """Runs or goes on with a scan, writes its report, and returns its final scores (NaN where nobody knows what they refer to).
+
+    Of one that is finished the report is written again.
+    """
+    if not target.finished:
+        for _ in progress(scans.execute(target, device), len(target.lengths), "sub-sequences"):
+            pass
     states = scans.read_states(target)
     scores = {name: round(float(values.mean()), 4) for name, values in states[-1]["scores"].items()}
     return {

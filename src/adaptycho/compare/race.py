@@ -11,7 +11,7 @@ from adaptycho import settings as tree
 from adaptycho.compare import provenance, search
 from adaptycho.compare.ledger import Ledger
 from adaptycho.compare.provenance import Origin
-from adaptycho.compare.strategies import AUTO, FOCUSED, LEARNED, SIMULATED, STRATEGIES, check
+from adaptycho.compare.strategies import AUTO, CHOSEN, FOCUSED, LEARNED, SIMULATED, USUAL, check
 from adaptycho.compare.trial import Plan, Reference
 from adaptycho.compare.work import Task, perform
 from adaptycho.samples import sample
@@ -105,7 +105,7 @@ def judge(
         for name in strategies:
             check(name, cell, tuned=trains)
     for name in strategies:
-        if name.removesuffix(FOCUSED) == AUTO and not search.candidates(name, strategies):
+        if name.removesuffix(FOCUSED) in CHOSEN and not search.candidates(name, strategies):
             raise ValueError(f"strategies: expected others that {name!r} can be one of, found {', '.join(strategies)}")
     chosen = [{name: Plan(name) for name in strategies} for _ in cells]
     some = [i for i, trains in enumerate(tuned) if trains]
@@ -133,7 +133,7 @@ def _tuned(
     cells: Sequence[Settings], strategies: Sequence[str], ledger: Ledger, work: Callable[[list[Task], str], None]
 ) -> list[dict[str, Plan]]:
     """The plan of every strategy in every cell that is best on training specimens."""
-    own = [name for name in strategies if name.removesuffix(FOCUSED) != AUTO]
+    own = [name for name in strategies if name.removesuffix(FOCUSED) not in CHOSEN]
     names = list(dict.fromkeys(name.removesuffix(FOCUSED) for name in own))
     counts = [search.stages(_specimens(cell)) for cell in cells]
 
@@ -158,8 +158,8 @@ def _tuned(
 
 
 def everything(protocol: Protocol, cell: Settings) -> list[str]:
-    """Every strategy that makes sense, where the protocol tunes also focused; a recurrent policy knows one kind of scan only."""
-    some = [name for name in STRATEGIES if name != "recurrent" and (protocol.tuned or name != AUTO)]
+    """Every usual strategy that makes sense, where the protocol tunes also focused; a recurrent policy knows one kind of scan only."""
+    some = [name for name in USUAL if name != "recurrent" and (protocol.tuned or name != AUTO)]
     if not _ordered(cell):
         # The policy that comes along has practised on the recording that does.
         left_out = () if cell.scan.weights else LEARNED

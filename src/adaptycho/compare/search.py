@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from adaptycho.compare.strategies import AUTO, FOCUSED, ORACLES
+from adaptycho.compare.strategies import BY_HAND, CHOSEN, FOCUSED, HAND, ORACLES
 from adaptycho.compare.trial import Plan, descents, scan
 from adaptycho.samples.sample import Sample
 from adaptycho.settings import BEST, Settings
@@ -84,7 +84,8 @@ def top(scores: Scores, plan: Plan) -> float:
 def chosen(scores: Scores, plans: Mapping[str, Sequence[Plan]], strategies: Iterable[str]) -> dict[str, Plan]:
     """The best plan of every strategy, from what is left of its plans.
 
-    `auto` is the best of the other strategies, oracles excepted; `auto:focused` that of those without defocus.
+    `auto` is the best of the other strategies, oracles excepted, and `by-hand` of those by hand; `auto:focused` that of those without
+    defocus.
     """
     found = {name: best(scores, some) for name, some in plans.items()}
     rank = {name: max(top(scores, plan) for plan in some) for name, some in plans.items()}
@@ -92,9 +93,10 @@ def chosen(scores: Scores, plans: Mapping[str, Sequence[Plan]], strategies: Iter
 
 
 def candidates(auto: str, strategies: Iterable[str]) -> list[str]:
-    """What `auto`, or `auto:focused`, may be of some strategies."""
+    """What `auto`, `by-hand` or, without defocus, `auto:focused` may be of some strategies."""
     end = FOCUSED if auto.endswith(FOCUSED) else ""
-    return [name for name in strategies if name.removesuffix(FOCUSED) not in (AUTO, *ORACLES) and name.endswith(end)]
+    among = [name for name in strategies if name.removesuffix(FOCUSED) not in (*CHOSEN, *ORACLES) and name.endswith(end)]
+    return [name for name in among if name.removesuffix(FOCUSED) in BY_HAND] if auto.removesuffix(FOCUSED) == HAND else among
 
 
 def _frozen(changes: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:

@@ -1,5 +1,6 @@
-"""Every scan strategy by name: conventional, adaptive without learning, and oracles that know the truth; all at equal dose."""
+"""Every scan strategy by name: conventional, adaptive without learning, by hand, and oracles that know the truth; all at equal dose."""
 
+from dataclasses import asdict
 from typing import Any, Literal
 
 import torch
@@ -9,19 +10,40 @@ from adaptycho.samples.sample import Sample
 from adaptycho.scan.episode import split_evenly
 from adaptycho.scan.networks import library
 from adaptycho.scan.oracles import DensityOracle, HalfWay
+from adaptycho.scan.policies.crop import Crop
 from adaptycho.scan.policies.fixed import Fixed
+from adaptycho.scan.policies.threshold import Threshold
 from adaptycho.settings import ADAPTIVE, Settings, build, microscopes
 from adaptycho.types import Scanner
 
 CONVENTIONAL = ("raster", "hexagonal", "random", "jittered", "halton", "poisson-disk", "spiral", "dense")
-DENSE = ("dense", "adaptive-dense")  # the same electrons on more positions, at less dwell
+# The same electrons on more positions, at less dwell.
+DENSE = ("dense", "adaptive-dense", "crop-dense", "crop-box-dense", "threshold-dense")
 LEARNED = ("adaptive", "adaptive-dense", "recurrent")
 ORACLES = ("oracle", "oracle-hexagonal", "oracle-density")
+# What a microscopist does who looks where structure is: a policy, a hyphen, and which of its options are others than in the settings.
+BY_HAND: dict[str, dict[str, Any]] = {
+    "crop": {},
+    "crop-box": {"shape": "box"},
+    "crop-phase": {"signal": "phase"},
+    "crop-dense": {},
+    "crop-box-dense": {"shape": "box"},
+    "crop-dwell": {},
+    "threshold": {},
+    "threshold-rim": {"rim": 0.5},
+    "threshold-phase": {"signal": "phase"},
+    "threshold-dense": {},
+}
+CROPS = tuple(name for name in BY_HAND if name.startswith("crop"))  # a survey, and all the rest in one step
 AUTO = "auto"  # one of the others in a comparison, oracles excepted: which, is found on training specimens, as the defocus is
-STRATEGIES = (*CONVENTIONAL, *ADAPTIVE, "adaptive-dense", AUTO, *ORACLES)
+HAND = "by-hand"  # the same among those by hand
+CHOSEN = (AUTO, HAND)
+USUAL = (*CONVENTIONAL, *(name for name in ADAPTIVE if name not in BY_HAND), "adaptive-dense", AUTO, *ORACLES)  # where none are named
+STRATEGIES = (*USUAL, *BY_HAND, HAND)
 BLIND = (*CONVENTIONAL, "oracle-density")  # decide everything beforehand: nothing is gained by sub-sequences
-SIMULATED = (*DENSE, "oracle", "oracle-hexagonal")  # need another dwell, or the atoms
+SIMULATED = (*DENSE, "crop-dwell", "oracle", "oracle-hexagonal")  # need another dwell, or the atoms
 FOCUSED = ":focused"  # ends the name of a strategy that is not allowed to defocus
+QUICK = 4  # times as many positions as usual in the survey of `crop-dwell`, at as many times less dwell
 SMOOTH = 1.0  # Å, rms: scale at which an oracle takes the structure's density
 
 
@@ -33,10 +55,14 @@ def lengths(name: str, settings: Settings) -> list[int]:
     """
     if name not in STRATEGIES:
         raise ValueError(f"strategies: expected some of {', '.join(STRATEGIES)}, found {name!r}")
-    if name in DENSE:
-        count = max(settings.evaluate.dense, settings.scan.positions)
-        return [count] if name in BLIND else split_evenly(count, settings.scan.subsequences)
-    return [settings.scan.positions] if name in BLIND else split_evenly(settings.scan.positions, settings.scan.subsequences)
+    count = max(settings.evaluate.dense, settings.scan.positions) if name in DENSE else settings.scan.positions
+    if name in BLIND:
+        return [count]
+    parts = split_evenly(count, settings.scan.subsequences)
+    if name not in CROPS:
+        return parts
+    survey, rest = parts[0] * (QUICK if name == "crop-dwell" else 1), sum(parts[1:])
+    return [survey, rest] if rest else [survey]
 
 
 def check(name: str, settings: Settings, *, tuned: bool) -> None:
@@ -47,7 +73,7 @@ def check(name: str, settings: Settings, *, tuned: bool) -> None:
     """
     plain, focused = name.removesuffix(FOCUSED), name.endswith(FOCUSED)
     lengths(plain, settings)
-    if plain == AUTO and not tuned:
+    if plain in CHOSEN and not tuned:
         raise ValueError(f"strategies: expected one that is itself, since nothing is chosen here, found {name!r}")
     if focused and not tuned:
         raise ValueError(f"strategies: expected {plain!r}, since defocus is not chosen here, found {name!r}")
@@ -67,7 +93,7 @@ def scanner(name: str, settings: Settings, sample: Sample, defocus: float | None
     options: dict[str, Any] = {"defocus": defocus}
     match name:
         case "dense" | "adaptive-dense":
-            dose = settings.scan.dose * settings.scan.positions / sum(lengths(name, settings))
+            dose = _spread(name, settings)
             if name == "dense":
                 return Fixed("raster", defocus, dose=dose)
             return library.scanner(build.learned(settings, "adaptive", defocus), defocus=defocus, dose=dose)
@@ -79,8 +105,24 @@ def scanner(name: str, settings: Settings, sample: Sample, defocus: float | None
             return HalfWay([sample.columns], base=base, after=1 if name == "oracle" else 0, **options)
         case "oracle-density":
             return DensityOracle(_density(sample), **options)
+        case _ if name in BY_HAND:
+            return _by_hand(name, settings, defocus)
         case _:
             return build.scanner(settings, name, defocus)
+
+
+def _by_hand(name: str, settings: Settings, defocus: float | None) -> Scanner:
+    """Survey and crop, or a scan by threshold, with the dwell of each step."""
+    dose = _spread(name, settings) if name in DENSE else None
+    if name not in CROPS:
+        return Threshold(**{**asdict(settings.threshold), **BY_HAND[name]}, defocus=defocus, dose=dose)
+    survey = settings.scan.dose / QUICK if name == "crop-dwell" else dose
+    return Crop(**{**asdict(settings.crop), **BY_HAND[name]}, defocus=defocus, survey=survey, dose=dose)
+
+
+def _spread(name: str, settings: Settings) -> float:
+    """Electrons for each position if as many as usual are spread over all that the strategy has."""
+    return settings.scan.dose * settings.scan.positions / sum(lengths(name, settings))
 
 
 def _density(sample: Sample) -> torch.Tensor:

@@ -12,12 +12,12 @@ from adaptycho.compare.ledger import Row, key
 from adaptycho.compare.strategies import LEARNED
 from adaptycho.compare.trial import Plan, Reference, scan, score
 from adaptycho.samples import sample
-from adaptycho.samples.sample import Sample
+from adaptycho.samples.sample import Sample, Specimen
 from adaptycho.settings import Settings, microscopes
 
 WARM: list[bool] = []  # whether this process has done a scan
-FULL: dict[str, Sample] = {}  # specimens that this process has made, with their full scans
-MOST_FULL = 256  # of them that are kept; one takes 400 kB in the paper's size
+FULL: dict[str, Specimen] = {}  # specimens that this process has made, with their full scans, the oldest first
+MOST_FULL = 100e6  # bytes of them that are kept; one takes 400 kB in the paper's size, and in many slices as many times that
 
 
 @dataclass(frozen=True)
@@ -98,10 +98,16 @@ def _specimen(task: Task) -> Sample:
     otherwise = tree.update(task.settings, {"scan": {"positions": 1, "subsequences": 1, "policy": "random", "weights": None}}, "full scan")
     name = key(conditions(otherwise), task.number)
     if name not in FULL:
-        if len(FULL) >= MOST_FULL:
-            FULL.clear()
         FULL[name] = sample.simulated(otherwise, task.number)
+        while len(FULL) > 1 and sum(map(_bytes, FULL.values())) > MOST_FULL:
+            del FULL[next(iter(FULL))]
     return FULL[name]
+
+
+def _bytes(specimen: Specimen) -> int:
+    """Memory of a specimen: its potential, and the phase from its full scan."""
+    height, width = specimen.setup.object.shape
+    return specimen.microscope.potential.nbytes + 4 * height * width
 
 
 def _described(task: Task, plan: Plan) -> Row:

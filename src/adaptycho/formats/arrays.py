@@ -79,36 +79,16 @@ def from_arrays(
     for name, value in (("rotation", rotation), ("defocus", defocus)):
         if not math.isfinite(value):
             raise ValueError(f"{path}: {name}: expected a finite number, found {value}")
-    given = None if patterns is None else nullcontext(stored.Stored.of(patterns, f"{path}: patterns"))
-    with given or stored.array(path, key) as found:
-        shape = found.shape
-        if len(shape) not in (3, 4) or 0 in shape:
-            raise ValueError(
-                f"{path}: patterns: expected an array (scan_y, scan_x, ky, kx) or (N, ky, kx) with no axis empty, found shape {shape}"
-            )
-        kept = tuple(n if crop is None else min(max(crop, 1), n) for n in shape[-2:])
-        found.check_size((*shape[:-2], *kept))
-        where = _positions(path, shape[:-2], scan_step, positions)
-        counts = corner_first(found, path, crop=crop, swap=swap)
+    held = stored.array(path, key) if patterns is None else nullcontext(stored.Stored.of(patterns, f"{path}: patterns"))
+    with held as found:
+        where, counts = _scan(path, found, scan_step, positions, crop=crop, swap=swap)
     q = counts.shape[-1]
     window = Grid((q, q), _pixel(path, q, beam, detector_pixel, pixel))
-    if not (span := float(np.ptp(where, 0).max())) <= LENGTH:
-        raise ValueError(f"{path}: positions: expected them within {LENGTH:g} Å of each other, found {span:g} Å")
-    where = where - where.min(0)
-    # A line scan still has a field: one pixel across.
-    field = max(float(where[:, 0].max()), window.pixel), max(float(where[:, 1].max()), window.pixel)
-    if dose is None:
-        dose = mean_counts(counts)
-    grid = object_grid(field, window, rotation)
-    detector = window.shape
-    setup = Setup(field, grid, window, detector, semiangle, energy, beam, aberrations=Aberrations(C10=-defocus), rotation=rotation)
+    field = _field(path, where, window)
+    grid, aberrations = object_grid(field, window, rotation), Aberrations(C10=-defocus)
+    setup = Setup(field, grid, window, window.shape, semiangle, energy, beam, aberrations=aberrations, rotation=rotation)
     plausible(setup, str(path))
-    measurement = Measurement(
-        torch.from_numpy(where / np.array(field)).float().clamp(0, 1)[None],
-        counts[None],
-        torch.full((1, len(counts)), dose, dtype=torch.float32),
-        torch.full((1, len(counts)), defocus, dtype=torch.float32),
-    )
+    measurement = _measurement((where - where.min(0)) / np.array(field), counts, mean_counts(counts) if dose is None else dose, defocus)
     recording = Recording(setup, measurement, title or path.stem, source, licence, counts_per_electron, path)
     check_recording(recording, str(path))
     return recording
@@ -135,6 +115,45 @@ def corner_first(found: stored.Stored, path: Path, *, crop: int | None = None, s
 def mean_counts(patterns: torch.Tensor) -> float:
     """Counts of a pattern on average, in double precision without a copy of them all."""
     return sum(float(part.sum(dtype=torch.float64)) for part in patterns.split(CHUNK)) / len(patterns)
+
+
+def _scan(
+    path: Path,
+    found: stored.Stored,
+    step: float | tuple[float, float] | None,
+    positions: str | Path | np.ndarray | None,
+    *,
+    crop: int | None,
+    swap: bool,
+) -> tuple[np.ndarray, torch.Tensor]:
+    """Positions (N, 2) in Å, and patterns (N, Q, Q) with zero frequency in the corner."""
+    shape = found.shape
+    if len(shape) not in (3, 4) or 0 in shape:
+        raise ValueError(
+            f"{path}: patterns: expected an array (scan_y, scan_x, ky, kx) or (N, ky, kx) with no axis empty, found shape {shape}"
+        )
+    kept = tuple(n if crop is None else min(max(crop, 1), n) for n in shape[-2:])
+    found.check_size((*shape[:-2], *kept))
+    where = _positions(path, shape[:-2], step, positions)
+    return where, corner_first(found, path, crop=crop, swap=swap)
+
+
+def _field(path: Path, where: np.ndarray, window: Grid) -> tuple[float, float]:
+    """Height and width in Å of what the positions cover; a line scan still has a field, one pixel across."""
+    if not (span := float(np.ptp(where, 0).max())) <= LENGTH:
+        raise ValueError(f"{path}: positions: expected them within {LENGTH:g} Å of each other, found {span:g} Å")
+    height, width = (where - where.min(0)).max(0)
+    return max(float(height), window.pixel), max(float(width), window.pixel)
+
+
+def _measurement(positions: np.ndarray, counts: torch.Tensor, dose: float, defocus: float) -> Measurement:
+    """One data set, of positions in fractions of the field."""
+    return Measurement(
+        torch.from_numpy(positions).float().clamp(0, 1)[None],
+        counts[None],
+        torch.full((1, len(counts)), dose, dtype=torch.float32),
+        torch.full((1, len(counts)), defocus, dtype=torch.float32),
+    )
 
 
 def _parts(scan: tuple[int, ...]) -> Iterator[tuple[int, tuple[int | slice, ...]]]:

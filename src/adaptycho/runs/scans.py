@@ -38,15 +38,13 @@ from adaptycho.reconstruct.descent import Reconstruction
 from adaptycho.runs import checks, checksums, provenance
 from adaptycho.runs.journal import Journal, read_arrays, read_subsequence, write_arrays
 from adaptycho.runs.provenance import Provenance
-from adaptycho.runs.scores import Scores, score
+from adaptycho.runs.scores import SCORES, Scores, score
 from adaptycho.scan.episode import State, run, split_evenly
 from adaptycho.scan.policies.learned import Learned
 from adaptycho.settings import Settings, build, microscopes
 from adaptycho.settings.microscopes import Kind, Subject
 from adaptycho.support import document
 from adaptycho.support.atomic import alone, whole, whole_folder
-
-SCORES = ("ssim", "ssim_aligned", "correlation")
 
 
 @dataclass(frozen=True)
@@ -75,10 +73,11 @@ class Run:
         target = path.resolve()  # where a link leads
         if target == Path.cwd():
             raise ValueError(f"{path}: expected the name of a new folder for the run, found the folder that this is started in")
-        microscope = microscopes.of(chosen).open(chosen)
-        with ExitStack() as failed:
-            failed.callback(microscope.close)
-            checks.check_scan(chosen, microscopes.of(chosen), microscope)
+        kind = microscopes.of(chosen)
+        microscope = kind.open(chosen)
+        with ExitStack() as open_only_here:
+            open_only_here.callback(microscope.close)
+            checks.check_scan(chosen, kind, microscope)
             chosen = checksums.located(chosen)  # not before: what is refused is called as the user calls it
             target.parent.mkdir(parents=True, exist_ok=True)
             with whole_folder(target) as part:  # a run is there whole or not at all
@@ -87,8 +86,9 @@ class Run:
                 _write_text(part / "settings.toml", settings.dump(chosen))
                 _write_text(part / "run.json", json.dumps(provenance.facts(part / "settings.toml", chosen), indent=2) + "\n")
             new = cls.open(path)
-            failed.pop_all()
-        vars(new)["microscope"] = microscope  # no need to open it again
+            if kind in microscopes.BUILT_IN:  # which takes a while to be opened, and holds nothing that others wait for
+                open_only_here.pop_all()
+                vars(new)["microscope"] = microscope
         return new
 
     @classmethod
@@ -150,6 +150,12 @@ class Run:
     def referenced(self) -> bool:
         """Whether it has what scores refer to."""
         return os.path.lexists(self.path / "reference.h5")
+
+    @property
+    def finished(self) -> bool:
+        """Whether all that it is to hold is there."""
+        count = len(self.lengths)
+        return self.recorded == count == len(_numbered(self.path / "states")) and (self.path / "result.h5").is_file()
 
     @property
     def recorded(self) -> int:

@@ -1,7 +1,7 @@
 """What a scan strategy is worth: scores against a reference, and strategies side by side at the same positions and dose."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from jaxtyping import Float
@@ -30,7 +30,10 @@ class Scores:
 
     def of(self, specimen: int) -> dict[str, float]:
         """The scores of one specimen by name."""
-        return {name: float(getattr(self, name)[specimen]) for name in ("ssim", "ssim_aligned", "correlation")}
+        return {name: float(getattr(self, name)[specimen]) for name in SCORES}
+
+
+SCORES = tuple(field.name for field in fields(Scores))
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from adaptycho.draw import Scan, Stage, report
 from adaptycho.instruments.recorded import distance
-from adaptycho.runs.scans import SCORES, Run, read_reference, read_states
+from adaptycho.runs.scans import Run, read_reference, read_states
+from adaptycho.runs.scores import SCORES
 
 SHOWN = 4  # specimens drawn in full; the table has all
 

@@ -3,3 +3,4 @@
 from typing import Literal
 
 Pattern = Literal["raster", "hexagonal", "random", "halton", "poisson-disk", "jittered", "spiral"]  # adaptycho.scan.patterns
+Signal = Literal["dark-field", "phase"]  # that structure is told from: adaptycho.scan.mask

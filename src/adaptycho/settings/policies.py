@@ -25,6 +25,8 @@ OWN = {
     "lattice": "lattice:LatticeFit",
     "reduction": "reduction:ErrorReduction",
     "process": "gaussian_process:GaussianProcess",
+    "crop": "crop:Crop",
+    "threshold": "threshold:Threshold",
 }
 LEARNED = ("adaptive", "recurrent")  # networks, which take weights: `build.learned`
 PATTERNS: tuple[Pattern, ...] = get_args(Pattern)  # which look at nothing

@@ -9,7 +9,7 @@ from pydantic.dataclasses import dataclass
 
 from adaptycho.physics import Family
 from adaptycho.reconstruct import Loss
-from adaptycho.scan import Pattern
+from adaptycho.scan import Pattern, Signal
 from adaptycho.settings import microscopes, policies
 from adaptycho.settings.bounds import (
     MOST_COUNTS,
@@ -121,7 +121,7 @@ class Scan:
     columns: tuple[Fraction, Fraction] = Field(default=(0.0, 1.0), description="the same along x")
     policy: Annotated[str, AfterValidator(policies.known)] = Field(
         default="heuristic",
-        description="adaptive (learned), recurrent (the paper's), heuristic, greedy, lattice, reduction, process, "
+        description="adaptive (learned), recurrent (the paper's), heuristic, greedy, lattice, reduction, process, crop, threshold, "
         f"a conventional scan ({', '.join(get_args(Pattern))}), or one that an installed package brings",
     )
     weights: Name | None = Field(default=None, description="file with weights for adaptive or recurrent, instead of those that are shipped")
@@ -146,6 +146,29 @@ class Heuristic:
         default=0.7, description="power of the local structure that positions follow; 0 spreads them evenly"
     )
     floor: Fraction = Field(default=0.1, description="part of the positions spread evenly whatever is seen")
+
+
+Margin = Annotated[Real, Field(ge=0, le=1e3)]
+
+
+@dataclass(frozen=True, config=STRICT)
+class Crop:
+    """Survey and crop (`adaptycho.scan.policies.crop`)."""
+
+    shape: Literal["mask", "box"] = Field(default="mask", description="of the crop: the mask round the structure, or the box round that")
+    signal: Signal = Field(default="dark-field", description="what structure is told from: dark-field or phase")
+    margin: Margin = Field(default=0.5, description="what the mask is grown by, in probe radii")
+    lattice: Literal["hexagonal", "raster"] = Field(default="hexagonal", description="of survey and crop")
+
+
+@dataclass(frozen=True, config=STRICT)
+class Threshold:
+    """The scan by threshold (`adaptycho.scan.policies.threshold`)."""
+
+    signal: Signal = Field(default="dark-field", description="what structure is told from: dark-field or phase")
+    margin: Margin = Field(default=0.5, description="what the mask is grown by, in probe radii")
+    rim: Annotated[Real, Field(ge=0, le=10)] = Field(default=0.0, description="how much denser than within it positions are along its rim")
+    lattice: Literal["hexagonal", "raster"] = Field(default="hexagonal", description="of the survey, and that is bent to follow the mask")
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -208,6 +231,8 @@ class Settings:
     instrument: Instrument = Field(default_factory=Instrument)
     scan: Scan = Field(default_factory=Scan)
     heuristic: Heuristic = Field(default_factory=Heuristic)
+    crop: Crop = Field(default_factory=Crop)
+    threshold: Threshold = Field(default_factory=Threshold)
     reconstruct: Reconstruct = Field(default_factory=Reconstruct)
     evaluate: Evaluate = Field(default_factory=Evaluate)
     practice: Practice = Field(default_factory=Practice)

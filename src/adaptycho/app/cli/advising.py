@@ -36,18 +36,32 @@ class Quantity(click.ParamType):
 
 
 @click.command()
-@click.option("--family", type=click.Choice(get_args(Family)), required=True, help="Specimen: uniform (crystal, ...), island (flakes), ...")
+@click.option(
+    "--family",
+    type=click.Choice(get_args(Family)),
+    required=True,
+    help="Where there is structure, whatever it is made of: everywhere (crystal, ...), island (flakes), ...",
+)
 @click.option("--energy", type=Quantity({"keV": 1e3, "eV": 1.0}), required=True, help="Beam energy in keV.")
 @click.option("--semiangle", type=Quantity({"mrad": 1.0}), required=True, help="Convergence semi-angle in mrad.")
 @click.option("--field", type=Quantity({"Å": 1.0, "A": 1.0, "nm": 10.0}, 2), required=True, help="Scan field in Å, or as 5nm, 20x30.")
 @click.option("--dose", type=float, help="Electrons per position.  [default: what the dose limit leaves]")
 @click.option("--dose-limit", type=float, help="Most electrons per Å², as a mean over the field.")
+@click.option(
+    "--limits",
+    type=click.Choice(("mean", "local")),
+    default="mean",
+    show_default=True,
+    help="What damages your specimen: the electrons over the whole field (mean), or those that hit the structure (local).",
+)
 @click.option("--positions", type=int, help="Beam positions you can afford.  [default: a measured density, within the dose limit]")
 @click.option("--filling", type=float, help="Fraction of the field with structure, 0 to 1.  [default: unknown]")
 @click.option("--counting/--no-counting", default=None, help="Whether the detector counts single electrons.  [default: unknown]")
 @click.option("--frame-time", type=Quantity({"ms": 1e-3, "s": 1.0, "us": 1e-6}), help="Shortest time of one position in ms.")
 @click.option("--scan-time", type=Quantity({"s": 1.0, "min": 60.0}), help="Longest time of the scan in s.")
 @click.option("--defocus/--no-defocus", default=True, show_default=True, help="Whether you can defocus the beam.")
+@click.option("--defocus-at", type=Quantity({"Å": 1.0, "A": 1.0, "nm": 10.0}), help="Underfocus that is fixed, in Å.  [default: the best]")
+@click.option("--material", help="What the specimen is made of.  [default: what was measured, MoS2]")
 @click.option("--picture", "drawing", type=click.Path(path_type=Path), help="Draw what was measured, and your scan in it (.png, .pdf).")
 @as_json
 def advise(drawing: Path | None, as_json: bool, **options: Any) -> None:

@@ -3,10 +3,11 @@
 from dataclasses import asdict
 from typing import Any
 
-from adaptycho.compare.advice import words
+from adaptycho.compare.advice import command, words
 from adaptycho.compare.advice.decide import Decision, Scan, decide
-from adaptycho.compare.advice.place import Question
-from adaptycho.compare.advice.table import Estimate, Reading, Table
+from adaptycho.compare.advice.place import UNIFORM, Question
+from adaptycho.compare.advice.read import Reading
+from adaptycho.compare.advice.table import Estimate, Table
 
 SHOWN = ("family", "electrons", "positions", "scan", "strategy", "specimens", "policies", "source")  # of the nearest row
 TITLE = {"yes": "YES", "perhaps": "PERHAPS", "no": "NO"}
@@ -23,8 +24,10 @@ def advise(question: Question, table: Table) -> tuple[Decision, dict[str, Any]]:
     Keys of the object: `helps` (yes, perhaps, no; never yes outside of what was measured); `recommended` and `instead`, the scan to take
     and the best of the other kind (`name`, `weights`, `defocus` in Å, `positions`, `electrons`); `dose_saving` and `gain` of the adaptive
     scan over the best conventional one as mean and 95 % interval, with no mean between two ends; `dose_saving_bounded`; `ends`, what the
-    table says, one for each filling that counts (`dense_score` is that of the nearest cell); `place`, the scan in its own units; `trust`
-    (measured, scaled, outside), `warnings`, `reasons`; and `next`, a command.
+    table says, one for each filling that counts (`dense_score` is that of the nearest cell); `local_dose`, where the structure is (95th
+    percentile over the field), of the `adaptive` and of the `conventional` scan in e/Å² with as many electrons each, and how many times as
+    much the adaptive one puts there at `same_score`, None if that was not measured; `place`, the scan in its own units; `limits`, the dose
+    that does the damage; `trust` (measured, scaled, outside), `warnings`, `reasons`; and `next`, a command, with what it does.
 
     Raises:
         ValueError: the table does not know the family, or no scan fits the time or the dose limit.
@@ -33,7 +36,8 @@ def advise(question: Question, table: Table) -> tuple[Decision, dict[str, Any]]:
     warnings = words.gaps(found, table)
     scans = [_scan(found.ours), _scan(found.conventional)]
     recommended, instead = scans if found.adaptive else scans[::-1]
-    sure = found.gain.low > 0 and not warnings
+    spared = question.limits == "mean" or (found.local is not None and found.local.same_score.high < 1)
+    sure = found.gain.low > 0 and spared and not warnings
     return found, {
         "helps": ("yes" if sure else "perhaps") if found.adaptive else "no",
         "recommended": recommended,
@@ -42,11 +46,14 @@ def advise(question: Question, table: Table) -> tuple[Decision, dict[str, Any]]:
         "dose_saving_bounded": found.bounded,
         "gain": _listed(found, found.gain),
         "ends": [_end(found, end) for end in found.ends],
+        "limits": question.limits,
+        "local_dose": _local(found),
         "place": {name: _round(value) for name, value in asdict(found.place).items()},
         "trust": "outside" if warnings else "scaled" if found.place.scaled else "measured",
         "warnings": warnings,
         "reasons": words.reasons(found, table),
-        "next": words.command(found, table, bool(warnings)),
+        "next": command.command(found, table, bool(warnings)),
+        "next_does": command.does(found, table, bool(warnings)),
     }
 
 
@@ -59,15 +66,16 @@ def lines(answer: dict[str, Any]) -> list[str]:
         "",
         f"  take        {words.scan_text(Scan(**answer['recommended']))}",
         f"  rather than {_instead(answer)}",
-        f"  dose saved  {_times(saving, answer['dose_saving_bounded'])}, adaptive against the best conventional scan (95 % interval)",
-        f"  score       {'' if gain[0] is None else words.percent(gain[0]) + ' '}[{100 * gain[1]:+.1f}, {100 * gain[2]:+.1f}] %, "
-        "correlation with the true phase inside the structure",
+        f"  dose saved  {words.times(saving, answer['dose_saving_bounded'])} over the whole field, adaptive against the best conventional "
+        "scan (95 % interval)",
+        *_local_lines(answer),
+        f"  score       {_gain(*gain)}, correlation with the true phase inside the structure",
     ]
     for end in ends:
         near, (low, high) = end["nearest"], end["filling"]
         text.append(
             f"  measured    {end['family']}, filling {low:g}{f' to {high:g}' if high > low else ''}: score {end['score']:.2f} against "
-            f"{end['best_conventional_score']:.2f}, dose saved {_times(end['dose_saving'], end['dose_saving_bounded'])}"
+            f"{end['best_conventional_score']:.2f}, dose saved {words.times(end['dose_saving'], end['dose_saving_bounded'])}"
         )
         text.append(
             f"              nearest cell {words.count(near['electrons'], 'electron')}, {words.count(near['positions'], 'position')}; "
@@ -83,6 +91,7 @@ def lines(answer: dict[str, Any]) -> list[str]:
         *answer["reasons"],
         "",
         f"Next: {answer['next']}",
+        answer["next_does"],
     ]
     return text
 
@@ -95,10 +104,33 @@ def _instead(answer: dict[str, Any]) -> str:
     return words.scan_text(Scan(**instead))
 
 
-def _times(saving: list[float | None], bounded: str | None) -> str:
-    mean, low, high = saving
-    less, more = (" or less" if bounded == "below" else ""), (" or more" if bounded == "above" else "")
-    return f"{'' if mean is None else f'{mean:.2f}{less}{more} '}[{low:.2f}{less}, {high:.2f}{more}] times"
+def _gain(mean: float | None, low: float, high: float) -> str:
+    return words.interval(low, high) if mean is None else f"{100 * mean:+.1f} % [{100 * low:+.1f}, {100 * high:+.1f}]"
+
+
+def _local_lines(answer: dict[str, Any]) -> list[str]:
+    """The dose where the structure is, beside the mean over the field."""
+    local = answer["local_dose"]
+    if local is None:
+        return []
+    ours, theirs, mean = (words.number(dose) for dose in (local["adaptive"], local["conventional"], answer["place"]["dose"]))
+    where = "at the hardest-hit places" if answer["ends"][0]["family"] in UNIFORM else "on the structure"
+    return [
+        f"  local dose  {ours} e/Å² {where} by the adaptive scan and {theirs} by the conventional one; "
+        f"both send {mean} over the whole field",
+        f"              for the same score the adaptive scan puts {words.times(local['same_score'], local['bounded'])} as much there",
+    ]
+
+
+def _local(found: Decision) -> dict[str, Any] | None:
+    if (local := found.local) is None:
+        return None
+    return {
+        "adaptive": _round(local.adaptive * found.place.dose),
+        "conventional": _round(local.conventional * found.place.dose),
+        "same_score": _listed(found, local.same_score),
+        "bounded": local.bounded,
+    }
 
 
 def _scan(scan: Scan) -> dict[str, Any]:

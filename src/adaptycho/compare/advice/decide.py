@@ -1,14 +1,20 @@
-"""Which scan to take, decided from measured rows: the adaptive one if more can be won than lost, and more than a trifle."""
+"""Which scan to take, decided from measured rows: the adaptive one if more can be won than lost, and more than a trifle.
 
+Where the dose on the structure is what counts, it must not be higher than that of the best conventional scan with the same score either.
+"""
+
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from adaptycho.compare.advice.place import UNIFORM, Place, Question, dense_positions, places
-from adaptycho.compare.advice.table import Base, Bound, Estimate, Range, Reading, Row, Table, bound, read_off
+from adaptycho.compare.advice.read import Reading, bound, read_off, read_spread
+from adaptycho.compare.advice.table import Base, Bound, Estimate, Range, Row, Table
 from adaptycho.compare.strategies import AUTO, DENSE
 
 WORTH = 0.02  # a gain in score that cannot be above this is not worth a scan that decides while it runs
 STANDS_FOR = {"edge": "island"}  # where a family was not measured
+OPPOSITE: dict[Bound | None, Bound | None] = {"below": "above", "above": "below", None: None}
 
 
 @dataclass(frozen=True)
@@ -23,6 +29,29 @@ class Scan:
 
 
 @dataclass(frozen=True)
+class Local:
+    """The dose where the structure is, at the 95th percentile over the field.
+
+    Attributes:
+        adaptive: of the adaptive scan, over its mean; of two ends, that of the first.
+        conventional: likewise, of the best conventional scan with as many electrons.
+        same_score: how many times as much the adaptive scan puts there as the best conventional one with the same score. Of two ends, the
+            interval reaches over both.
+        bounded: whether that is only known to be at most, or at least, this.
+    """
+
+    adaptive: float
+    conventional: float
+    same_score: Estimate
+    bounded: Bound | None
+
+    @property
+    def spared(self) -> bool:
+        """Whether the structure is more likely to be hit less than to be hit more, for the same score."""
+        return self.same_score.low * self.same_score.high < 1
+
+
+@dataclass(frozen=True)
 class Decision:
     """What was looked up for one question, and what follows.
 
@@ -34,6 +63,8 @@ class Decision:
             the mean is that of the first.
         saving: factor of dose saved, likewise.
         bounded: whether that factor is only known to be at most, or at least, this.
+        local: the dose where the structure is; None if it was not measured.
+        focused: whether these are measurements in focus.
         base: which conventional scans there are to compare with.
         adaptive: whether to scan adaptively.
         ours: the adaptive scan.
@@ -46,10 +77,17 @@ class Decision:
     gain: Estimate
     saving: Estimate
     bounded: Bound | None
+    local: Local | None
+    focused: bool
     base: Base
     adaptive: bool
     ours: Scan
     conventional: Scan
+
+    @property
+    def gains(self) -> bool:
+        """Whether more score can be won than lost by the adaptive scan, and more than a trifle."""
+        return _gains(self.gain)
 
     @property
     def known(self) -> Range:
@@ -63,13 +101,10 @@ def decide(question: Question, table: Table) -> Decision:
     Raises:
         ValueError: the table has no rows for the family, or no scan fits the time or the dose limit.
     """
-    groups = table.groups(stand_in(question.family, table), focused=not question.defocus)
-    if not groups:
-        raise ValueError(f"family: expected one that was measured{'' if question.defocus else ' in focus'}, found {question.family!r}")
-    measured = sorted({row.positions for group in groups for row in group})
-    found = [_decided(question, table, groups, where) for where in places(question, table.beam, measured)]
-    # Of several ways to spend the same dose: the nearest to what was measured, then the best score.
-    return max(found, key=lambda d: (-max(1.0 if end.inside else end.beyond for end in d.ends), _score(d)))
+    found = _best(question, table, focused=question.focused)
+    if question.defocus_at and question.defocus_at / found.place.defocus_unit < found.ends[0].nearest.defocus / 2:
+        return _best(question, table, focused=True)  # held nearer to focus than to what is best
+    return found
 
 
 def stand_in(family: str, table: Table) -> str:
@@ -86,20 +121,31 @@ def dense_fits(question: Question, table: Table, positions: int) -> bool:
     return dense_positions(question, table.beam, positions) * question.frame_time <= question.scan_time
 
 
+def _best(question: Question, table: Table, *, focused: bool) -> Decision:
+    groups = table.groups(stand_in(question.family, table), focused=focused)
+    if not groups:
+        raise ValueError(f"family: expected one that was measured{' in focus' if focused else ''}, found {question.family!r}")
+    measured = sorted({row.positions for group in groups for row in group})
+    found = [_decided(question, table, groups, where) for where in places(question, table.beam, measured)]
+    # Of several ways to spend the same dose: the nearest to what was measured, then the best score.
+    return max(found, key=lambda d: (-max(1.0 if end.inside else end.beyond for end in d.ends), _score(d)))
+
+
 def _decided(question: Question, table: Table, groups: Sequence[tuple[Row, ...]], where: Place) -> Decision:
     base: Base = "all" if dense_fits(question, table, where.positions) else "sparse"
-    ends = _ends(question, table, groups, where, base)
-    gain, saving = _hull([end.gain for end in ends]), _hull([end.saving for end in ends])
-    if question.filling is not None and len(ends) > 1:
-        # All electrons on the structure is the most that placing them can do.
-        most = max(1.0, 1 / question.filling)
-        saving = Estimate(min(saving.mean, most), min(saving.low, most), min(saving.high, most))
+    ends, focused = _ends(question, table, groups, where, base), groups[0][0].focused
+    # Between two fillings, all electrons on the structure is the most that placing them can do.
+    most = max(1.0, 1 / question.filling) if question.filling is not None and len(ends) > 1 else math.inf
+    savings = [Estimate(*(min(value, most) for value in end.saving)) for end in ends]
+    gain, saving, bounded = _hull([end.gain for end in ends]), _hull(savings), bound([end.bounded for end in ends])
+    local = _local(table, ends, savings, where, base, bounded)
     nearest = ends[0].nearest
     against = nearest.against[base]
 
     def scan(name: str, weights: str | None, defocus: float) -> Scan:
         count = dense_positions(question, table.beam, where.positions) if name in DENSE else where.positions
-        return Scan(name, weights, defocus * where.defocus_unit, count, where.positions * where.electrons / count)
+        held = defocus * where.defocus_unit if question.defocus_at is None else question.defocus_at
+        return Scan(name, weights, held, count, where.positions * where.electrons / count)
 
     return Decision(
         question=question,
@@ -107,9 +153,11 @@ def _decided(question: Question, table: Table, groups: Sequence[tuple[Row, ...]]
         ends=ends,
         gain=gain,
         saving=saving,
-        bounded=bound([end.bounded for end in ends]),
+        bounded=bounded,
+        local=local,
+        focused=focused,
         base=base,
-        adaptive=gain.low + gain.high > 0 and gain.high > WORTH,
+        adaptive=_gains(gain) and (question.limits == "mean" or local is None or local.spared),
         ours=scan(nearest.strategy, table.weights if nearest.policies else None, nearest.defocus),
         conventional=scan(against.scan, None, against.defocus),
     )
@@ -118,7 +166,7 @@ def _decided(question: Question, table: Table, groups: Sequence[tuple[Row, ...]]
 def _ends(question: Question, table: Table, groups: Sequence[tuple[Row, ...]], where: Place, base: Base) -> tuple[Reading, ...]:
     """The family as it was measured; a uniform crystal as well, or instead, if structure fills more of the field or may do so."""
     fills, ends = question.filling, []
-    uniform = [] if question.family in UNIFORM else table.groups("crystal", focused=not question.defocus)
+    uniform = [] if question.family in UNIFORM else table.groups("crystal", focused=groups[0][0].focused)
     if fills is None or fills < 1 or not uniform:
         ends.append(_read(groups, where, base))
     if uniform and (not ends or fills is None or fills > ends[0].nearest.filling.high):
@@ -132,6 +180,22 @@ def _read(groups: Sequence[tuple[Row, ...]], where: Place, base: Base) -> Readin
     # Where there is no full raster at reduced dwell, there is nothing else at reduced dwell either, and that is what `auto` may be here.
     found = [read_off(group, where.worth, where.equivalent, base) for group in groups if base == "all" or group[0].scan != AUTO]
     return next((reading for reading in found if reading.inside), min(found, key=lambda reading: reading.beyond))
+
+
+def _local(
+    table: Table, ends: Sequence[Reading], savings: Sequence[Estimate], where: Place, base: Base, bounded: Bound | None
+) -> Local | None:
+    grids = [table.spread(end.nearest) for end in ends]
+    if not all(grids):
+        return None
+    found = [read_spread(grid, where.worth, where.equivalent, base) for grid in grids]
+    times = [ours / theirs for ours, theirs in found]
+    same_score = [Estimate(t / s.mean, t / s.high, t / s.low) for t, s in zip(times, savings, strict=True)]
+    return Local(*found[0], _hull(same_score), OPPOSITE[bounded])
+
+
+def _gains(gain: Estimate) -> bool:
+    return gain.low + gain.high > 0 and gain.high > WORTH
 
 
 def _hull(parts: Sequence[Estimate]) -> Estimate:

@@ -13,7 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from adaptycho.compare.advice.decide import Decision
-from adaptycho.compare.advice.table import Row, Table, read_off
+from adaptycho.compare.advice.read import read_off
+from adaptycho.compare.advice.table import Row, Table
 from adaptycho.draw.figures.gains import COLOURS
 from adaptycho.draw.figures.looks import STYLE, UNKNOWN, WIDTH
 

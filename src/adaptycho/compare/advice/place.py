@@ -9,7 +9,7 @@ another energy is worth `(sigma / sigma_0)^2` electrons of the measured one.
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import get_args
+from typing import Literal, get_args
 
 from adaptycho.compare.advice.table import ROUNDED, Beam
 from adaptycho.physics import Family
@@ -28,7 +28,9 @@ BOUNDS = {  # as for the settings of a scan, and as wide
     "positions": (*bounds.limits(bounds.Positions), "positions"),
     "frame_time": (1e-12, 1e6, "s"),
     "scan_time": (1e-12, 1e9, "s"),
+    "defocus_at": (0.0, bounds.limits(bounds.Defocus)[1], "Å underfocus"),
 }
+Limits = Literal["mean", "local"]  # what damages a specimen: the electrons over the whole field, or those that hit the structure
 FAR = 2.0  # a probe width, field in probe widths or phase further from the measured one than this factor is outside of what was measured
 
 
@@ -49,6 +51,9 @@ class Question:
         frame_time: shortest time of one position in s.
         scan_time: longest time of the scan in s.
         defocus: whether the beam can be defocused.
+        defocus_at: underfocus in Å that the beam is held at; None if it may be what is best for each scan.
+        limits: which dose does the damage.
+        material: what the specimen is made of; None if it is what was measured.
     """
 
     family: str
@@ -63,6 +68,9 @@ class Question:
     frame_time: float | None = None
     scan_time: float | None = None
     defocus: bool = True
+    defocus_at: float | None = None
+    limits: Limits = "mean"
+    material: str | None = None
 
     def __post_init__(self) -> None:
         if self.family not in get_args(Family):
@@ -84,6 +92,12 @@ class Question:
             low, high, unit = BOUNDS[name]
             if value is not None and not low <= value <= high:
                 raise ValueError(f"{name}: expected {low:g} to {high:g} {unit}, found {value!s:.40}")
+        if not self.defocus and self.defocus_at:
+            raise ValueError(f"defocus_at: expected 0 or none of a beam that cannot be defocused, found {self.defocus_at:g} Å")
+        if self.limits not in get_args(Limits):
+            raise ValueError(f"limits: expected one of {', '.join(get_args(Limits))}, found {self.limits!r}")
+        if self.material is not None and not self.material.strip():
+            raise ValueError("material: expected a name such as MoS2, found an empty one")
         if self.filling is not None and not 0 < self.filling <= 1:
             raise ValueError(f"filling: expected a fraction above 0 and at most 1, found {self.filling}")
         if self.family in UNIFORM and self.filling not in (None, 1.0):
@@ -95,6 +109,11 @@ class Question:
             if sent > self.dose_limit * ROUNDED:
                 scan = f"{self.positions} positions of {self.dose:g} electrons"
                 raise ValueError(f"dose_limit: expected at least the {sent:.4g} e/Å² of {scan}, found {self.dose_limit:g}")
+
+    @property
+    def focused(self) -> bool:
+        """Whether the beam stays in focus."""
+        return not self.defocus or self.defocus_at == 0
 
     @property
     def area(self) -> float:

@@ -1,14 +1,13 @@
-"""What was measured about adaptive scans, as a small table, and what it says between its cells.
+"""What was measured about adaptive scans, as a small table.
 
 The table (table.json, made by experiments/advice.py) holds a row for each family, electrons per position, number of positions and
-kind of scan. Rows of one family, kind and source are a grid. Inside it, means are interpolated linearly in the logarithms of electrons and
-positions, and an interval reaches over those of all the cells that take part. Outside, the nearest cell counts: nothing is extrapolated.
+kind of scan. Rows of one family, kind and source are a grid. How unevenly electrons come down is in grids of its own: other comparisons
+told it.
 """
 
-import itertools
 import json
-import math
 from collections.abc import Mapping, Sequence
+from dataclasses import field
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple, get_args
@@ -20,7 +19,7 @@ from adaptycho.compare.strategies import LEARNED
 from adaptycho.settings import ADAPTIVE
 from adaptycho.support.reading import printable, reading
 
-FORMAT = "adaptycho advice 2"
+FORMAT = "adaptycho advice 3"
 ROUNDED = 1.02  # positions and electrons this much outside of the measured range are inside: people give round numbers
 Bound = Literal["below", "above"]
 Base = Literal["all", "sparse"]  # conventional scans to compare with: with the full raster at reduced dwell among them, or without
@@ -114,6 +113,35 @@ class Row:
 
 
 @dataclass(frozen=True, config=_strict)
+class Spread:
+    """How unevenly the electrons of a scan come down, and those of the best conventional scan with as many.
+
+    The local dose is the 95th percentile of the dose over the pixels of the field. Where structure fills more than 5 % of the field and
+    gets the most, that lies on the structure. Scans in focus have no rows: their spots hardly overlap, and hit some pixels each and
+    others not at all, whether there is structure or not.
+
+    Attributes:
+        family: of specimens.
+        electrons: per position.
+        positions: number of them.
+        scan: kind of the adaptive scan.
+        adaptive: its local dose over the mean of the field, as a mean over specimens.
+        conventional: that of the best conventional scan.
+        specimens: number of test specimens.
+        source: which comparison it is from.
+    """
+
+    family: str
+    electrons: Positive
+    positions: Annotated[int, Field(gt=0)]
+    scan: Kind
+    adaptive: Positive
+    conventional: Mapping[Base, Positive]
+    specimens: int
+    source: str
+
+
+@dataclass(frozen=True, config=_strict)
 class Replayed:
     """Scans of recorded data, chosen among one half of the positions and scored against the other half.
 
@@ -145,14 +173,19 @@ class Beam:
 
 @dataclass(frozen=True, config=_strict)
 class Table:
-    """Everything that is known; `sources` says which command measured the rows of a source."""
+    """Everything that is known; `sources` says which command measured the rows of a source.
 
-    format: Literal["adaptycho advice 2"]
+    `kept` says how much of its gain over a random scan a policy trained on the material of the rows kept on others (docs/robustness.md).
+    """
+
+    format: Literal["adaptycho advice 3"]
     beam: Beam
     weights: str
     sources: Mapping[str, str]
     rows: tuple[Row, ...]
     recorded: tuple[Replayed, ...]
+    spreads: tuple[Spread, ...] = ()
+    kept: Mapping[str, Estimate] = field(default_factory=dict)
 
     def groups(self, family: str, *, focused: bool) -> list[tuple[Row, ...]]:
         """Rows of a family by kind of scan and source, each group a grid; learned scans come first."""
@@ -162,33 +195,9 @@ class Table:
                 found.setdefault((row.scan, row.source), []).append(row)
         return [tuple(rows) for _, rows in sorted(found.items(), key=lambda item: KINDS.index(item[0][0]))]
 
-
-@dataclass(frozen=True)
-class Reading:
-    """What a grid of rows says at one place.
-
-    Attributes:
-        gain: relative gain over the best conventional scan.
-        saving: factor of dose saved.
-        bounded: whether the factor is at most or at least that.
-        score: mean score of the scan.
-        base_score: mean score of the best conventional scan.
-        nearest: the row that is nearest.
-        beyond: factor by which the place lies beyond what was measured; 1 inside.
-    """
-
-    gain: Estimate
-    saving: Estimate
-    bounded: Bound | None
-    score: float
-    base_score: float
-    nearest: Row
-    beyond: float
-
-    @property
-    def inside(self) -> bool:
-        """Whether the place lies within what was measured."""
-        return self.beyond <= ROUNDED
+    def spread(self, of: Row) -> tuple[Spread, ...]:
+        """How unevenly the scan of a row spends its electrons: a grid, empty if it was not measured."""
+        return () if of.focused else tuple(s for s in self.spreads if (s.family, s.scan) == (of.family, of.scan))
 
 
 def load(path: Path | None = None) -> Table:
@@ -210,65 +219,13 @@ def load(path: Path | None = None) -> Table:
         raise ValueError(printable(said)) from None
     for family in {row.family for row in found.rows}:
         for group in (*found.groups(family, focused=False), *found.groups(family, focused=True)):
-            cells = [(row.electrons, row.positions) for row in group]
-            whole = {(e, p) for e, _ in cells for _, p in cells}
-            if set(cells) != whole or len(cells) != len(whole):
-                raise ValueError(f"{where}: rows: expected one for each electrons and positions, found {sorted(cells)} for {family}")
+            _check_grid(f"{where}: rows", family, group)
+            _check_grid(f"{where}: spreads", family, found.spread(group[0]))
     return found
 
 
-def read_off(rows: Sequence[Row], electrons: float, positions: float, base: Base) -> Reading:
-    """What a grid of rows says about a scan, by bilinear interpolation in log electrons and log positions.
-
-    Args:
-        rows: of one family, kind and source, one for each combination of electrons and positions.
-        electrons: per position.
-        positions: as many as there would be in the measured field.
-        base: conventional scans to compare with.
-
-    Raises:
-        ValueError: there are no rows, or electrons or positions are not positive.
-    """
-    if not rows:
-        raise ValueError("rows: expected at least one, found none")
-    if not (0 < electrons < math.inf and 0 < positions < math.inf):
-        raise ValueError(f"electrons, positions: expected positive numbers, found {electrons} and {positions}")
-    by_electrons = _weights(sorted({row.electrons for row in rows}), electrons)
-    by_positions = _weights(sorted({float(row.positions) for row in rows}), positions)
-    parts = [(row, w) for row in rows if (w := by_electrons.get(row.electrons, 0.0) * by_positions.get(float(row.positions), 0.0)) > 0]
-    nearest = max(parts, key=lambda part: part[1])[0]
-    against = [(row.against[base], w) for row, w in parts]
-    return Reading(
-        gain=_joined([(a.gain, a.gain_by_policy, w) for a, w in against]),
-        saving=_joined([(a.saving, a.saving_by_policy, w) for a, w in against]),
-        bounded=bound([a.bounded for a, _ in against]),
-        score=sum(row.score * w for row, w in parts),
-        base_score=sum(a.score * w for a, w in against),
-        nearest=nearest,
-        beyond=max(_beyond(electrons, [row.electrons for row in rows]), _beyond(positions, [float(row.positions) for row in rows])),
-    )
-
-
-def bound(parts: Sequence[Bound | None]) -> Bound | None:
-    """What is known of a factor made of several: at most, if any is, then at least."""
-    return "below" if "below" in parts else "above" if "above" in parts else None
-
-
-def _weights(values: Sequence[float], at: float) -> dict[float, float]:
-    """Weights of linear interpolation in the logarithm among increasing values; beyond the ends, all on the end."""
-    at = min(max(at, values[0]), values[-1])
-    for low, high in itertools.pairwise(values):
-        if low <= at <= high:
-            part = round(math.log(at / low) / math.log(high / low), 9)  # a cell takes no part for rounding's sake
-            return {low: 1 - part, high: part}
-    return {values[0]: 1.0}
-
-
-def _beyond(at: float, values: Sequence[float]) -> float:
-    return max(1.0, min(values) / at, at / max(values))
-
-
-def _joined(parts: Sequence[tuple[Estimate, tuple[float, ...], float]]) -> Estimate:
-    """The weighted mean; its interval reaches over those of all parts and over every single policy: a user has one of them."""
-    mean = sum(e.mean * w for e, _, w in parts)
-    return Estimate(mean, min(v for e, p, _ in parts for v in (e.low, *p)), max(v for e, p, _ in parts for v in (e.high, *p)))
+def _check_grid(where: str, family: str, rows: Sequence[Row] | Sequence[Spread]) -> None:
+    cells = [(row.electrons, row.positions) for row in rows]
+    whole = {(e, p) for e, _ in cells for _, p in cells}
+    if set(cells) != whole or len(cells) != len(whole):
+        raise ValueError(f"{where}: expected one for each electrons and positions, found {sorted(cells)} for {family}")

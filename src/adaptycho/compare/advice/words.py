@@ -1,14 +1,13 @@
-"""What a decision says in words: what no measurement covers, why, and the next command to type."""
+"""What a decision says in words: what no measurement covers, and why."""
 
-import json
-import shlex
+from collections.abc import Sequence
 
-from adaptycho.compare.advice.decide import Decision, Scan, dense_fits, stand_in
-from adaptycho.compare.advice.place import SUBSEQUENCES, UNIFORM, dense_positions
-from adaptycho.compare.advice.table import UNLEARNED, Estimate, Table
+from adaptycho.compare.advice.decide import Decision, Scan, stand_in
+from adaptycho.compare.advice.place import UNIFORM, dense_positions
+from adaptycho.compare.advice.table import ROUNDED, UNLEARNED, Bound, Table
 
 FULL = 0.8  # a specimen with structure in more of the field than this is much like the recorded one, which has it everywhere
-STRATEGIES = ("raster", "hexagonal", "spiral", "dense")  # that a learned scan was compared with
+NEAR = 15.0  # Å; of defoci that lie twice as far apart the best was measured
 
 NAMES: dict[str, str] = {
     "dense": "full raster at reduced dwell",
@@ -16,7 +15,6 @@ NAMES: dict[str, str] = {
     "adaptive-dense": "learned adaptive scan at reduced dwell",
     **{name: f"adaptive scan `{name}`, nothing learned" for name in UNLEARNED},
 }
-POLICIES = {"dense": "raster", "adaptive-dense": "adaptive"}  # of scans that are another one on more positions
 
 
 def gaps(found: Decision, table: Table) -> list[str]:
@@ -31,6 +29,9 @@ def gaps(found: Decision, table: Table) -> list[str]:
             said.append(f"No measurement covers a filling of {question.filling:g}: nearest is {_fillings(found)}.")
         elif question.filling > high:
             said.append(f"No measurement covers fillings between {high:g} and 1: the interval reaches from one end to the other.")
+    said += _material(found, table) + _held(found)
+    if question.limits == "local" and found.local is None:
+        said.append(f"No measurement covers the dose on the structure of such scans{' in focus' if found.focused else ''}.")
     if not all(end.inside for end in found.ends):
         worth = f" (worth {number(where.worth)} of {table.beam.energy / 1e3:g} keV)" if where.scaled else ""
         there = where.density * nearest.positions / where.equivalent
@@ -50,8 +51,8 @@ def gaps(found: Decision, table: Table) -> list[str]:
 
 
 def reasons(found: Decision, table: Table) -> list[str]:
-    """Why, in two or three sentences."""
-    said = [_main_reason(found, table)]
+    """Why, in a few sentences."""
+    said = [_main_reason(found, table), *_local_reasons(found)]
     if found.base == "sparse" and found.question.counting:
         dense = dense_positions(found.question, table.beam, found.place.positions)
         said.append(f"The full raster at reduced dwell, {count(dense, 'position')}, takes longer than the scan may.")
@@ -64,9 +65,9 @@ def reasons(found: Decision, table: Table) -> list[str]:
         )
     uniform = found.question.family in UNIFORM or (found.question.filling or 0) >= FULL
     if uniform and table.recorded:
-        low, high = (f(r.gain.mean for r in table.recorded) for f in (min, max))
+        gains = [r.gain.mean for r in table.recorded]
         said.append(
-            f"Recorded particles in ice with structure from edge to edge: {percent(low)} to {percent(high)} in score by the best adaptive "
+            f"Recorded particles in ice with structure from edge to edge: {interval(min(gains), max(gains))} in score by the best adaptive "
             f"scan without learning ({count(table.recorded[0].windows, 'window')})."
         )
     return said
@@ -76,49 +77,25 @@ def _main_reason(found: Decision, table: Table) -> str:
     end = found.ends[0]
     if found.question.family in UNIFORM or end.nearest.family in UNIFORM:
         text = "The specimen is alike everywhere"
-        groups = table.groups(end.nearest.family, focused=not found.question.defocus)
+        groups = table.groups(end.nearest.family, focused=found.focused)
         oracles = [oracle.mean for group in groups for row in group if (oracle := row.against[found.base].oracle)]
         if not oracles:
             return f"{text}."
-        return f"{text}: oracles, which know it beforehand, gain at most {percent(max(oracles))} in score wherever they were measured."
+        best = max(oracles)
+        return (
+            f"{text}: oracles, which know it beforehand, gain at most {100 * best:.1f} % in score over the best conventional scan, "
+            f"wherever the family {end.nearest.family} was measured."
+        )
     if len(found.ends) > 1:
         other = found.ends[1]
-        text = f"The more of the field is empty, the more is to be won: {interval(end.gain)} in score at {_fillings(found)}"
+        text = f"The more of the field is empty, the more is to be won: {interval(*end.gain[1:])} in score at {_fillings(found)}"
         most = f" No placing of electrons saves more than {1 / fills:.2g} times." if (fills := found.question.filling) else ""
-        return f"{text}, {interval(other.gain)} if structure fills it.{most}"
-    if found.adaptive and found.gain.low > 0:
+        return f"{text}, {interval(*other.gain[1:])} if structure fills it.{most}"
+    if found.gain.low > 0:
         return "Electrons beside the structure tell nothing about it; a quarter of the positions find it, and the rest go there."
     if found.adaptive:
-        return f"The gain in score, {interval(found.gain)}, may be nothing, but more can be won than lost."
-    return f"The gain in score, {interval(found.gain)}, is not worth it: either there is little left to gain, or too little to find it by."
-
-
-def command(found: Decision, table: Table, outside: bool) -> str:
-    """The next to type: the recommended scan, simulated; where nothing was measured, the measurement."""
-    scan, question = found.ours if found.adaptive else found.conventional, found.question
-    words = ["adaptycho"]
-    if outside:
-        words += ["evaluate", "--protocol", "best", "--family", question.family]
-        words += ["--positions", str(found.place.positions), "--dose", f"{found.place.electrons:.4g}"]
-        words += ["--strategies", *_strategies(found), *_options(found)]
-        dense = dense_positions(question, table.beam, found.place.positions)
-        words += ["--evaluate.dense", str(dense)] if dense_fits(question, table, found.place.positions) else []
-        if not question.defocus:
-            words += ["--evaluate.defoci", "[0]"]
-        elif found.place.scaled:
-            words += ["--evaluate.defoci", json.dumps([round(d * found.place.defocus_unit, 1) for d in (0, 30, 60, 90, 120)])]
-    else:
-        # In sub-sequences only if something is decided between them.
-        parts = SUBSEQUENCES if found.adaptive else 1
-        words += ["scan", "advised", "--protocol", "best", "--policy", POLICIES.get(scan.name, scan.name)]
-        words += ["--positions", str(scan.positions), "--dose", f"{scan.electrons:.4g}", "--subsequences", str(parts)]
-        words += ["--specimen.family", question.family, *_options(found)]
-        words += ["--scan.defocus", f"{scan.defocus:.3g}"] if scan.defocus else []
-    if found.place.scaled:
-        words += ["--beam.energy", f"{question.energy:g}", "--beam.semiangle", f"{question.semiangle:g}"]
-        words += ["--geometry.field", json.dumps(list(question.field)), "--geometry.object", "auto"]
-        words += ["--geometry.pixel", f"{0.308 * found.place.width_ratio:.4g}"]  # as many pixels to the probe as in the measurements
-    return shlex.join(words)
+        return f"The gain in score, {interval(*found.gain[1:])}, may be nothing, but more can be won than lost."
+    return f"The gain in score, {interval(*found.gain[1:])}, is not worth it: there is little left to gain, or too little to find it by."
 
 
 def scan_text(scan: Scan) -> str:
@@ -139,30 +116,70 @@ def count(value: float, noun: str) -> str:
     return f"{said} {noun}{'' if said == '1' else 's'}"
 
 
-def percent(value: float) -> str:
-    """A relative change in per cent."""
-    return f"{100 * value:+.1f} %"
+def interval(low: float, high: float) -> str:
+    """From one relative change to another, in per cent."""
+    return f"{100 * low:+.1f} to {100 * high:+.1f} %"
 
 
-def interval(gain: Estimate) -> str:
-    """Ends of an interval of a relative change."""
-    return f"{100 * gain.low:+.1f} to {100 * gain.high:+.1f} %"
+def times(factor: Sequence[float | None], bounded: Bound | None) -> str:
+    """A factor with its interval; without a mean, between two ends."""
+    mean, low, high = factor
+    less, more = (" or less" if bounded == "below" else ""), (" or more" if bounded == "above" else "")
+    if mean is None:
+        return f"{low:.2f}{less} to {high:.2f}{more} times"
+    return f"{mean:.2f}{less}{more} [{low:.2f}{less}, {high:.2f}{more}] times"
 
 
-def _strategies(found: Decision) -> list[str]:
-    nearest = found.ends[0].nearest
-    own = nearest.scan if nearest.policies else nearest.strategy
-    names = [*(n for n in STRATEGIES if n != "dense" or found.base == "all"), own]
-    return names if found.question.defocus else [f"{n}:focused" for n in names]
-
-
-def _options(found: Decision) -> list[str]:
-    """The filling to simulate; unknown, that of the measurements."""
-    question = found.question
-    if question.family in UNIFORM:
+def _material(found: Decision, table: Table) -> list[str]:
+    """That the specimen is of something else, and what is known of that."""
+    asked, measured = found.question.material, table.beam.structure
+    if asked is None or asked.lower() == measured.lower():
         return []
-    chosen = list(found.known) if question.filling is None else question.filling
-    return ["--specimen.options", f"{{filling = {json.dumps(chosen)}}}"]
+    said = f"No measurement covers {asked}: the numbers are of {measured}."
+    kept = {name.lower(): (name, estimate) for name, estimate in table.kept.items()}
+    if asked.lower() in kept:
+        name, (mean, low, high) = kept[asked.lower()]
+        return [f"{said} A policy trained on {measured} kept {100 * mean:.0f} % [{100 * low:.0f}, {100 * high:.0f}] of its gain on {name}."]
+    if kept:
+        worst, best = (f(estimate.mean for _, estimate in kept.values()) for f in (min, max))
+        said += f" On {len(kept)} other materials a policy trained on {measured} kept {100 * worst:.0f} to {100 * best:.0f} % of its gain."
+    return [said]
+
+
+def _held(found: Decision) -> list[str]:
+    """That the defocus at which the beam is held is none of those that were measured."""
+    held, unit = found.question.defocus_at, found.place.defocus_unit
+    if held is None:
+        return []
+    nearest = found.ends[0].nearest
+    ours, theirs = (0.0, 0.0) if found.focused else (nearest.defocus, nearest.against[found.base].defocus)
+    if all(abs(held / unit - defocus) <= NEAR for defocus in (ours, theirs)):
+        return []
+    best = f"{number(ours * unit)} Å for the adaptive scan and {number(theirs * unit)} Å for the conventional one, each at its best"
+    where = "in focus" if found.focused else best
+    return [f"No measurement covers a beam held at {number(held)} Å underfocus: nearest is {where}, and those numbers stand here."]
+
+
+def _local_reasons(found: Decision) -> list[str]:
+    """What the dose on the structure means for the answer."""
+    local, question = found.local, found.question
+    if local is None:
+        return []
+    said, factor = [], times((None if len(found.ends) > 1 else local.same_score.mean, *local.same_score[1:]), local.bounded)
+    if question.limits == "local" and found.gains and not local.spared:
+        said.append(
+            f"For the same score the adaptive scan puts {factor} as much on the structure as the conventional one. The electrons "
+            f"that hit it do the damage here, so take the conventional scan."
+        )
+    elif question.limits == "mean" and found.adaptive and not local.spared:
+        surely = "" if local.same_score.low >= 1 else "probably "
+        said.append(f"If the electrons that hit the structure do the damage, this {surely}spares nothing: ask again with --limits local.")
+    over_mean = local.adaptive if found.adaptive else local.conventional
+    if question.limits == "local" and question.dose_limit is not None and over_mean * found.place.dose > question.dose_limit * ROUNDED:
+        said.append(
+            f"--dose-limit is a mean over the field: where the structure is, this scan puts {number(over_mean * found.place.dose)} e/Å²."
+        )
+    return said
 
 
 def _fillings(found: Decision) -> str:

@@ -173,29 +173,23 @@ def test_what_an_autoencoder_has_learnt_goes_into_a_policy(tmp_path: Path) -> No
 
 @pytest.mark.slow
 def test_after_a_kill_a_training_comes_to_the_same_weights(tmp_path: Path) -> None:
-    """Killed in the middle of the fourth update, two updates after a checkpoint, one of them in the log; once or twice."""
+    """Killed in the middle of the fourth update, two updates after a checkpoint, one of them in the log."""
     kinds = {
-        "imitate": ({}, ("imitate",), [("imitate", 8)]),
-        # One call more is for the images to validate on.
-        "recurrent": (
-            {"network": {"kind": "recurrent"}, "train": {"baseline": "pair"}},
-            stages.ORDER,
-            [("partial", 9), ("reinforce", 8)],
-        ),
+        "imitate": ({}, ("imitate",)),
+        "recurrent": ({"network": {"kind": "recurrent"}, "train": {"baseline": "pair"}}, stages.ORDER),
     }
 
     def die(kind: str) -> None:
-        for name, calls in kinds[kind][2]:
-            command = [sys.executable, "-c", DYING, str(tmp_path / kind), name, str(calls)]
-            done = subprocess.run(command, capture_output=True, text=True, timeout=100, env=os.environ | {"OMP_NUM_THREADS": "1"})
-            assert done.returncode == -signal.SIGKILL, done.stderr
+        command = [sys.executable, "-c", DYING, str(tmp_path / kind), kinds[kind][1][-1], "8"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=100, env=os.environ | {"OMP_NUM_THREADS": "1"})
+        assert done.returncode == -signal.SIGKILL, done.stderr
 
-    for kind, (changes, courses, _) in kinds.items():
+    for kind, (changes, courses) in kinds.items():
         for folder in (tmp_path / kind, tmp_path / f"{kind}-whole"):
             trainings.create(folder, tiny(**changes), courses, None)
     with ThreadPoolExecutor(len(kinds)) as pool:
         list(pool.map(die, kinds))
-    for kind, (_, courses, deaths) in kinds.items():
+    for kind, (_, courses) in kinds.items():
         last = courses[-1]
         before = [e for e in told(tmp_path / kind) if e["course"] == last]
         assert before[-1]["step"] == 3, before
@@ -206,7 +200,7 @@ def test_after_a_kill_a_training_comes_to_the_same_weights(tmp_path: Path) -> No
         # It was worth comparing: the last steps moved the weights.
         checkpoint = weights.load(tmp_path / kind / f"{last}.checkpoint.safetensors")
         assert checkpoint.card["step"] == 6
-        assert any(bool((v != 0).any()) for k, v in checkpoint.tensors.items() if k.endswith("exp_avg")), deaths
+        assert any(bool((v != 0).any()) for k, v in checkpoint.tensors.items() if k.endswith("exp_avg")), kind
 
 
 def test_a_kill_before_the_first_checkpoint_starts_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,6 @@ import torch
 from jaxtyping import Float
 from scipy.ndimage import gaussian_filter
 from scipy.spatial import Voronoi, cKDTree
-from scipy.stats import qmc
 from torch import Tensor
 
 PIXELS = 128  # along the longer side of the field
@@ -146,6 +145,8 @@ def path_length(positions: Float[Tensor, "P 2"], field: tuple[float, float]) -> 
 
 def discrepancy(positions: Float[Tensor, "P 2"]) -> float:
     """Centred L2 discrepancy (Hickernell 1998): 0 is perfectly even; nan without positions. Those outside the field count at its edge."""
+    from scipy.stats import qmc  # here, since it takes half a second to load
+
     return float(qmc.discrepancy(_inside(positions), method="CD")) if len(positions) else math.nan
 
 

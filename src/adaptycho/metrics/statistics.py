@@ -16,7 +16,7 @@ from typing import Literal
 
 import torch
 from jaxtyping import Float
-from scipy.stats import norm, t
+from scipy.special import ndtr, stdtrit
 from torch import Tensor
 
 LEVEL = 0.95
@@ -277,8 +277,8 @@ def expanded(count: int) -> float:
     """Level at which the percentile interval of the mean of normal values is as wide as Student's at `LEVEL`."""
     if count < 2:
         return LEVEL
-    reach = math.sqrt(count / (count - 1)) * float(t.ppf((1 + LEVEL) / 2, count - 1))
-    return min(1 - 2 * float(norm.sf(reach)), 1 - 2 / SAMPLES)
+    reach = math.sqrt(count / (count - 1)) * float(stdtrit(count - 1, (1 + LEVEL) / 2))
+    return min(1 - 2 * float(ndtr(-reach)), 1 - 2 / SAMPLES)
 
 
 def _comparable(*scores: Tensor, better: Better = "more") -> tuple[Tensor, ...]:

@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from scipy.spatial import cKDTree
-from scipy.stats import qmc
 from torch import Tensor
 
 from adaptycho.scan import Pattern
@@ -95,6 +94,8 @@ def halton(count: int) -> Float[Tensor, "P 2"]:
     """
     if count < 1:
         raise ValueError(f"count: expected at least one position, got {count}")
+    from scipy.stats import qmc  # here, since it takes half a second to load
+
     return torch.from_numpy(qmc.Halton(2, scramble=False).fast_forward(1).random(count))
 
 

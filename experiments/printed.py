@@ -21,6 +21,7 @@ WHERE: list[Column] = [
 CONVENTIONAL: list[Column] = [("best conventional", lambda r: r["conventional"]), ("its score", lambda r: f"{r['conventional_score']:.3f}")]
 SCORE: Column = ("its score", lambda r: f"{r['score']:.3f}")
 WON: list[Column] = [("gain / %", lambda r: percent(r["gain"])), ("dose saved", lambda r: times(r["saving"], r["bounded"]))]
+AS_ASKED: Column = ("as asked", lambda r: times(r["saving_as_asked"], None))
 ORACLE: Column = ("the oracle's", lambda r: f"{r['oracle'][0]:.2f}")
 BY_POLICY: list[Column] = [
     ("by policy", lambda r: ", ".join(f"{v:.2f}" for v in r["by_policy"])),
@@ -50,7 +51,7 @@ def learned(lines: Sequence[Line]) -> Lines:
 
 def saved(lines: Sequence[Line]) -> Lines:
     """What `learned.py saving` printed: dose that a learned scan saves where structure fills a part of the field."""
-    yield from columns(lines, [*WHERE, ("learned scan", scans), SCORE, *CONVENTIONAL, *WON, ORACLE])
+    yield from columns(lines, [*WHERE, ("learned scan", scans), SCORE, *CONVENTIONAL, *WON, AS_ASKED, ORACLE])
 
 
 def columns(lines: Sequence[Line], wanted: Sequence[Column]) -> Lines:

@@ -253,7 +253,22 @@ def test_placing_must_spare_the_structure_if_that_is_what_is_damaged(adaptive: f
     assert local["recommended"]["name"] == ("raster" if helps == "no" else "adaptive")
     assert any("take the conventional scan" in reason for reason in local["reasons"]) == (helps == "no")
     assert any("ask again with --limits local" in reason for reason in mean["reasons"]) == (helps == "no")
+    assert lines(mean)[0].endswith("YES, unless the electrons that hit the structure do the damage" if helps == "no" else "YES")
     assert not any("ask again with --limits local" in reason for reason in local["reasons"])
+
+
+@pytest.mark.parametrize(
+    ("saving", "bounded", "said"),
+    [
+        ([2.05, 1.72, 2.48], None, "2.05 [1.72, 2.48] times"),
+        ([1.0, 1.0, 1.02], "below", "none (at most 1.02 times)"),
+        ([None, 1.0, 2.06], "below", "none to 2.06 times"),
+        ([1.56, 1.5, 1.56], "above", "1.56 or more [1.50, 1.56 or more] times"),
+    ],
+)
+def test_no_dose_saved_is_said_to_be_none(saving: list[float | None], bounded: Any, said: str) -> None:
+    found = ask("island", dose=1000.0, positions=64, filling=0.25) | {"dose_saving": saving, "dose_saving_bounded": bounded}
+    assert f"  dose saved  {said} over the whole field" in "\n".join(lines(found))
 
 
 def test_the_dose_on_the_structure_reaches_over_both_ends() -> None:
@@ -312,10 +327,11 @@ def test_a_defocus_that_is_held_is_answered_by_the_nearest_that_was_measured(hel
         ("mos2", None, "MoS2"),
         (
             "wse2",
-            "No measurement covers wse2: the numbers are of MoS2. A policy trained on MoS2 kept 107 % [94, 120] of its gain on WSe2.",
+            "No measurement covers wse2: the numbers are of MoS2. "
+            "Another policy, for crystals in focus, kept 107 % [94, 120] of its gain on WSe2.",
             "WSe2",
         ),
-        ("gold", "On 2 other materials a policy trained on MoS2 kept 8 to 107 % of its gain.", "MoS2"),
+        ("gold", "On 2 other materials another policy, for crystals in focus, kept 8 to 107 % of its gain.", "MoS2"),
     ],
 )
 def test_another_material_is_outside_of_what_was_measured(material: str, said: str | None, simulated: str) -> None:

@@ -62,11 +62,11 @@ def lines(answer: dict[str, Any]) -> list[str]:
     place, ends = answer["place"], answer["ends"]
     saving, gain = answer["dose_saving"], answer["gain"]
     text = [
-        f"Will an adaptive scan help? {TITLE[answer['helps']]}",
+        f"Will an adaptive scan help? {TITLE[answer['helps']]}{_unless(answer)}",
         "",
         f"  take        {words.scan_text(Scan(**answer['recommended']))}",
         f"  rather than {_instead(answer)}",
-        f"  dose saved  {words.times(saving, answer['dose_saving_bounded'])} over the whole field, adaptive against the best conventional "
+        f"  dose saved  {words.saved(saving, answer['dose_saving_bounded'])} over the whole field, adaptive against the best conventional "
         "scan (95 % interval)",
         *_local_lines(answer),
         f"  score       {_gain(*gain)}, correlation with the true phase inside the structure",
@@ -75,11 +75,11 @@ def lines(answer: dict[str, Any]) -> list[str]:
         near, (low, high) = end["nearest"], end["filling"]
         text.append(
             f"  measured    {end['family']}, filling {low:g}{f' to {high:g}' if high > low else ''}: score {end['score']:.2f} against "
-            f"{end['best_conventional_score']:.2f}, dose saved {words.times(end['dose_saving'], end['dose_saving_bounded'])}"
+            f"{end['best_conventional_score']:.2f}, dose saved {words.saved(end['dose_saving'], end['dose_saving_bounded'])}"
         )
         text.append(
-            f"              nearest cell {words.count(near['electrons'], 'electron')}, {words.count(near['positions'], 'position')}; "
-            f"{words.count(near['specimens'], 'specimen')}"
+            f"              nearest measurement {words.count(near['electrons'], 'electron')}, "
+            f"{words.count(near['positions'], 'position')}; {words.count(near['specimens'], 'specimen')}"
             f"{', policies: ' + str(near['policies']) if near['policies'] else ''}"
         )
     text += [
@@ -104,6 +104,15 @@ def _instead(answer: dict[str, Any]) -> str:
     return words.scan_text(Scan(**instead))
 
 
+def _unless(answer: dict[str, Any]) -> str:
+    """What the answer depends on where nobody has said which dose does the damage, and the adaptive scan puts more on the structure."""
+    local = answer["local_dose"]
+    if answer["helps"] == "no" or answer["limits"] == "local" or local is None:
+        return ""
+    _, low, high = local["same_score"]
+    return ", unless the electrons that hit the structure do the damage" if low * high >= 1 else ""
+
+
 def _gain(mean: float | None, low: float, high: float) -> str:
     return words.interval(low, high) if mean is None else f"{100 * mean:+.1f} % [{100 * low:+.1f}, {100 * high:+.1f}]"
 
@@ -116,8 +125,8 @@ def _local_lines(answer: dict[str, Any]) -> list[str]:
     ours, theirs, mean = (words.number(dose) for dose in (local["adaptive"], local["conventional"], answer["place"]["dose"]))
     where = "at the hardest-hit places" if answer["ends"][0]["family"] in UNIFORM else "on the structure"
     return [
-        f"  local dose  {ours} e/Å² {where} by the adaptive scan and {theirs} by the conventional one; "
-        f"both send {mean} over the whole field",
+        f"  local dose  with as many electrons ({mean} e/Å² over the whole field): {ours} e/Å² {where} by the adaptive scan, "
+        f"{theirs} by the conventional one",
         f"              for the same score the adaptive scan puts {words.times(local['same_score'], local['bounded'])} as much there",
     ]
 

@@ -68,7 +68,7 @@ def reasons(found: Decision, table: Table) -> list[str]:
         gains = [r.gain.mean for r in table.recorded]
         said.append(
             f"Recorded particles in ice with structure from edge to edge: {interval(min(gains), max(gains))} in score by the best adaptive "
-            f"scan without learning ({count(table.recorded[0].windows, 'window')})."
+            f"scan without learning, chosen on other windows ({count(table.recorded[0].windows, 'window')} that overlap)."
         )
     return said
 
@@ -130,6 +130,14 @@ def times(factor: Sequence[float | None], bounded: Bound | None) -> str:
     return f"{mean:.2f}{less}{more} [{low:.2f}{less}, {high:.2f}{more}] times"
 
 
+def saved(factor: Sequence[float | None], bounded: Bound | None) -> str:
+    """A dose saved; where even the smallest conventional scan scores higher than the adaptive one, none."""
+    mean, _, high = factor
+    if bounded != "below":
+        return times(factor, bounded)
+    return f"none to {high:.2f} times" if mean is None else f"none (at most {high:.2f} times)"
+
+
 def _material(found: Decision, table: Table) -> list[str]:
     """That the specimen is of something else, and what is known of that."""
     asked, measured = found.question.material, table.beam.structure
@@ -139,10 +147,12 @@ def _material(found: Decision, table: Table) -> list[str]:
     kept = {name.lower(): (name, estimate) for name, estimate in table.kept.items()}
     if asked.lower() in kept:
         name, (mean, low, high) = kept[asked.lower()]
-        return [f"{said} A policy trained on {measured} kept {100 * mean:.0f} % [{100 * low:.0f}, {100 * high:.0f}] of its gain on {name}."]
+        share = f"{100 * mean:.0f} % [{100 * low:.0f}, {100 * high:.0f}]"
+        return [f"{said} Another policy, for crystals in focus, kept {share} of its gain on {name}."]
     if kept:
         worst, best = (f(estimate.mean for _, estimate in kept.values()) for f in (min, max))
-        said += f" On {len(kept)} other materials a policy trained on {measured} kept {100 * worst:.0f} to {100 * best:.0f} % of its gain."
+        share = f"{100 * worst:.0f} to {100 * best:.0f} %"
+        said += f" On {len(kept)} other materials another policy, for crystals in focus, kept {share} of its gain."
     return [said]
 
 

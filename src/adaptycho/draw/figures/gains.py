@@ -87,7 +87,7 @@ def gains(entries: Sequence[Gain], score: str) -> Figure:
             _write(axis, (column, row), cell, named=len(strategies) > 1)
         _frame(axis, families, settings)
         who = next(iter(strategies)) if len(strategies) == 1 else "the strategy named"
-        title = textwrap.fill(f"gain in {label(score)} of {who} over the best conventional scan, in per cent", int(15 * (width - 1.1)))
+        title = textwrap.fill(f"{who} over the best conventional scan: gain in {label(score)} / %", int(15 * (width - 1.1)))
         axis.set_title(f"{title}\n* the 95 % interval excludes zero", loc="left", fontsize=7.5, pad=18)
         colour_bar(image, [axis], f"gain in {label(score)} / %")
     return figure

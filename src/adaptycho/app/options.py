@@ -15,14 +15,15 @@ from adaptycho.settings import Settings
 SHORT = ("microscope", "file", "policy", "positions", "subsequences", "dose", "seed")  # fields of `scan` that need no section name
 PROTOCOLS = {
     protocol: {f"reconstruct.{name}": json.dumps(value) for name, value in values.items()}
-    for protocol, values in (("best", settings.BEST), ("paper", settings.PAPER))
+    for protocol, values in (("best", settings.BEST), ("paper", settings.PAPER), ("regularised", settings.REGULARISED))
 }
 EXAMPLE = "--beam.energy 80e3 --specimen.family island"
 protocol = click.option(
     "--protocol",
     type=click.Choice(list(PROTOCOLS)),
     default=None,
-    help="How to reconstruct. best: amplitude loss, adapted step, momentum, 20 iterations. paper: 5 plain steps on intensities.  "
+    help="How to reconstruct. best: amplitude loss, adapted step, momentum, 20 iterations. paper: 5 plain steps on intensities. "
+    "regularised: with a prior that the data choose.  "
     "[default: paper for simulated scans, best for all others; a settings file goes before the default]",
 )
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")

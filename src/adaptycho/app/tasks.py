@@ -81,7 +81,7 @@ def reconstruct(file: Path, out: Path, chosen: Settings, progress: Progress, dev
     for path in (out, picture):
         targets.new_file(path)
     recording = formats.read(file)
-    descent = build.reconstructor(chosen, recording.setup)
+    descent = build.reconstructor(chosen, recording.setup, recording.counts_per_electron)
     result = collections.deque(progress(descent.steps(recording.measurement.to(device)), descent.iterations, "iterations"), maxlen=1).pop()
     scans.write_result(out, recording.setup, result)
     phase = recording.setup.crop(result.phase)[0].cpu()

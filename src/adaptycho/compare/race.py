@@ -18,7 +18,7 @@ from adaptycho.samples import sample
 from adaptycho.settings import Settings, microscopes
 from adaptycho.support.parallel import spread
 
-ProtocolName = Literal["paper", "best"]
+ProtocolName = Literal["paper", "best", "regularised"]
 Numbers = Mapping[str, float]
 Progress = Callable[[Iterable[Any], int, str], Iterable[Any]]
 
@@ -33,6 +33,7 @@ class Protocol:
         primary: the score by which strategies are ranked.
         tuned: whether every strategy first gets the settings that are best for it on training specimens.
         changes: settings that the protocol fixes.
+        descents: last reconstructions that the best is found of, if strategies are tuned.
     """
 
     name: ProtocolName
@@ -40,11 +41,14 @@ class Protocol:
     primary: str
     tuned: bool
     changes: Mapping[str, Any] = field(default_factory=dict)
+    descents: tuple[search.Descent, ...] = search.DESCENTS
 
 
+_BEST: dict[str, Any] = {"reconstruct": {**tree.BEST, "prior": "none"}, "scan": {"subsequences": 4}}  # what decisions are made from
 PROTOCOLS: dict[ProtocolName, Protocol] = {
     "paper": Protocol("paper", "full", "ssim", False, {"reconstruct": tree.PAPER, "scan": {"subsequences": 5}}),
-    "best": Protocol("best", "truth", "correlation_inside", True, {"reconstruct": tree.BEST, "scan": {"subsequences": 4}}),
+    "best": Protocol("best", "truth", "correlation_inside", True, _BEST),
+    "regularised": Protocol("regularised", "truth", "correlation_inside", True, _BEST, search.LAST),
 }
 
 
@@ -107,9 +111,11 @@ def judge(
     for name in strategies:
         if name.removesuffix(FOCUSED) in CHOSEN and not search.candidates(name, strategies):
             raise ValueError(f"strategies: expected others that {name!r} can be one of, found {', '.join(strategies)}")
-    chosen = [{name: Plan(name) for name in strategies} for _ in cells]
+    # Where nothing is tuned the last reconstruction is the loop's, unless the protocol has one that needs no tuning.
+    last = search.frozen(protocol.descents[0]) if protocol.tuned and len(protocol.descents) == 1 else ()
+    chosen = [{name: Plan(name, reconstruct=last) for name in strategies} for _ in cells]
     some = [i for i, trains in enumerate(tuned) if trains]
-    for i, plans in zip(some, _tuned([cells[i] for i in some], strategies, ledger, work), strict=True):
+    for i, plans in zip(some, _tuned([cells[i] for i in some], protocol.descents, strategies, ledger, work), strict=True):
         chosen[i] = plans
     tests = [_testing(cell, plans, protocol) for cell, plans in zip(cells, chosen, strict=True)]
     work([task for tasks in tests for task in tasks], "test specimens")
@@ -130,7 +136,11 @@ def _caution(cells: Sequence[Settings], ledger: Ledger) -> None:
 
 
 def _tuned(
-    cells: Sequence[Settings], strategies: Sequence[str], ledger: Ledger, work: Callable[[list[Task], str], None]
+    cells: Sequence[Settings],
+    descents: Sequence[search.Descent],
+    strategies: Sequence[str],
+    ledger: Ledger,
+    work: Callable[[list[Task], str], None],
 ) -> list[dict[str, Plan]]:
     """The plan of every strategy in every cell that is best on training specimens."""
     own = [name for name in strategies if name.removesuffix(FOCUSED) not in CHOSEN]
@@ -143,9 +153,9 @@ def _tuned(
         work([task for each in tasks for task in each], what)
         return [_found(ledger, each) for each in tasks]
 
-    tried = [search.first_round(names, cell) for cell in cells]
+    tried = [search.first_round(names, cell, descents) for cell in cells]
     scores = train(tried, 0, "tuning defocus")
-    tried = [[*plans, *search.second_round(names, found)] for plans, found in zip(tried, scores, strict=True)]
+    tried = [[*plans, *search.second_round(names, found, descents)] for plans, found in zip(tried, scores, strict=True)]
     scores = train(tried, 0, "tuning reconstruction")
     left = [{name: search.allowed(plans, name) for name in own} for plans in tried]
     for stage in range(1, max(map(len, counts), default=0)):

@@ -15,39 +15,45 @@ from typing import Any
 from adaptycho.compare.strategies import BY_HAND, CHOSEN, FOCUSED, HAND, ORACLES
 from adaptycho.compare.trial import Plan, descents, scan
 from adaptycho.samples.sample import Sample
-from adaptycho.settings import BEST, Settings
+from adaptycho.settings import BEST, REGULARISED, Settings
 
 Scores = Mapping[Plan, Mapping[int, float]]  # of every plan after every number of iterations
+Descent = Mapping[str, Any]  # changes in the settings' section `reconstruct`
 FEW = 4  # training specimens on which every plan is tried
 STOPS = (3, 5, 10, 20)  # iterations after which a descent is looked at
 _BEST = {name: value for name, value in BEST.items() if name != "iterations"}
 # The second goes slowly, and so can be stopped more finely. Squared intensities as a third were never the best of 8 strategies in 54 cells.
-DESCENTS: tuple[dict[str, Any], ...] = (_BEST, {**_BEST, "step": 0.3, "momentum": 0.0})
+DESCENTS: tuple[Descent, ...] = (_BEST, {**_BEST, "step": 0.3, "momentum": 0.0})
+# What the measurement itself says of prior and strength, on training and test specimens alike; nothing is to be stopped.
+LAST: tuple[Descent, ...] = (REGULARISED,)
+QUICK = {"iterations": 1, "prior": "none"}  # where a scan's last reconstruction is not looked at
 
 
 def explore(plan: Plan, settings: Settings, sample: Sample) -> dict[str, float]:
     """Primary score of a plan on a training specimen, by the number of iterations after which its reconstruction is stopped."""
-    measurement = scan(stopped(plan, 1), settings, sample).states[-1].seen
-    return {str(stop): value for stop, value in descents(measurement, dict(plan.reconstruct), STOPS, settings, sample)}
+    changes = dict(plan.reconstruct)
+    measurement = scan(replace(plan, reconstruct=frozen({**changes, **QUICK})), settings, sample).states[-1].seen
+    stops = (changes["iterations"],) if "iterations" in changes else STOPS
+    return {str(stop): value for stop, value in descents(measurement, changes, stops, settings, sample)}
 
 
 def stopped(plan: Plan, iterations: int) -> Plan:
     """The plan with its reconstruction stopped after some iterations."""
-    return replace(plan, reconstruct=_frozen({**dict(plan.reconstruct), "iterations": iterations}))
+    return replace(plan, reconstruct=frozen({**dict(plan.reconstruct), "iterations": iterations}))
 
 
-def first_round(strategies: Iterable[str], settings: Settings) -> list[Plan]:
-    """Every strategy at every defocus."""
-    return [Plan(name, defocus, _frozen(DESCENTS[0])) for name in strategies for defocus in settings.evaluate.defoci]
+def first_round(strategies: Iterable[str], settings: Settings, descents: Sequence[Descent]) -> list[Plan]:
+    """Every strategy at every defocus, with the first reconstruction."""
+    return [Plan(name, defocus, frozen(descents[0])) for name in strategies for defocus in settings.evaluate.defoci]
 
 
-def second_round(strategies: Iterable[str], scores: Scores) -> list[Plan]:
+def second_round(strategies: Iterable[str], scores: Scores, descents: Sequence[Descent]) -> list[Plan]:
     """The other reconstructions of each strategy, at the defocus that won and focused."""
     plans = []
     for name in strategies:
         tried = allowed(scores, name)
         winners = {best(scores, tried).defocus, *(p.defocus for p in tried if p.defocus == 0)}
-        plans += [Plan(name, d, _frozen(descent)) for d in sorted(winners, key=lambda d: d or 0.0) for descent in DESCENTS[1:]]
+        plans += [Plan(name, d, frozen(descent)) for d in sorted(winners, key=lambda d: d or 0.0) for descent in descents[1:]]
     return plans
 
 
@@ -99,5 +105,6 @@ def candidates(auto: str, strategies: Iterable[str]) -> list[str]:
     return [name for name in among if name.removesuffix(FOCUSED) in BY_HAND] if auto.removesuffix(FOCUSED) == HAND else among
 
 
-def _frozen(changes: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
+def frozen(changes: Descent) -> tuple[tuple[str, Any], ...]:
+    """As a plan holds it."""
     return tuple(sorted(changes.items()))

@@ -115,7 +115,7 @@ def seed(settings: Settings, sample: Sample) -> int:
 
 
 def _descent(settings: Settings, sample: Sample, changes: Mapping[str, Any]) -> Reconstructor:
-    return build.reconstructor(update(settings, {"reconstruct": dict(changes)}, "evaluate"), sample.setup)
+    return build.reconstructor(update(settings, {"reconstruct": dict(changes)}, "evaluate"), sample.setup, sample.counts_per_electron)
 
 
 def _likeness(potential: Float[Tensor, "1 h w"], against: Float[Tensor, "1 h w"], sample: Sample) -> dict[str, float]:

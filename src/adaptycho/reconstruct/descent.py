@@ -13,21 +13,19 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
-from adaptycho.physics.forward import transmission
 from adaptycho.physics.optics import Setup
-from adaptycho.reconstruct import LOSSES, Loss, kernels, losses
-from adaptycho.reconstruct.probes import lookup
+from adaptycho.reconstruct import LOSSES, PRIORS, Loss, Prior, losses, priors, proximal
+from adaptycho.reconstruct.data_sets import DataSet, prepare
 from adaptycho.support.notebook import card
 from adaptycho.support.threads import Map, workers
 from adaptycho.types import Measurement
 
-LANE = 1024  # positions worth a thread: longer data sets are summed in up to four lanes, the same whatever the number of threads
 SOFT = 0.05  # the illumination that scales a step is at least this fraction of its maximum
 
 
@@ -42,6 +40,7 @@ class Reconstruction:
         step: step in use, one for each data set.
         count: number of patterns it was made from.
         held: where an automatic step would go back to, potential and gradient, if there was one.
+        coefficients: of which a prior has the potential made, if there was a prior.
     """
 
     potential: Shaped[Tensor, "B H W"]
@@ -50,6 +49,7 @@ class Reconstruction:
     step: Float[Tensor, " B"]
     count: Int[Tensor, " B"]
     held: tuple[Shaped[Tensor, "B H W"], Shaped[Tensor, "B H W"]] | None = None
+    coefficients: Float[Tensor, "B H W"] | None = None
 
     @property
     def phase(self) -> Float[Tensor, "B H W"]:
@@ -82,6 +82,11 @@ class Reconstructor:
         momentum: fraction of the last update that is carried on.
         kind: `potential` (real V) or `complex` (with absorption).
         subpixel: probes are placed on a lattice of 1/subpixel of a pixel; bounds the table of shifted probes to subpixel^2 entries.
+        prior: what is believed of the potential, `none`, `atoms`, `sparse`, `smooth` or `edges` (`adaptycho.reconstruct.priors`), or `auto`
+            for what the measurement itself says (`adaptycho.reconstruct.choice`). With one, every step is scaled by illumination.
+        strength: of the prior, in standard deviations of the counting noise (`adaptycho.reconstruct.proximal`).
+        blob: rms radius in Å of the blobs that `atoms` has the potential made of; 0 for single pixels.
+        counts_per_electron: of the detector, for which only `auto` asks.
         mask: detector pixels to believe, (Q, Q), zero frequency in the corner, 1 or 0; all if None.
     """
 
@@ -93,6 +98,10 @@ class Reconstructor:
     momentum: float = 0.0
     kind: Literal["potential", "complex"] = "potential"
     subpixel: int = 16
+    prior: Prior = "none"
+    strength: float = 0.5
+    blob: float = 0.25
+    counts_per_electron: float = 1.0
     mask: Tensor | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
@@ -105,6 +114,17 @@ class Reconstructor:
             raise ValueError(f"step: expected a positive number or 'auto', got {self.step!r}")
         if not 0 <= self.momentum < 1:
             raise ValueError(f"momentum: expected a number from 0 to below 1, got {self.momentum}")
+        if self.prior not in PRIORS:
+            raise ValueError(f"prior: expected one of {', '.join(PRIORS)}, got {self.prior!r}")
+        for name in ("strength", "blob"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name}: expected a finite number of at least 0, got {getattr(self, name)}")
+        if self.prior != "none" and losses.load(self.loss).nats is None:
+            raise ValueError(
+                f"loss: expected a likelihood (amplitude or poisson) for the prior {self.prior!r} to be weighed against, got {self.loss!r}"
+            )
+        if self.prior != "none" and self.kind != "potential":
+            raise ValueError(f"prior: expected 'none' for a complex potential, got {self.prior!r}")
         if self.mask is not None and tuple(self.mask.shape) != self.setup.detector:
             raise ValueError(f"mask: expected the detector's shape {self.setup.detector}, got {tuple(self.mask.shape)}")
 
@@ -129,27 +149,23 @@ class Reconstructor:
 
     def _descend(self, measurement: Measurement, start: Reconstruction | None, stride: int) -> Iterator[Reconstruction]:
         """Yields after every `stride` iterations; the longer, the more of a data set is still in cache at its next iteration."""
+        if self.prior == "auto":
+            from adaptycho.reconstruct.choice import choose  # which reconstructs
+
+            chosen = choose(self, measurement)
+            yield from chosen._descend(measurement, start, chosen.iterations if stride == self.iterations else stride)
+            return
         dtype = measurement.positions.dtype.to_complex() if self.kind == "complex" else measurement.positions.dtype
         shape = (len(measurement), *self.setup.object.shape)
         if start is not None and tuple(start.potential.shape) != shape:
             raise ValueError(f"start: expected a potential of shape {shape}, got {tuple(start.potential.shape)}")
         with workers():
-            problems = self._prepare(measurement)
-        blank = torch.zeros(shape[1:], dtype=dtype, device=measurement.positions.device)
-        for b, problem in enumerate(problems):
-            problem.potential, problem.velocity, problem.step = blank, blank, self._first_step(problem)
-            if start is not None:
-                problem.potential, problem.velocity = start.potential[b].to(dtype), start.velocity[b].to(dtype)
-                problem.losses = start.loss[b].tolist()
-            if start is not None and start.held is not None and self.step == "auto":
-                problem.step = float(start.step[b])
-                if int(start.count[b]) == len(problem.whole.which):  # with more patterns the loss is another one
-                    problem.held = start.held[0][b].to(dtype), start.held[1][b].to(dtype)
+            courses = [self._begin(*pair, dtype, start) for pair in enumerate(self._prepare(measurement))]
         for _ in range(0, self.iterations, stride):
             with workers() as spread:
-                sets, lanes = (spread, map) if len(problems) > 1 else (map, spread)
-                list(sets(partial(self._iterate, times=stride, lanes=lanes), problems))
-            yield _collect(problems)
+                sets, lanes = (spread, map) if len(courses) > 1 else (map, spread)
+                list(sets(partial(self._iterate, times=stride, lanes=lanes), courses))
+            yield _collect(courses)
 
     def gradient(self, measurement: Measurement, potential: Shaped[Tensor, "B H W"]) -> tuple[Float[Tensor, " B"], Shaped[Tensor, "B H W"]]:
         """Loss per position at a given potential, and its Wirtinger gradient dL/dV* summed over positions, as a step would use it.
@@ -157,132 +173,106 @@ class Reconstructor:
         Twice its real part is the derivative of the summed loss by Re V, twice its imaginary part that by Im V; for a real potential only
         the real part is given. Divided by the illumination where the step is.
         """
-        results = []
         with workers() as lanes:
-            problems = self._prepare(measurement)
-            for problem, v in zip(problems, potential, strict=True):
-                problem.potential = v
-                results.append(self._gradient(problem, lanes))
+            sets = self._prepare(measurement)
+            results = [self._gradient(one, self._light(one), v, lanes) for one, v in zip(sets, potential, strict=True)]
         return torch.tensor([r[0] for r in results], dtype=torch.float64), torch.stack([r[1] for r in results])
 
-    def _prepare(self, measurement: Measurement) -> list["_DataSet"]:
-        """Checks the data and makes all of each data set ready that is the same in every iteration."""
-        b, k = measurement.positions.shape[:2]
-        lengths, dose, device = measurement.lengths, measurement.dose, measurement.positions.device
-        if tuple(measurement.patterns.shape[2:]) != self.setup.detector:
-            raise ValueError(f"patterns: expected the detector's shape {self.setup.detector}, got {tuple(measurement.patterns.shape[2:])}")
-        if bool((lengths < 1).any()):
-            raise ValueError("measurement: expected at least one pattern in each data set, got none")
-        lengths = lengths.to(device)
-        used = torch.arange(k, device=device) < lengths[:, None]
-        corner, offset = (x.view(b, k, 2) for x in self.setup.place(measurement.positions.reshape(-1, 2)))
-        room = corner.new_tensor(self.setup.object.shape) - corner.new_tensor(self.setup.window.shape)
-        outside = ((corner < 0) | (corner > room)).any(-1)  # the compiled loops do not look where they write
-        _refuse(outside & used, "positions: expected fractions of the field from 0 to 1", measurement.positions)
-        _refuse((dose <= 0) & used, "dose: expected positive counts", dose)
-        _refuse_patterns(measurement.patterns, used)
-        probes, which = lookup(self.setup, measurement.defocus, offset, used, self.subpixel)
-        scale = (1 / dose).to(measurement.positions.dtype)
-        weight = (torch.ones(self.setup.detector) if self.mask is None else self.mask).to(measurement.positions)
-        problems = []
-        for i, n in enumerate(lengths.tolist()):
-            whole = _Patterns(*(x[i, :n].contiguous() for x in (which, corner, measurement.patterns, scale)))
-            cuts = min(4, max(1, n // LANE))
-            lanes = [_Patterns(*(x[n * c // cuts : n * (c + 1) // cuts] for x in whole)) for c in range(cuts)]
-            problem = _DataSet(whole, [kernels.passes(probes, *lane, weight, self.loss, self.setup.binning) for lane in lanes])
-            if self.scaling == "illumination" or self.step == "auto":
-                total = kernels.illumination(probes, whole.which, whole.corner, self.setup.object.shape)
-                problem.illumination = total + SOFT * total.amax()
-            problems.append(problem)
-        return problems
+    def _prepare(self, measurement: Measurement) -> list[DataSet]:
+        illuminated = self.scaling == "illumination" or self.step == "auto" or self.prior != "none"
+        return prepare(self.setup, measurement, self.loss, subpixel=self.subpixel, mask=self.mask, illuminated=illuminated)
 
-    def _first_step(self, problem: "_DataSet") -> float:
+    def _begin(self, b: int, data: DataSet, dtype: torch.dtype, start: Reconstruction | None) -> "_Course":
+        """Data set number b from V = 0, or from where another reconstruction ended."""
+        blank = torch.zeros(self.setup.object.shape, dtype=dtype, device=data.whole.scale.device)
+        course = _Course(data, self._light(data), blank, blank, self._first_step(data))
+        if start is not None:
+            course.potential, course.velocity, course.losses = (
+                start.potential[b].to(dtype),
+                start.velocity[b].to(dtype),
+                start.loss[b].tolist(),
+            )
+        if self.prior != "none":
+            course.point = proximal.Point(course.potential, course.velocity, course.step)
+            if start is not None and start.coefficients is not None:
+                course.point.coefficients = start.coefficients[b].to(dtype)
+        elif start is not None and start.held is not None and self.step == "auto":
+            course.step = float(start.step[b])
+            if int(start.count[b]) == len(data):  # with more patterns the loss is another one
+                course.held = start.held[0][b].to(dtype), start.held[1][b].to(dtype)
+        return course
+
+    def _light(self, data: DataSet) -> Tensor:
+        """What steps are divided by: the illumination, nowhere none."""
+        return data.illumination + SOFT * data.illumination.amax() if data.illumination.ndim == 2 else torch.ones(())
+
+    def _first_step(self, data: DataSet) -> float:
         if self.step != "auto":
             return float(self.step)
-        step = losses.load(self.loss).first_step(problem.whole.patterns, problem.whole.scale)
-        return step if self.scaling == "illumination" else step / float(problem.illumination.amax())
+        step = losses.load(self.loss).first_step(data.whole.patterns, data.whole.scale)
+        return step if self.scaling == "illumination" or self.prior != "none" else step / float(self._light(data).amax())
 
-    def _iterate(self, problem: "_DataSet", times: int, lanes: Map) -> None:
+    def _iterate(self, course: "_Course", times: int, lanes: Map) -> None:
+        if course.point is not None:
+            problem = self._regularised(course.data, lanes)
+            for _ in range(times):
+                course.losses.append(proximal.advance(problem, course.point) / len(course.data))
+            course.potential, course.velocity = problem.potential(course.point.coefficients), course.point.velocity
+            course.step = course.point.step
+            return
         for _ in range(times):
-            loss, gradient = self._gradient(problem, lanes)
+            loss, gradient = self._gradient(course.data, course.light, course.potential, lanes)
             if self.step == "auto":
-                if problem.held is not None and not loss <= problem.losses[-1]:
+                if course.held is not None and not loss <= course.losses[-1]:
                     # Downhill it was not (nan is not either): back to where we stood, half a step from there, momentum forgotten.
-                    (problem.potential, gradient), loss = problem.held, problem.losses[-1]
-                    problem.velocity, problem.step = torch.zeros_like(problem.velocity), problem.step / 2
-                elif problem.held is not None:
-                    problem.step *= 1.1
-                problem.held = problem.potential, gradient
-            problem.losses.append(loss)
-            problem.velocity = self.momentum * problem.velocity - problem.step * gradient
-            problem.potential = problem.potential + problem.velocity
+                    (course.potential, gradient), loss = course.held, course.losses[-1]
+                    course.velocity, course.step = torch.zeros_like(course.velocity), course.step / 2
+                elif course.held is not None:
+                    course.step *= 1.1
+                course.held = course.potential, gradient
+            course.losses.append(loss)
+            course.velocity = self.momentum * course.velocity - course.step * gradient
+            course.potential = course.potential + course.velocity
 
-    def _gradient(self, problem: "_DataSet", lanes: Map) -> tuple[float, Tensor]:
+    def _gradient(self, data: DataSet, light: Tensor, potential: Tensor, lanes: Map) -> tuple[float, Tensor]:
         """Loss per position, and the Wirtinger gradient summed over positions (divided by the illumination if asked)."""
-        through = transmission(problem.potential)
-        # Of a real potential only the real part of -i conj(psi) chi is needed.
-        dtype = through.dtype if self.kind == "complex" else through.real.dtype
-        (loss, back), *others = (lanes if len(problem.lanes) > 1 else map)(partial(_backwards, through, dtype), problem.lanes)
-        for more, further in others:
-            loss, back = loss + more, back + further
-        gradient = -1j * back if self.kind == "complex" else back
-        return loss / len(problem.whole.which), gradient / problem.illumination if self.scaling == "illumination" else gradient
+        loss, gradient = data.gradient(potential, lanes, real=self.kind == "potential")
+        return loss / len(data), gradient / light if self.scaling == "illumination" else gradient
 
-
-class _Patterns(NamedTuple):
-    """Positions that are worked on together: probe, place, pattern and what turns its counts into fractions."""
-
-    which: Tensor
-    corner: Tensor
-    patterns: Tensor
-    scale: Tensor
+    def _regularised(self, data: DataSet, lanes: Map) -> proximal.Problem:
+        """The prior, weighed against a data set."""
+        penalty, nats = priors.load(self.prior), losses.load(self.loss).nats
+        assert nats is not None  # or it was refused
+        blob = self.blob / self.setup.object.pixel if penalty.blobs else 0.0
+        dose = float((1 / data.whole.scale).mean())
+        weight = proximal.weight(penalty, self.strength, data.illumination, dose, nats, blob)
+        gradient = partial(data.gradient, lanes=lanes, real=True)
+        return proximal.Problem(penalty, weight, proximal.metric(data.illumination, blob), blob, self.momentum, gradient)
 
 
 @dataclass
-class _DataSet:
-    """One data set while it is worked on, cut into lanes that may run side by side."""
+class _Course:
+    """One data set on its way."""
 
-    whole: _Patterns
-    lanes: list[kernels.Passes]
-    illumination: Tensor = field(default_factory=lambda: torch.ones(()))
-    potential: Tensor = field(default_factory=lambda: torch.zeros(()))
-    velocity: Tensor = field(default_factory=lambda: torch.zeros(()))
-    step: float = 0.0
+    data: DataSet
+    light: Tensor
+    potential: Tensor
+    velocity: Tensor
+    step: float
     losses: list[float] = field(default_factory=list)
     held: tuple[Tensor, Tensor] | None = None
+    point: proximal.Point | None = None  # with a prior
 
 
-def _backwards(through: Tensor, dtype: torch.dtype, passes: kernels.Passes) -> tuple[float, Tensor]:
-    """Loss summed over a lane's positions, and what they send back to the object."""
-    back = torch.zeros(through.shape, dtype=dtype, device=through.device)
-    return passes(through, back), back
-
-
-def _refuse_patterns(patterns: Tensor, used: Tensor) -> None:
-    """Counts only. Anything else would end in a result that is wrong without a word."""
-    if patterns.dtype in (torch.uint8, torch.uint16, torch.uint32, torch.uint64):
-        return
-    low, high = torch.aminmax(patterns)
-    if not (float(low) >= 0 and float(high) < math.inf):  # nan is neither
-        flat = patterns.flatten(2)
-        bad = ~((flat >= 0) & (flat < math.inf))
-        first = flat.gather(2, bad.long().argmax(-1, keepdim=True))[..., 0]
-        _refuse(bad.any(-1) & used, "patterns: expected counts of at least 0", first)
-
-
-def _refuse(bad: Tensor, expected: str, values: Tensor) -> None:
-    if bool(bad.any()):
-        b, i = bad.nonzero()[0].tolist()
-        raise ValueError(f"{expected}, got {values[b, i].tolist()} for pattern {i} of data set {b}")
-
-
-def _collect(problems: list[_DataSet]) -> Reconstruction:
-    holding = [p.held for p in problems if p.held is not None]
+def _collect(courses: list[_Course]) -> Reconstruction:
+    holding = [c.held for c in courses if c.held is not None]
+    points = [c.point for c in courses if c.point is not None]
     return Reconstruction(
-        torch.stack([p.potential for p in problems]),
-        torch.tensor([p.losses for p in problems], dtype=torch.float64),
-        torch.stack([p.velocity for p in problems]),
-        torch.tensor([p.step for p in problems], dtype=torch.float64),
-        torch.tensor([len(p.whole.which) for p in problems]),
+        torch.stack([c.potential for c in courses]),
+        torch.tensor([c.losses for c in courses], dtype=torch.float64),
+        torch.stack([c.velocity for c in courses]),
+        torch.tensor([c.step for c in courses], dtype=torch.float64),
+        torch.tensor([len(c.data) for c in courses]),
         (torch.stack([h[0] for h in holding]), torch.stack([h[1] for h in holding])) if holding else None,
+        torch.stack([p.coefficients for p in points]) if points else None,
     )

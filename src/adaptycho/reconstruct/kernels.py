@@ -211,12 +211,12 @@ class _Loops(NamedTuple):
 
 @cache
 def _loops(loss: Loss) -> _Loops:
-    pixel, raised = (function := losses.load(loss)).pixel, function.raised
+    pixel, raised, background = (function := losses.load(loss)).pixel, function.raised, function.background
 
     def residual(waves, patterns, scale, weight):  # type: ignore[no-untyped-def]
         total = 0.0
         for k in range(len(patterns)):
-            total += _pattern(pixel, waves[k], patterns[k], scale[k], weight) / raised
+            total += _pattern(pixel, background, waves[k], patterns[k], scale[k], weight) / raised
         return total
 
     def through(  # type: ignore[no-untyped-def]
@@ -227,7 +227,7 @@ def _loops(loss: Loss) -> _Loops:
             only = slice(k, k + 1)
             _exit_waves(probes, which[only], transmission, corner[only], psi)
             mkl.apply(forward, plan, psi.ctypes.data, far.ctypes.data)  # type: ignore[call-arg]
-            total += _pattern(pixel, far.reshape(far.size), patterns[k], scale[k], weight) / raised
+            total += _pattern(pixel, background, far.reshape(far.size), patterns[k], scale[k], weight) / raised
             mkl.apply(backward, plan, far.ctypes.data, chi.ctypes.data)
             if gradient.shape == transmission.shape:
                 _scatter(psi, chi, corner[only], gradient)
@@ -239,13 +239,13 @@ def _loops(loss: Loss) -> _Loops:
 
 
 @register_jitable(error_model="numpy", fastmath=FAST)
-def _pattern(pixel, wave, pattern, scale, weight):  # type: ignore[no-untyped-def]
+def _pattern(pixel, background, wave, pattern, scale, weight):  # type: ignore[no-untyped-def]
     """One flat pass over a pattern (N N): any shorter inner loop costs more than its arithmetic."""
     real = type(scale)
-    loss = real(0)
+    loss, more = real(0), real(background) * scale
     for j in range(len(pattern)):
         a, b = wave[2 * j], wave[2 * j + 1]
-        value, factor = pixel(a * a + b * b, scale * real(pattern[j]), weight[j])
+        value, factor = pixel(a * a + b * b + more, scale * real(pattern[j]) + more, weight[j])
         loss += value
         wave[2 * j], wave[2 * j + 1] = a * factor, b * factor
     return loss
@@ -275,7 +275,8 @@ def _residual_torch(waves: Tensor, patterns: Tensor, scale: Tensor, weight: Tens
     count, rows, columns = patterns.shape
     model = inside.abs().square().view(count, rows, binning, columns, binning).sum((2, 4))
     data = patterns.to(model.dtype) * scale[:, None, None]
-    value, factor = losses.load(loss).image(model, data)
+    more = (chosen := losses.load(loss)).background * scale[:, None, None]
+    value, factor = chosen.image(model + more, data + more)
     factor = (factor * weight).repeat_interleave(binning, 1).repeat_interleave(binning, 2)
     waves.zero_()
     waves[:, known[0][:, None], known[1]] = inside * factor

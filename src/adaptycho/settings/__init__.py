@@ -25,6 +25,7 @@ __all__ = [
     "POLICIES",
     "PRESETS",
     "RECIPES",
+    "REGULARISED",
     "USED",
     "Preset",
     "Scan",
@@ -45,9 +46,10 @@ Preset = Literal["light", "paper"]
 PRESETS: tuple[Preset, ...] = get_args(Preset)
 RECIPES = ("lattice", "structure", "recurrent", "recurrent-2", "voronoi", "shared", "recorded")  # recipes/
 
-# The two protocols: as the paper reconstructs, and the settings that reconstruct best (`Reconstructor.best`).
+# The protocols: as the paper reconstructs, the settings that reconstruct best (`Reconstructor.best`), and those with a prior.
 PAPER: dict[str, Any] = {"iterations": 5, "loss": "intensity", "step": 525.0, "scaling": "none", "momentum": 0.0}
 BEST: dict[str, Any] = {"iterations": 20, "loss": "amplitude", "step": "auto", "scaling": "illumination", "momentum": 0.7}
+REGULARISED: dict[str, Any] = {**BEST, "prior": "auto"}
 
 LARGEST = 30_000  # bytes of a settings file; all settings take 10,000, and a key of 15,000 parts is read in 3 s, one of 40,000 in 27
 

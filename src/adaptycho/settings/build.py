@@ -132,15 +132,16 @@ def learned(settings: Settings, name: str, defocus: float | None) -> nn.Module:
     return library.shipped("structure" if (settings.beam.defocus if defocus is None else defocus) else "lattice")
 
 
-def reconstructor(settings: Settings, setup: Setup) -> Reconstructor:
-    """ROP as the settings have it."""
+def reconstructor(settings: Settings, setup: Setup, counts_per_electron: float = 1.0) -> Reconstructor:
+    """ROP as the settings have it, for a detector that makes so many counts of an electron."""
     r = settings.reconstruct
-    return Reconstructor(setup, r.iterations, r.loss, r.step, r.scaling, r.momentum, r.kind, r.subpixel)
+    how = (r.iterations, r.loss, r.step, r.scaling, r.momentum, r.kind, r.subpixel, r.prior, r.strength, r.blob)
+    return Reconstructor(setup, *how, counts_per_electron)
 
 
 def reference_descent(settings: Settings, setup: Setup) -> Reconstructor:
-    """ROP of the full scan: a fixed step that nothing scales is `reconstruct.reference_step`, since more positions overlap."""
-    descent, r = reconstructor(settings, setup), settings.reconstruct
+    """ROP of the full scan, without a prior: a fixed, unscaled step is `reconstruct.reference_step`, since more positions overlap."""
+    descent, r = dataclasses.replace(reconstructor(settings, setup), prior="none"), settings.reconstruct
     return dataclasses.replace(descent, step=r.reference_step) if r.step != "auto" and r.scaling == "none" else descent
 
 

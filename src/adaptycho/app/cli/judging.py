@@ -15,7 +15,11 @@ from adaptycho.support import targets
 
 @click.command(cls=Listing)
 @click.option(
-    "--protocol", type=click.Choice(["paper", "best"]), default="best", show_default=True, help="The rules (docs/decisions/0010)."
+    "--protocol",
+    type=click.Choice(["paper", "best", "regularised"]),
+    default="best",
+    show_default=True,
+    help="The rules (docs/decisions/0010).",
 )
 @click.option("--family", multiple=True, metavar="FAMILY...", help="Specimens: one or more families.  [default: that of the settings]")
 @click.option("--positions", multiple=True, type=click.IntRange(1), metavar="N...", help="Numbers of positions.")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from numba.extending import register_jitable
 from torch import Tensor
 
-# Smallest intensity (fraction of the electrons of a pattern, per pixel) that the amplitude and Poisson losses divide by.
+# Smallest intensity (fraction of the electrons of a pattern, per pixel) that the amplitude loss divides by.
 FLOOR = 1e-9
 FAST = {"contract", "nsz", "arcp", "reassoc"}  # liberties that compiled arithmetic may take; never with infinity or NaN
 
@@ -29,9 +29,13 @@ class LossFunction:
         first_step: patterns (K, Q, Q) and the scale (K,) of their counts to the inverse curvature of L along V, per unit of summed probe
             intensity: where an automatic step starts.
         raised: what the l of `pixel` has to be divided by, for one whose values are too small for single precision.
+        nats: of the log-likelihood of counted electrons in one unit of L, for one electron in a pattern; None for what is no likelihood.
+        background: counts added to every pixel of model and data before they are compared.
     """
 
     pixel: Callable[[float, float, float], tuple[float, float]]
     image: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
     first_step: Callable[[Tensor, Tensor], float]
     raised: float = 1.0
+    nats: float | None = None
+    background: float = 0.0

@@ -54,6 +54,26 @@ def saved(lines: Sequence[Line]) -> Lines:
     yield from columns(lines, [*WHERE, ("learned scan", scans), SCORE, *CONVENTIONAL, *WON, AS_ASKED, ORACLE])
 
 
+def prior(lines: Sequence[Line]) -> Lines:
+    """What `prior.py` printed of scans with and without a prior."""
+    wanted: list[Column] = [
+        *WHERE,
+        ("scan", lambda r: f"{r['strategy']} ({r['is']})" if r.get("is", r["strategy"]) != r["strategy"] else r["strategy"]),
+        ("prior", lambda r: "chosen" if r["prior"] else "none"),
+        ("inside", lambda r: table.between(r["correlation_inside"], 3)),
+        ("whole field", lambda r: table.between(r["correlation"], 3)),
+        ("dose on the structure, e/Å²", lambda r: f"{r['dose_p95'][0]:.0f}"),
+        ("gain / %", lambda r: percent(r["gain"]) if "gain" in r else ""),
+        ("saved, no prior there", lambda r: _saved(r, "saving_over_best_without")),
+        ("saved, prior there", lambda r: _saved(r, "saving_over_best_with")),
+    ]
+    yield from columns(lines, wanted)
+
+
+def _saved(r: Line, key: str) -> str:
+    return times(r[key], r[f"{key}_bounded"]) if key in r else ""
+
+
 def columns(lines: Sequence[Line], wanted: Sequence[Column]) -> Lines:
     """A row for each comparison; means of several are left out."""
     yield from head([name for name, _ in wanted])

@@ -18,7 +18,7 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
-from learned import listed, progress, seeded
+from learned import STRONG, listed, progress, seeded
 
 from adaptycho import settings as tree
 from adaptycho.compare import archive, race, table
@@ -29,16 +29,16 @@ from adaptycho.support.parallel import cores
 
 RANGE = [2_010_000, 2_020_000]
 DEFOCI = [60.0, 90.0, 120.0]
-EVEN = ("raster", "hexagonal")
+EVEN = ("raster", "hexagonal")  # with a prior
 LOOKING = ("adaptive", "crop", "threshold", "by-hand")
 INSIDE, WHOLE = "correlation_inside", "correlation"
 SHOWN = (INSIDE, WHOLE, "column_error", "dose_p95")
 # Family, electrons per position, positions of the scans compared, and of the conventional ones that doses are compared along.
 CASES = (
-    ("island", 300.0, 64, (64, 144, 256), (64, 144, 256, 400)),
-    ("particles", 300.0, 64, (64, 144, 256), (64, 144, 256, 400)),
-    ("island", 1000.0, 144, (144, 256), (144, 256, 400)),
-    ("particles", 1000.0, 144, (144, 256), (144, 256, 400)),
+    ("island", 300.0, 64, (64, 144, 256), (64, 144, 256, 400, 900)),
+    ("particles", 300.0, 64, (64, 144, 256), (64, 144, 256, 400, 900)),
+    ("island", 1000.0, 144, (144, 256), (144, 256, 400, 900)),
+    ("particles", 1000.0, 144, (144, 256), (144, 256, 400, 900)),
 )
 UNIFORM = tuple((family, dose, count) for family in ("crystal", "amorphous") for dose, count in ((300.0, 64), (1000.0, 144)))
 
@@ -64,10 +64,10 @@ def best(found: race.Cell, names: Sequence[str]) -> str:
     return max((n for n in names if n in found.numbers), key=lambda n: float(column(found, n, INSIDE).mean()))
 
 
-def curve(cells: Sequence[race.Cell]) -> tuple[torch.Tensor, torch.Tensor]:
+def curve(cells: Sequence[race.Cell], names: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
     """Electrons of the best conventional scan at each number of positions, and its scores."""
     spent = torch.tensor([c.settings.scan.positions * c.settings.scan.dose for c in cells], dtype=torch.float64)
-    return spent, torch.stack([column(c, best(c, EVEN), INSIDE) for c in cells])
+    return spent, torch.stack([column(c, best(c, names), INSIDE) for c in cells])
 
 
 def compared(plain: Sequence[race.Cell], regular: Sequence[race.Cell], names: Sequence[str]) -> list[dict[str, Any]]:
@@ -75,16 +75,16 @@ def compared(plain: Sequence[race.Cell], regular: Sequence[race.Cell], names: Se
     asked, scan = regular[0], regular[0].settings.scan
     spent = scan.positions * scan.dose
     shown = {"family": asked.settings.specimen.family, "dose": scan.dose, "positions": scan.positions}
-    without = best(plain[0], EVEN)
+    without = best(plain[0], STRONG)
     lines = [{**shown, "strategy": without, "prior": False, **scores(plain[0], without)}]
     rival = column(asked, best(asked, EVEN), INSIDE)
     for name in (best(asked, EVEN), *names):
         mine = column(asked, name, INSIDE)
         line = {**shown, "strategy": name, "prior": True, "is": asked.plans[name].strategy, **scores(asked, name)}
         line["gain"] = listed(statistics.relative(mine, rival, generator=seeded()))
-        for what, some in (("saving_over_best_without", plain), ("saving_over_best_with", regular)):
+        for what, some, rivals in (("saving_over_best_without", plain, STRONG), ("saving_over_best_with", regular, EVEN)):
             if len(some) > 1:
-                factor = statistics.dose_saving(spent, mine, *curve(some), generator=seeded())
+                factor = statistics.dose_saving(spent, mine, *curve(some, rivals), generator=seeded())
                 line[what], line[f"{what}_bounded"] = listed(factor), factor.bounded
         if "by-hand" in asked.numbers and name == "adaptive":
             line["less_by_hand"] = mean(mine - column(asked, "by-hand", INSIDE))
@@ -124,7 +124,7 @@ def main() -> None:
     for family, dose, positions, regular, plain in every:
         if given.only and f"{family}:{dose:g}" not in given.only:
             continue
-        without = judge("best", [cell(family, dose, p) for p in plain], EVEN)
+        without = judge("best", [cell(family, dose, p) for p in plain], STRONG)
         names = () if (family, dose, positions) in UNIFORM else LOOKING
         (first,) = judge("regularised", [cell(family, dose, positions)], [*EVEN, *names])
         more = judge("regularised", [cell(family, dose, p) for p in regular if p != positions], EVEN)

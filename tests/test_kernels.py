@@ -77,7 +77,7 @@ def test_of_a_real_potential_the_imaginary_part_is_gathered(dtype):
 
 @pytest.mark.parametrize("loss", LOSSES)
 def test_residuals_whose_squares_are_below_single_precision_are_not_lost(loss):
-    """Intensities of 1e-20: their squares have no normal number, and the loss is still theirs. Beside Poisson's background they are nothing."""
+    """Intensities of 1e-20: their squares have no normal number, and the loss is still theirs; beside Poisson's background it is none."""
     waves = torch.full((1, 8, 6), 1e-10, dtype=torch.complex64)
     value = kernels.residual(waves, torch.zeros(1, 8, 6), torch.ones(1), torch.ones(8, 6), loss, 1)
     expected = {"intensity": 48 * 1e-40, "amplitude": 48 * FLOOR, "poisson": 0.0}[loss]

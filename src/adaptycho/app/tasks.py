@@ -13,6 +13,7 @@ from adaptycho import draw, formats
 from adaptycho.compare import archive, race, table, table1, trained
 from adaptycho.compare.ledger import Ledger
 from adaptycho.draw import report
+from adaptycho.reconstruct.choice import choose
 from adaptycho.runs import scans, summary
 from adaptycho.scan.episode import observe, stream
 from adaptycho.settings import Settings, build, dump, microscopes, policies, update
@@ -81,12 +82,15 @@ def reconstruct(file: Path, out: Path, chosen: Settings, progress: Progress, dev
     for path in (out, picture):
         targets.new_file(path)
     recording = formats.read(file)
-    descent = build.reconstructor(chosen, recording.setup, recording.counts_per_electron)
-    result = collections.deque(progress(descent.steps(recording.measurement.to(device)), descent.iterations, "iterations"), maxlen=1).pop()
+    descent, measurement = build.reconstructor(chosen, recording.setup, recording.counts_per_electron), recording.measurement.to(device)
+    if descent.prior == "auto":
+        (descent,) = progress((choose(descent, measurement) for _ in range(1)), 1, "choosing a prior")
+    result = collections.deque(progress(descent.steps(measurement), descent.iterations, "iterations"), maxlen=1).pop()
     scans.write_result(out, recording.setup, result)
     phase = recording.setup.crop(result.phase)[0].cpu()
     report.save_png(picture, draw.phase(phase, recording.setup.field, recording.title))
-    return {"file": str(out), "picture": str(picture), "loss": [round(v, 9) for v in result.loss[0].tolist()]}
+    prior = {"prior": descent.prior, "strength": descent.strength, "blob": descent.blob} if descent.prior != "none" else {"prior": "none"}
+    return {"file": str(out), "picture": str(picture), "loss": [round(v, 9) for v in result.loss[0].tolist()], **prior}
 
 
 def scan(target: scans.Run, progress: Progress, device: str = "cpu") -> dict[str, Any]:

@@ -84,7 +84,7 @@ class Reconstructor:
         subpixel: probes are placed on a lattice of 1/subpixel of a pixel; bounds the table of shifted probes to subpixel^2 entries.
         prior: what is believed of the potential, `none`, `atoms`, `sparse`, `smooth` or `edges` (`adaptycho.reconstruct.priors`), or `auto`
             for what the measurement itself says (`adaptycho.reconstruct.choice`). With one, every step is scaled by illumination.
-        strength: of the prior, in standard deviations of the counting noise (`adaptycho.reconstruct.proximal`).
+        strength: of the prior, in units of the counting noise (`adaptycho.reconstruct.proximal`).
         blob: rms radius in Å of the blobs that `atoms` has the potential made of; 0 for single pixels.
         counts_per_electron: of the detector, for which only `auto` asks.
         mask: detector pixels to believe, (Q, Q), zero frequency in the corner, 1 or 0; all if None.
@@ -119,9 +119,9 @@ class Reconstructor:
         for name in ("strength", "blob"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name}: expected a finite number of at least 0, got {getattr(self, name)}")
-        if self.prior != "none" and losses.load(self.loss).nats is None:
+        if self.prior not in ("none", "auto") and losses.load(self.loss).nats is None:
             raise ValueError(
-                f"loss: expected a likelihood (amplitude or poisson) for the prior {self.prior!r} to be weighed against, got {self.loss!r}"
+                f"loss: expected amplitude or poisson, which the prior {self.prior!r} can be weighed against, got {self.loss!r}"
             )
         if self.prior != "none" and self.kind != "potential":
             raise ValueError(f"prior: expected 'none' for a complex potential, got {self.prior!r}")

@@ -8,9 +8,10 @@ The potential is made of coefficients x, which the prior is about: V = B x, wher
 where D is the illumination seen through B, which bounds the curvature of L up to a constant, and mu the weight of the penalty. Momentum is
 dropped where it leads uphill (O'Donoghue and Candes, Found. Comput. Math. 15, 715, 2015), and the step halved where a step without does.
 
-The weight is given in units of the counting noise. In vacuum the derivative of the log-likelihood by a coefficient scatters about 0 with
-the standard deviation sigma = sqrt(F), F = 4 N sum B^2 for N electrons on a pixel, its Fisher information. A `strength` of 0.5 sets to zero
-what does not stand out of half a standard deviation; it means the same at every dose, coverage and pixel.
+The weight is given in units of the counting noise: a `strength` of 1 sets to zero what does not stand out of sqrt(F), F = 4 N sum B^2 for N
+electrons on a pixel. F is the Fisher information of a coefficient if every electron told of it, so sqrt(F) is the most that the derivative
+of the log-likelihood can scatter. In vacuum it scatters by half of that for blobs of 0.25 Å in a defocused beam of 33 mrad, and by a third
+in focus, whatever the dose, the coverage and the size of pixels.
 """
 
 import math
@@ -102,7 +103,7 @@ def weight(penalty: Penalty, strength: float, illumination: Float[Tensor, "H W"]
 
     Args:
         penalty: of the prior.
-        strength: in standard deviations of the counting noise, to the penalty's power.
+        strength: in units of the counting noise, to the penalty's power.
         illumination: summed probe intensity at each pixel.
         dose: electrons in a pattern.
         nats: of the log-likelihood in one unit of the loss, for one electron in a pattern.

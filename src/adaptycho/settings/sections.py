@@ -187,9 +187,7 @@ class Reconstruct:
         default=16, description="probes are placed on a lattice of 1/subpixel of a pixel"
     )
     prior: Prior = Field(default="none", description="believed of the potential: atoms, sparse, smooth or edges; auto: what the data say")
-    strength: Annotated[Real, Field(ge=0, le=1e3)] = Field(
-        default=0.5, description="of the prior, in standard deviations of the counting noise"
-    )
+    strength: Annotated[Real, Field(ge=0, le=1e3)] = Field(default=0.5, description="of the prior, in units of the counting noise")
     blob: Length = Field(default=0.25, description="rms radius in Å of what the prior takes for an atom; 0 for a pixel")
     reference_step: Positive = Field(default=200.0, description="step of the full scan that scores refer to; its positions overlap more")
     reference_side: Annotated[Whole, Field(ge=1, le=10_000)] = Field(

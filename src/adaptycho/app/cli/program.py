@@ -166,6 +166,8 @@ def reconstruct(file: Path, out: Path, protocol: str | None, threads: int | None
     if not found["loss"][-1] <= found["loss"][0]:
         say("adaptycho: the loss rose: the step is too long for these data (--protocol best adapts it)", err=True)
     text = [f"loss per position {found['loss'][0]:.4g} to {found['loss'][-1]:.4g}", f"wrote {found['file']} and {found['picture']}"]
+    if found["prior"] != "none":
+        text.insert(0, f"prior: {found['prior']}, strength {found['strength']:g}")
     tell(found, text, as_json)
 
 

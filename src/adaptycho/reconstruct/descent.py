@@ -86,7 +86,7 @@ class Reconstructor:
             for what the measurement itself says (`adaptycho.reconstruct.choice`). With one, every step is scaled by illumination.
         strength: of the prior, in units of the counting noise (`adaptycho.reconstruct.proximal`).
         blob: rms radius in Å of the blobs that `atoms` has the potential made of; 0 for single pixels.
-        counts_per_electron: of the detector, for which only `auto` asks.
+        counts_per_electron: of the detector; the noise that a prior is weighed by is that of electrons.
         mask: detector pixels to believe, (Q, Q), zero frequency in the corner, 1 or 0; all if None.
     """
 
@@ -187,15 +187,14 @@ class Reconstructor:
         blank = torch.zeros(self.setup.object.shape, dtype=dtype, device=data.whole.scale.device)
         course = _Course(data, self._light(data), blank, blank, self._first_step(data))
         if start is not None:
-            course.potential, course.velocity, course.losses = (
-                start.potential[b].to(dtype),
-                start.velocity[b].to(dtype),
-                start.loss[b].tolist(),
-            )
+            course.potential, course.velocity = start.potential[b].to(dtype), start.velocity[b].to(dtype)
+            course.losses = start.loss[b].tolist()
         if self.prior != "none":
-            course.point = proximal.Point(course.potential, course.velocity, course.step)
             if start is not None and start.coefficients is not None:
-                course.point.coefficients = start.coefficients[b].to(dtype)
+                point = proximal.Point(start.coefficients[b].to(dtype), course.velocity, course.step)
+            else:
+                point = proximal.Point(course.potential, blank, course.step)
+            course.regularised = self._regularised(data), point
         elif start is not None and start.held is not None and self.step == "auto":
             course.step = float(start.step[b])
             if int(start.count[b]) == len(data):  # with more patterns the loss is another one
@@ -213,12 +212,11 @@ class Reconstructor:
         return step if self.scaling == "illumination" or self.prior != "none" else step / float(self._light(data).amax())
 
     def _iterate(self, course: "_Course", times: int, lanes: Map) -> None:
-        if course.point is not None:
-            problem = self._regularised(course.data, lanes)
+        if course.regularised is not None:
+            problem, point = course.regularised
             for _ in range(times):
-                course.losses.append(proximal.advance(problem, course.point) / len(course.data))
-            course.potential, course.velocity = problem.potential(course.point.coefficients), course.point.velocity
-            course.step = course.point.step
+                course.losses.append(proximal.advance(problem, point, lanes) / len(course.data))
+            course.potential, course.velocity, course.step = problem.potential(point.coefficients), point.velocity, point.step
             return
         for _ in range(times):
             loss, gradient = self._gradient(course.data, course.light, course.potential, lanes)
@@ -239,15 +237,14 @@ class Reconstructor:
         loss, gradient = data.gradient(potential, lanes, real=self.kind == "potential")
         return loss / len(data), gradient / light if self.scaling == "illumination" else gradient
 
-    def _regularised(self, data: DataSet, lanes: Map) -> proximal.Problem:
+    def _regularised(self, data: DataSet) -> proximal.Problem:
         """The prior, weighed against a data set."""
         penalty, nats = priors.load(self.prior), losses.load(self.loss).nats
         assert nats is not None  # or it was refused
         blob = self.blob / self.setup.object.pixel if penalty.blobs else 0.0
-        dose = float((1 / data.whole.scale).mean())
-        weight = proximal.weight(penalty, self.strength, data.illumination, dose, nats, blob)
-        gradient = partial(data.gradient, lanes=lanes, real=True)
-        return proximal.Problem(penalty, weight, proximal.metric(data.illumination, blob), blob, self.momentum, gradient)
+        electrons = float((1 / data.whole.scale).mean()) / self.counts_per_electron
+        weight = proximal.weight(penalty, self.strength, data.illumination, electrons, nats, blob)
+        return proximal.Problem(data, penalty, weight, proximal.metric(data.illumination, blob), blob, self.momentum)
 
 
 @dataclass
@@ -261,12 +258,12 @@ class _Course:
     step: float
     losses: list[float] = field(default_factory=list)
     held: tuple[Tensor, Tensor] | None = None
-    point: proximal.Point | None = None  # with a prior
+    regularised: tuple[proximal.Problem, proximal.Point] | None = None  # with a prior
 
 
 def _collect(courses: list[_Course]) -> Reconstruction:
     holding = [c.held for c in courses if c.held is not None]
-    points = [c.point for c in courses if c.point is not None]
+    points = [c.regularised[1] for c in courses if c.regularised is not None]
     return Reconstruction(
         torch.stack([c.potential for c in courses]),
         torch.tensor([c.losses for c in courses], dtype=torch.float64),

@@ -15,20 +15,19 @@ in focus, whatever the dose, the coverage and the size of pixels.
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from adaptycho.reconstruct.data_sets import DataSet
 from adaptycho.reconstruct.priors.penalty import Penalty
+from adaptycho.support.threads import Map
 
 FLOOR = 0.02  # the metric is at least this fraction of its maximum
 GROWTH = 1.05  # of a step that led downhill
 SLACK = 1e-6  # of loss plus penalty, that rounding may add
-
-Gradient = Callable[[Tensor], tuple[float, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -36,20 +35,20 @@ class Problem:
     """What stays the same in every step.
 
     Attributes:
+        data: that is reconstructed.
         penalty: of the prior.
         weight: mu, of the penalty against the loss summed over positions.
         metric: D at every pixel.
         blob: rms radius of a blob in pixels; 0 for none.
         momentum: fraction of the last move that is carried on.
-        gradient: potential to the loss summed over positions, and its Wirtinger gradient.
     """
 
+    data: DataSet
     penalty: Penalty
     weight: float
     metric: Float[Tensor, "H W"]
     blob: float
     momentum: float
-    gradient: Gradient
 
     def potential(self, coefficients: Float[Tensor, "H W"]) -> Float[Tensor, "H W"]:
         """V = B x."""
@@ -75,10 +74,10 @@ class Point:
     held: tuple[Tensor, Tensor] | None = None
 
 
-def advance(problem: Problem, point: Point) -> float:
+def advance(problem: Problem, point: Point, lanes: Map) -> float:
     """One step, or one look at a place that turned out to be uphill; returns the loss there, summed over positions."""
     ahead = point.coefficients + point.velocity
-    loss, gradient = problem.gradient(problem.potential(ahead))
+    loss, gradient = problem.data.gradient(problem.potential(ahead), lanes, real=True)
     total = loss + problem.weight * float(problem.penalty.value(ahead).sum())
     if point.held is not None and not total <= point.total + SLACK * abs(point.total):
         if bool(point.velocity.any()):

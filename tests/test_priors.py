@@ -222,7 +222,12 @@ def test_positions_are_divided_where_counts_are_not_electrons(monkeypatch: pytes
     ],
 )
 def test_likelihood_first_then_agreement(found: Sequence[tuple[float, float]], number: int) -> None:
-    assert choice.best(found) == number
+    assert choice.best(found, choice.NEAR) == number
+
+
+def test_agreement_alone_where_positions_were_held_back() -> None:
+    assert choice.best([(-100.0, 1.0), (900.0, 2.0), (200.0, 9.0), (-50.0, 5.0)], choice.ANY) == 2
+    assert choice.best([(-100.0, 1.0), (-100.0, 9.0)], choice.ANY) == 0
 
 
 def test_agreement_and_likelihood_are_those_of_the_truth() -> None:

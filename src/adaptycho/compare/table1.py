@@ -62,7 +62,7 @@ class Published:
 
     @property
     def name(self) -> str:
-        """As the command line calls it: `250x5`."""
+        """`250x5`, as the command line calls it."""
         return f"{self.positions}x{self.subsequences}"
 
     def cell(self, base: Settings) -> Settings:

@@ -62,7 +62,7 @@ class Turned(Sample):
 
     @property
     def sites(self) -> None:
-        """Not worked out: nothing that is turned is scored by them."""
+        """Not worked out, since nothing that is turned is scored by them."""
         return None
 
     @property

@@ -12,6 +12,7 @@ are many, there is nothing to be gained, and it is done without.
 """
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -30,6 +31,8 @@ PARTS = 3  # that electrons or positions are divided into
 SETTLED = 12  # iterations after which a reconstruction with a prior changes little
 CONTRASTS = (0.7, 1.0, 1.4, 2.0)  # factors of a phase, the most likely of which counts: priors make phases smaller
 NEAR = 10.0, 2e-3  # nats, and fraction of the best likelihood, by which others are about as likely
+# Where positions were held back: how likely patterns are where nobody looked says little, for what lies between positions is not known.
+ANY = math.inf, 0.0
 CLEARLY = 0.01  # of the likelihood, that a prior has to add
 # Prior, strength, and the radius of blobs in units of the wavelength over the convergence semi-angle.
 CANDIDATES: tuple[tuple[Prior, float, float], ...] = (
@@ -82,7 +85,8 @@ def choose(descent: Reconstructor, measurement: Measurement, *, seed: int = 0) -
     )
     unit = descent.setup.wavelength / (1e-3 * descent.setup.semiangle)
     tried = [counted, *(dataclasses.replace(counted, prior=p, strength=s, blob=b * unit) for p, s, b in CANDIDATES)]
-    pairs = divided(measurement, seed) if descent.counts_per_electron == 1 else apart(measurement)
+    electrons = descent.counts_per_electron == 1
+    pairs = divided(measurement, seed) if electrons else apart(measurement)
     held = [parts(descent.setup, part, descent.mask) for _, part in pairs]
     found = []
     for one in tried:
@@ -90,19 +94,20 @@ def choose(descent: Reconstructor, measurement: Measurement, *, seed: int = 0) -
         phases = [quick(shown).phase for shown, _ in pairs]
         judged = [(h, v) for some, images in zip(held, phases, strict=True) for h, v in zip(some, images, strict=True)]
         found.append((sum(h.likelihood(v) for h, v in judged), sum(h.agreement(v) for h, v in judged)))
-    return tried[number] if (number := best(found)) else plain
+    return tried[number] if (number := best(found, NEAR if electrons else ANY)) else plain
 
 
-def best(found: Sequence[tuple[float, float]]) -> int:
+def best(found: Sequence[tuple[float, float]], slack: tuple[float, float]) -> int:
     """Number of the prior that agrees best among those about as likely as the most likely one; 0 if none is worth it.
 
     Args:
         found: likelihood and agreement in nats, without a prior and then with each.
+        slack: nats, and fraction of the best likelihood, by which others are about as likely.
     """
     without, top = found[0][0], max(likelihood for likelihood, _ in found[1:])
     if not top > without + CLEARLY * abs(without):
         return 0
-    near = [i for i, (likelihood, _) in enumerate(found) if i and likelihood >= top - NEAR[0] - NEAR[1] * abs(top)]
+    near = [i for i, (likelihood, _) in enumerate(found) if i and likelihood >= top - slack[0] - slack[1] * abs(top)]
     return max(near, key=lambda i: found[i][1])
 
 

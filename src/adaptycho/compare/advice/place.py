@@ -136,7 +136,9 @@ class Place:
         worth: electrons per position, in electrons of the measured energy that say as much.
         equivalent: positions that the measured field would have at this density.
         defocus_unit: defocus in Å here for 1 Å in the measurements.
-        width_ratio, across_ratio, phase_ratio: probe width, field in probe widths and phase, over the measured ones.
+        width_ratio: width of the probe over that of the measurements.
+        across_ratio: field in probe widths, likewise.
+        phase_ratio: phase of a specimen, likewise.
     """
 
     positions: int

@@ -12,15 +12,17 @@ eight = gymnasium.make_vec("adaptycho/Islands-v0", num_envs=8, changes={"scan": 
 agents = adaptycho.learn.env.ScanParallelEnv("Islands")
 ```
 
-- `adaptycho/Clean-v0`: MoS2 whose lattice always lies the same way; expected patterns, no noise (5 x 50 positions)
-- `adaptycho/Noisy-v0`: electrons are counted, 10,000 at each position (5 x 50 positions)
-- `adaptycho/Jittered-v0`: the beam misses its mark by 0.2 Å rms and does not say so (5 x 50 positions)
-- `adaptycho/Contaminated-v0`: a carbonaceous layer of 0.1 rad rms on top (5 x 50 positions)
-- `adaptycho/Oriented-v0`: the paper's protocol, 2.14e5 electrons at each position; lattice as in `Clean` (one flake) (5 x 50 positions)
-- `adaptycho/Rotated-v0`: the same with unknown orientation (5 x 50 positions)
-- `adaptycho/Islands-v0`: a flake that fills a quarter of the field; 1,000 electrons, 100 Å defocus, careful reconstruction (4 x 16 positions)
-- `adaptycho/Particles-v0`: particles on a carbon film; as before (4 x 16 positions)
-- `adaptycho/Recorded-v0`: windows of the recorded data that are shipped, their left part; the rest is for tests (5 x 20 positions)
+What each adds, and in brackets its sub-sequences and their positions:
+
+- `adaptycho/Clean-v0` (5 x 50): MoS2 whose lattice always lies the same way; expected patterns, no noise
+- `adaptycho/Noisy-v0` (5 x 50): electrons are counted, 10,000 at each position
+- `adaptycho/Jittered-v0` (5 x 50): the beam misses its mark by 0.2 Å rms and does not say so
+- `adaptycho/Contaminated-v0` (5 x 50): a carbonaceous layer of 0.1 rad rms on top
+- `adaptycho/Oriented-v0` (5 x 50): the paper's protocol, 2.14e5 electrons at each position; lattice as in `Clean` (one flake)
+- `adaptycho/Rotated-v0` (5 x 50): the same with unknown orientation
+- `adaptycho/Islands-v0` (4 x 16): a flake that fills a quarter of the field; 1,000 electrons, 100 Å defocus, careful reconstruction
+- `adaptycho/Particles-v0` (4 x 16): particles on a carbon film; as before
+- `adaptycho/Recorded-v0` (5 x 20): windows of the recorded data that are shipped, their left part; the rest is for tests
 
 From `Clean` to `Contaminated` each keeps what the one before had. On islands and particles the reward is for the structure, not for the
 vacuum or film round it (`inside`); elsewhere for local structural similarity in the whole field (`window`).

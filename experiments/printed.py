@@ -70,6 +70,15 @@ def prior(lines: Sequence[Line]) -> Lines:
     yield from columns(lines, wanted)
 
 
+def surveys(lines: Sequence[Line]) -> Lines:
+    """What `survey.py` printed: each signal at its best defocus."""
+    doses = sorted({r["dose"] for r in lines})
+    yield from head(["signal", *(f"{dose:g} electrons" for dose in doses)])
+    for signal in dict.fromkeys(r["signal"] for r in lines):
+        best = [max((r for r in lines if (r["signal"], r["dose"]) == (signal, dose)), key=lambda r: r["auc"][0]) for dose in doses]
+        yield row([signal, *(f"{table.between(r['auc'], 3)}, {r['defocus']:g} Å" for r in best)])
+
+
 def _saved(r: Line, key: str) -> str:
     return times(r[key], r[f"{key}_bounded"]) if key in r else ""
 

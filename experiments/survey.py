@@ -6,7 +6,7 @@ Every pattern of an even survey of islands gets a number by itself, before anyth
 its place. The area under the curve (AUC) is the chance that a pattern on structure has a higher number than one beside it; a position is on
 structure if the specimen's outline holds it. Specimens are those that policies learn on.
 
-- dark field: electrons outside the bright-field disc.
+- dark field: electrons outside the bright-field disc; with its neighbours, their Gaussian mean, as `adaptycho.scan.mask` takes it.
 - likelihood ratio: of the mean pattern on structure against the vacuum's, both from other specimens (Neyman-Pearson for mean patterns).
 - deviance: how unlikely the pattern is in vacuum, against any pattern at all.
 - centre of mass: its squared distance from that of vacuum.
@@ -34,12 +34,14 @@ from adaptycho.samples import sample
 from adaptycho.samples.sample import Specimen
 from adaptycho.scan import patterns
 from adaptycho.scan.policies.gaussian_process import observe as energies
+from adaptycho.scan.policies.reduction import mean_spacing
 from adaptycho.types import Action, Measurement, Observation
 
 FIRST = 20_000  # of the specimens, in the range to learn on
 DOSES = (100.0, 300.0, 1000.0)
 DEFOCI = (0.0, 30.0, 60.0, 90.0, 120.0)
 TINY = 1e-6
+NEAR = 0.5  # rms width of the Gaussian that neighbours count by, in mean distances between positions
 
 
 def taken(found: Specimen, positions: int, dose: float, defocus: float) -> tuple[Measurement, Tensor]:
@@ -79,8 +81,11 @@ def signals(seen: Measurement, empty: Tensor, mean: Tensor, found: Specimen) -> 
     energy = energies(
         observation.potential[0].double().numpy(), seen.positions[0].double().numpy() * size, seen.dose[0].numpy(), observation
     )
+    dark, away = counts[:, ~bright].sum(1), torch.cdist(seen.positions[0] * torch.tensor(size), seen.positions[0] * torch.tensor(size))
+    near = torch.exp(-((away / (NEAR * mean_spacing(observation, count))) ** 2) / 2)
     return {
-        "dark field": counts[:, ~bright].sum(1),
+        "dark field": dark,
+        "dark field with its neighbours": near @ dark / near.sum(1),
         "likelihood ratio": (counts * mean.log()).sum((1, 2)),
         "deviance": (counts * ((counts + TINY) / expected).log() - counts + expected).sum((1, 2)),
         "centre of mass": (place[0] - place[1]).square().sum(1),

@@ -14,7 +14,7 @@ from adaptycho import settings as tree
 from adaptycho.physics.forward import diffract
 from adaptycho.physics.noise import counted
 from adaptycho.physics.optics import Setup
-from adaptycho.reconstruct import PRIORS, choice, losses, priors, proximal
+from adaptycho.reconstruct import PRIORS, Prior, choice, losses, priors, proximal
 from adaptycho.reconstruct.data_sets import prepare
 from adaptycho.reconstruct.descent import Reconstructor
 from adaptycho.samples import sample
@@ -186,6 +186,44 @@ def test_a_mistake_is_said(changes: dict, said: str) -> None:
         priors.load("none")
 
 
+@pytest.mark.parametrize("prior", ["none", "atoms"])
+def test_a_hot_pixel_that_is_masked_does_nothing(prior: Prior) -> None:
+    """A pixel of 2^32 - 1, as counting detectors mark their dead ones."""
+    found = specimen("island")
+    seen = scanned(found, 300.0)
+    marked = seen.patterns.clone()
+    marked[..., 5, 7] = 2.0**32 - 1
+    mask = torch.ones(found.setup.detector)
+    mask[5, 7] = 0
+    descent = Reconstructor.best(found.setup, loss="poisson", prior=prior, mask=mask)
+    with_it, without = descent(replace(seen, patterns=marked)), descent(seen)
+    assert with_it.loss.isfinite().all()
+    torch.testing.assert_close(with_it.phase, without.phase, rtol=0, atol=1e-4)
+
+
+def test_a_step_that_was_meant_for_another_descent_is_none_with_a_prior() -> None:
+    found = specimen("island")
+    seen = scanned(found, 300.0)
+    paper = Reconstructor(found.setup, loss="poisson", prior="atoms", momentum=0.7, iterations=20)
+    assert torch.equal(paper(seen).phase, Reconstructor.best(found.setup, loss="poisson", prior="atoms")(seen).phase)
+
+
+def test_from_another_prior_it_begins_at_the_potential() -> None:
+    found = specimen("island")
+    seen = scanned(found, 300.0)
+    first = Reconstructor.best(found.setup, loss="poisson", prior="atoms")(seen)
+    for changes in ({"prior": "edges"}, {"prior": "none"}):
+        on = Reconstructor.best(found.setup, loss="poisson", iterations=1, **changes)
+        there = float(on.gradient(seen, first.potential)[0])
+        assert float(on(seen, start=first).loss[0, -1]) == pytest.approx(there, rel=1e-5)
+
+
+def test_no_strength_is_no_penalty() -> None:
+    v = random(8, 6, 6)
+    assert torch.equal(priors.load("edges").proximal(v, torch.zeros(6, 6)), v)
+    assert torch.equal(priors.load("sparse").proximal(v, torch.zeros(6, 6)), v)
+
+
 # --- the choice -------------------------------------------------------------------------------------------------------------------------
 
 
@@ -206,10 +244,23 @@ def test_every_electron_is_in_one_part() -> None:
 def test_positions_are_divided_where_counts_are_not_electrons(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = scanned(specimen("island"), 300.0)
     monkeypatch.setattr(choice, "divided", None)
-    chosen = choice.choose(Reconstructor.best(seen_setup := specimen("island").setup, counts_per_electron=5.0), seen)
-    assert chosen.setup == seen_setup
+    chosen = choice.choose(Reconstructor.best(specimen("island").setup, counts_per_electron=5.0), seen)
+    assert chosen.prior in ("atoms", "edges")
     pairs = choice.apart(seen)
     assert sorted(torch.cat([part.positions[0, :, 0] for _, part in pairs]).tolist()) == sorted(seen.positions[0, :, 0].tolist())
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_too_few_positions_choose_nothing(count: int) -> None:
+    seen = scanned(specimen("island"), 300.0).take(torch.arange(count))
+    descent = Reconstructor.best(specimen("island").setup, prior="auto", counts_per_electron=5.0)
+    assert choice.choose(descent, seen).prior == "none"
+
+
+def test_counts_that_are_not_whole_are_not_divided(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = scanned(specimen("island"), 300.0)
+    monkeypatch.setattr(choice, "divided", None)
+    choice.choose(Reconstructor.best(specimen("island").setup, prior="auto"), replace(seen, patterns=seen.patterns * 0.7))
 
 
 @pytest.mark.parametrize(
@@ -234,7 +285,7 @@ def test_agreement_and_likelihood_are_those_of_the_truth() -> None:
     """The true phase foretells better than none, than half of it turned round, and than noise; its contrast does not matter."""
     found = specimen("island")
     seen = scanned(found, 3000.0)
-    (held,) = choice.parts(found.setup, seen, None)
+    (held,) = choice.parts(Reconstructor.best(found.setup), seen)
     truth = found.microscope.potential[0].real if found.microscope.potential.ndim == 3 else found.microscope.potential[0, 0].real
     assert held.likelihood(truth) > 100
     assert held.likelihood(truth * 0) == pytest.approx(0, abs=1e-6)

@@ -26,7 +26,7 @@ from adaptycho import formats
 from adaptycho.formats import Recording
 from adaptycho.runs import checksums, scans, summary
 from adaptycho.runs.scans import Journal, Run, execute, read_reference, read_states
-from adaptycho.settings import Settings, build, dump, load, preset, update
+from adaptycho.settings import Settings, build, dump, load, override, preset, update
 from adaptycho.support.atomic import alone
 from adaptycho.types import Action, Measurement
 
@@ -655,3 +655,29 @@ def test_a_killed_process_is_resumed(tmp_path: Path, plain: Run) -> None:
     assert target.recorded >= 1
     finish(target)
     same_run(plain.path, folder)
+
+
+def test_a_run_whose_prior_is_chosen_is_read_again(tmp_path: Path) -> None:
+    """The chosen descent takes as many iterations as it needs, not those of the settings."""
+    chosen = override(
+        preset("light"),
+        {
+            "geometry.field": "[6.0, 6.0]",
+            "geometry.object": "auto",
+            "scan.positions": "9",
+            "scan.subsequences": "2",
+            "scan.dose": "300",
+            "reconstruct.prior": "auto",
+            "reconstruct.reference_side": "12",
+        },
+    )
+    run = Run.create(tmp_path / "run", chosen)
+    assert len(list(execute(run))) == 2
+    assert len(read_states(Run.open(tmp_path / "run"))) == 2
+
+
+def test_a_prior_that_cannot_be_weighed_leaves_no_folder(tmp_path: Path) -> None:
+    chosen = override(preset("light"), {"reconstruct.prior": "atoms", "reconstruct.loss": "intensity"})
+    with pytest.raises(ValueError, match="loss: expected amplitude or poisson"):
+        Run.create(tmp_path / "run", chosen)
+    assert not (tmp_path / "run").exists()

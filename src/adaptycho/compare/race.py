@@ -46,7 +46,7 @@ class Protocol:
 
 _BEST: dict[str, Any] = {"reconstruct": {**tree.BEST, "prior": "none"}, "scan": {"subsequences": 4}}  # what decisions are made from
 PROTOCOLS: dict[ProtocolName, Protocol] = {
-    "paper": Protocol("paper", "full", "ssim", False, {"reconstruct": tree.PAPER, "scan": {"subsequences": 5}}),
+    "paper": Protocol("paper", "full", "ssim", False, {"reconstruct": {**tree.PAPER, "prior": "none"}, "scan": {"subsequences": 5}}),
     "best": Protocol("best", "truth", "correlation_inside", True, _BEST),
     "regularised": Protocol("regularised", "truth", "correlation_inside", True, _BEST, search.LAST),
 }

@@ -21,10 +21,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from adaptycho.physics.optics import Setup
 from adaptycho.reconstruct import Prior
 from adaptycho.reconstruct.data_sets import DataSet, prepare
 from adaptycho.reconstruct.descent import Reconstructor
+from adaptycho.support.threads import workers
 from adaptycho.types import Measurement
 
 PARTS = 3  # that electrons or positions are divided into
@@ -48,7 +48,7 @@ class Held:
 
     Attributes:
         data: of the part.
-        electrons: in a pattern of it, on average.
+        electrons: in a pattern of it, on average; counts, where those are not electrons.
         empty: loss with nothing there.
         slope: -dL/dV with nothing there, in nats per rad.
         information: F at every pixel.
@@ -85,15 +85,19 @@ def choose(descent: Reconstructor, measurement: Measurement, *, seed: int = 0) -
     )
     unit = descent.setup.wavelength / (1e-3 * descent.setup.semiangle)
     tried = [counted, *(dataclasses.replace(counted, prior=p, strength=s, blob=b * unit) for p, s, b in CANDIDATES)]
-    electrons = descent.counts_per_electron == 1
+    electrons = descent.counts_per_electron == 1 and bool((measurement.patterns == measurement.patterns.round()).all())
+    if not electrons and int(measurement.lengths.min()) < PARTS:
+        return plain
     pairs = divided(measurement, seed) if electrons else apart(measurement)
-    held = [parts(descent.setup, part, descent.mask) for _, part in pairs]
+    with workers():
+        held = [parts(descent, part) for _, part in pairs]
     found = []
     for one in tried:
         quick = one if one.prior == "none" else dataclasses.replace(one, iterations=SETTLED)
         phases = [quick(shown).phase for shown, _ in pairs]
         judged = [(h, v) for some, images in zip(held, phases, strict=True) for h, v in zip(some, images, strict=True)]
-        found.append((sum(h.likelihood(v) for h, v in judged), sum(h.agreement(v) for h, v in judged)))
+        with workers():  # sums are the same whatever the number of threads
+            found.append((sum(h.likelihood(v) for h, v in judged), sum(h.agreement(v) for h, v in judged)))
     return tried[number] if (number := best(found, NEAR if electrons else ANY)) else plain
 
 
@@ -128,10 +132,11 @@ def apart(measurement: Measurement) -> list[tuple[Measurement, Measurement]]:
     return [(measurement.take(which[which % PARTS != i]), measurement.take(which[which % PARTS == i])) for i in range(PARTS)]
 
 
-def parts(setup: Setup, measurement: Measurement, mask: Tensor | None) -> list[Held]:
+def parts(descent: Reconstructor, measurement: Measurement) -> list[Held]:
     """What reconstructions are judged by, one for each data set."""
     found = []
-    for b, data in enumerate(prepare(setup, measurement, "poisson", subpixel=16, mask=mask, illuminated=True)):
+    sets = prepare(descent.setup, measurement, "poisson", subpixel=descent.subpixel, mask=descent.mask, illuminated=True)
+    for b, data in enumerate(sets):
         electrons = float(measurement.dose[b, : len(data)].mean())
         empty, gradient = data.gradient(torch.zeros_like(data.illumination), map, real=True)
         found.append(Held(data, electrons, empty, -2 * electrons * gradient, 4 * electrons * data.illumination))

@@ -36,11 +36,13 @@ class Reconstruction:
     Attributes:
         potential: sigma V in rad on the object grid; complex if absorption is reconstructed. The constant phase is free.
         loss: loss before each iteration so far, per position.
-        velocity: last update, which momentum carries on.
+        velocity: last update, which momentum carries on; with a prior that of the coefficients.
         step: step in use, one for each data set.
         count: number of patterns it was made from.
         held: where an automatic step would go back to, potential and gradient, if there was one.
         coefficients: of which a prior has the potential made, if there was a prior.
+        prior: it was made with.
+        blob: the same.
     """
 
     potential: Shaped[Tensor, "B H W"]
@@ -50,6 +52,8 @@ class Reconstruction:
     count: Int[Tensor, " B"]
     held: tuple[Shaped[Tensor, "B H W"], Shaped[Tensor, "B H W"]] | None = None
     coefficients: Float[Tensor, "B H W"] | None = None
+    prior: Prior = "none"
+    blob: float = 0.0
 
     @property
     def phase(self) -> Float[Tensor, "B H W"]:
@@ -77,7 +81,8 @@ class Reconstructor:
         setup: geometry and beam.
         iterations: gradient steps.
         loss: `intensity` (Eq. 2), `amplitude` or `poisson`; the last two are safe where no electron was counted.
-        step: step size; `auto` starts from the loss's curvature and adapts: back and halved when the loss rises, a little longer when not.
+        step: step size; `auto`, and always with a prior, starts from the loss's curvature and adapts: back and halved when the loss rises,
+            a little longer when not.
         scaling: `none`, or `illumination` to divide the step by the summed probe intensity at each pixel.
         momentum: fraction of the last update that is carried on.
         kind: `potential` (real V) or `complex` (with absorption).
@@ -116,6 +121,8 @@ class Reconstructor:
             raise ValueError(f"momentum: expected a number from 0 to below 1, got {self.momentum}")
         if self.prior not in PRIORS:
             raise ValueError(f"prior: expected one of {', '.join(PRIORS)}, got {self.prior!r}")
+        if not 0 < self.counts_per_electron < math.inf:
+            raise ValueError(f"counts_per_electron: expected a positive number, got {self.counts_per_electron}")
         for name in ("strength", "blob"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name}: expected a finite number of at least 0, got {getattr(self, name)}")
@@ -141,20 +148,20 @@ class Reconstructor:
             measurement: B data sets, ragged or not.
             start: a reconstruction to go on from, with the same settings and of the same or fewer patterns; from V = 0 if None.
         """
-        return next(self._descend(measurement, start, self.iterations))
+        return next(self._descend(measurement, start, None))
 
     def steps(self, measurement: Measurement, start: Reconstruction | None = None) -> Iterator[Reconstruction]:
         """The same, yielding after every iteration. The last loss belongs to the potential before the step just made."""
         return self._descend(measurement, start, 1)
 
-    def _descend(self, measurement: Measurement, start: Reconstruction | None, stride: int) -> Iterator[Reconstruction]:
-        """Yields after every `stride` iterations; the longer, the more of a data set is still in cache at its next iteration."""
+    def _descend(self, measurement: Measurement, start: Reconstruction | None, stride: int | None) -> Iterator[Reconstruction]:
+        """Yields after every `stride` iterations or all of them; the longer, the more of a data set is still in cache at the next one."""
         if self.prior == "auto":
             from adaptycho.reconstruct.choice import choose  # which reconstructs
 
-            chosen = choose(self, measurement)
-            yield from chosen._descend(measurement, start, chosen.iterations if stride == self.iterations else stride)
+            yield from choose(self, measurement)._descend(measurement, start, stride)
             return
+        stride = stride or self.iterations
         dtype = measurement.positions.dtype.to_complex() if self.kind == "complex" else measurement.positions.dtype
         shape = (len(measurement), *self.setup.object.shape)
         if start is not None and tuple(start.potential.shape) != shape:
@@ -165,7 +172,7 @@ class Reconstructor:
             with workers() as spread:
                 sets, lanes = (spread, map) if len(courses) > 1 else (map, spread)
                 list(sets(partial(self._iterate, times=stride, lanes=lanes), courses))
-            yield _collect(courses)
+            yield _collect(courses, self)
 
     def gradient(self, measurement: Measurement, potential: Shaped[Tensor, "B H W"]) -> tuple[Float[Tensor, " B"], Shaped[Tensor, "B H W"]]:
         """Loss per position at a given potential, and its Wirtinger gradient dL/dV* summed over positions, as a step would use it.
@@ -187,14 +194,15 @@ class Reconstructor:
         blank = torch.zeros(self.setup.object.shape, dtype=dtype, device=data.whole.scale.device)
         course = _Course(data, self._light(data), blank, blank, self._first_step(data))
         if start is not None:
-            course.potential, course.velocity = start.potential[b].to(dtype), start.velocity[b].to(dtype)
-            course.losses = start.loss[b].tolist()
+            course.potential, course.losses = start.potential[b].to(dtype), start.loss[b].tolist()
+        alike = start is not None and (start.prior, start.blob) == (self.prior, self.blob if self.prior != "none" else 0.0)
+        if start is not None and alike:  # or the velocity is of something else
+            course.velocity = start.velocity[b].to(dtype)
         if self.prior != "none":
-            if start is not None and start.coefficients is not None:
-                point = proximal.Point(start.coefficients[b].to(dtype), course.velocity, course.step)
-            else:
-                point = proximal.Point(course.potential, blank, course.step)
-            course.regularised = self._regularised(data), point
+            first = course.potential
+            if start is not None and alike and start.coefficients is not None:
+                first = start.coefficients[b].to(dtype)
+            course.regularised = self._regularised(data), proximal.Point(first, course.velocity, course.step)
         elif start is not None and start.held is not None and self.step == "auto":
             course.step = float(start.step[b])
             if int(start.count[b]) == len(data):  # with more patterns the loss is another one
@@ -206,7 +214,7 @@ class Reconstructor:
         return data.illumination + SOFT * data.illumination.amax() if data.illumination.ndim == 2 else torch.ones(())
 
     def _first_step(self, data: DataSet) -> float:
-        if self.step != "auto":
+        if self.step != "auto" and self.prior == "none":
             return float(self.step)
         step = losses.load(self.loss).first_step(data.whole.patterns, data.whole.scale)
         return step if self.scaling == "illumination" or self.prior != "none" else step / float(self._light(data).amax())
@@ -242,7 +250,7 @@ class Reconstructor:
         penalty, nats = priors.load(self.prior), losses.load(self.loss).nats
         assert nats is not None  # or it was refused
         blob = self.blob / self.setup.object.pixel if penalty.blobs else 0.0
-        electrons = float((1 / data.whole.scale).mean()) / self.counts_per_electron
+        electrons = 1 / float(data.whole.scale.mean()) / self.counts_per_electron  # the noise of the sum goes by the harmonic mean
         weight = proximal.weight(penalty, self.strength, data.illumination, electrons, nats, blob)
         return proximal.Problem(data, penalty, weight, proximal.metric(data.illumination, blob), blob, self.momentum)
 
@@ -261,7 +269,7 @@ class _Course:
     regularised: tuple[proximal.Problem, proximal.Point] | None = None  # with a prior
 
 
-def _collect(courses: list[_Course]) -> Reconstruction:
+def _collect(courses: list[_Course], descent: Reconstructor) -> Reconstruction:
     holding = [c.held for c in courses if c.held is not None]
     points = [c.regularised[1] for c in courses if c.regularised is not None]
     return Reconstruction(
@@ -272,4 +280,6 @@ def _collect(courses: list[_Course]) -> Reconstruction:
         torch.tensor([len(c.data) for c in courses]),
         (torch.stack([h[0] for h in holding]), torch.stack([h[1] for h in holding])) if holding else None,
         torch.stack([p.coefficients for p in points]) if points else None,
+        descent.prior,
+        descent.blob if points else 0.0,
     )

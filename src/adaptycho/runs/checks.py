@@ -7,7 +7,7 @@ from adaptycho import formats
 from adaptycho.instruments import Session
 from adaptycho.physics.optics import Setup
 from adaptycho.scan.episode import split_evenly
-from adaptycho.settings import Settings
+from adaptycho.settings import Settings, build
 from adaptycho.settings.microscopes import BUILT_IN, Kind, Subject
 from adaptycho.types import Action, Measurement
 
@@ -26,6 +26,7 @@ def check_scan(chosen: Settings, kind: Kind, microscope: Session) -> None:
         found = f"{setup.field_shape} of {setup.object.pixel:g} Å"
         raise ValueError(f"geometry.field: expected at least {SMALLEST} pixels along each axis, found {found}")
     check_session(chosen, kind, microscope)
+    build.reconstructor(chosen, setup)
     if not kind.capabilities.defocus and wanted.defocus is not None:
         raise ValueError(f"scan.defocus: expected none for {kind.noun}, whose defocus stays, found {wanted.defocus:g} Å")
 

@@ -163,12 +163,12 @@ def write_arrays(path: Path, arrays: Mapping[str, Tensor], attributes: Mapping[s
             )
 
 
-def read_arrays(path: Path, wanted: Mapping[str, tuple[int, ...]], kinds: str = "f", *, sealed: bool) -> dict[str, Tensor]:
+def read_arrays(path: Path, wanted: Mapping[str, tuple[int | None, ...]], kinds: str = "f", *, sealed: bool) -> dict[str, Tensor]:
     """Arrays of a file of the run.
 
     Args:
         path: the file.
-        wanted: their shapes by name.
+        wanted: their shapes by name; None for any length.
         kinds: of numbers that they may have, as NumPy abbreviates them.
         sealed: whether every array has to have a checksum; one that is there has to be right anyhow.
 
@@ -179,9 +179,10 @@ def read_arrays(path: Path, wanted: Mapping[str, tuple[int, ...]], kinds: str = 
         return {name: torch.from_numpy(_read(file, name, shape, path, kinds, sealed)) for name, shape in wanted.items()}
 
 
-def _read(file: h5py.File, name: str, shape: tuple[int, ...], path: Path, kinds: str, sealed: bool) -> np.ndarray:
+def _read(file: h5py.File, name: str, shape: tuple[int | None, ...], path: Path, kinds: str, sealed: bool) -> np.ndarray:
     held = stored.dataset(file, name, path)
-    if held.shape != shape or held.values.dtype.kind not in kinds:
+    alike = len(held.shape) == len(shape) and all(wanted in (None, n) for wanted, n in zip(shape, held.shape, strict=True))
+    if not alike or held.values.dtype.kind not in kinds:
         wanted = f"{'real' if kinds == 'f' else 'real or integer'} numbers of shape {shape}"
         raise ValueError(f"{path}: {name}: expected {wanted} as the settings say, found {held.values.dtype} of shape {held.shape}")
     values = stored.whole(held)

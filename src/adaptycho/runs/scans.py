@@ -188,7 +188,7 @@ def _execute(target: Run, device: torch.device) -> Iterator[State]:
     unknown = torch.full((target.microscope.batch,), math.nan)
     microscope = target.microscope.to(device) if isinstance(target.microscope, Computed) else target.microscope
     journal = Journal(microscope, target.path / "subsequences", target.provenance.settings or "", device)
-    scanner, descent = build.scanner(chosen), build.reconstructor(chosen, setup)
+    scanner, descent = build.scanner(chosen), build.reconstructor(chosen, setup, target.subject.counts_per_electron)
     scanner = scanner.to(device) if isinstance(scanner, Learned) else scanner
     for state in run(journal, scanner, descent, target.lengths, seed=chosen.scan.seed, warm=chosen.scan.warm):
         scores = Scores(unknown, unknown, unknown) if reference is None else score(state.potential.cpu(), reference)
@@ -217,9 +217,11 @@ def read_states(target: Run) -> list[dict[str, Any]]:
             f"{target.path / 'states'}: expected at most {len(target.lengths)} files, as the settings say, found {len(states)}"
         )
     tasks = ("decide", "acquire", "reconstruct")
-    wanted: dict[str, tuple[int, ...]] = {
+    # A prior that is chosen may take more iterations, and a warm start counts those before it.
+    how, warm = target.settings.reconstruct, target.settings.scan.warm
+    wanted: dict[str, tuple[int | None, ...]] = {
         "phase_in_field": (batch, *target.setup.field_shape),
-        "loss": (batch, target.settings.reconstruct.iterations),
+        "loss": (batch, None if warm or how.prior == "auto" else how.iterations),
         **{f"scores/{name}": (batch,) for name in SCORES},
         **{f"seconds/{name}": () for name in tasks},
     }

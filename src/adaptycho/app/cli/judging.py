@@ -100,7 +100,8 @@ def _first_table(out: Path, options: dict[str, Any], as_json: bool, how: dict[st
 def _chosen(options: dict[str, Any], rules: str) -> Settings:
     """The settings of a comparison, but for what there are several of."""
     usual = {"scan.subsequences": "5", "evaluate.specimens": "25"} if rules == "paper" else {"scan.subsequences": "4"}
-    chosen = collect(options, usual, rules)
+    # Of a scan that is looked at with a prior in the end, decisions are made from reconstructions without.
+    chosen = collect(options, usual, "best" if rules == "regularised" else rules)
     for name, field in (("specimens", "evaluate.specimens"), ("seed", "scan.seed"), ("microscope", "scan.microscope")):
         chosen = tree.override(chosen, {field: str(options[name])}) if options[name] is not None else chosen
     return chosen

@@ -16,15 +16,18 @@ BACKGROUND = 3e-3  # counts in a pixel; at 300 electrons 0.001 to 0.01 reconstru
 @scalar
 def pixel(model: float, data: float, weight: float) -> tuple[float, float]:
     """Of one pixel."""
-    # As I - J log I the terms would cancel to a few digits where model and data are near.
+    # As I - J log I the terms would cancel to a few digits where model and data are near; where they are far apart the other form would.
     excess = (model - data) / data
-    return weight * data * (excess - np.log1p(excess)), weight * (model - data) / model
+    far = excess < type(model)(-0.5)
+    value = model - data + data * np.log(data / model) if far else data * (excess - np.log1p(excess))
+    return weight * value, weight * (model - data) / model
 
 
 def image(model: Tensor, data: Tensor) -> tuple[Tensor, Tensor]:
     """Of every pixel."""
     excess = (model - data) / data
-    return data * (excess - torch.log1p(excess)), (model - data) / model
+    near = data * (excess - torch.log1p(excess.clamp(min=-0.5)))
+    return torch.where(excess < -0.5, model - data + data * torch.log(data / model), near), (model - data) / model
 
 
 def first_step(patterns: Tensor, scale: Tensor) -> float:

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from adaptycho.reconstruct.priors.penalty import Penalty
 
-TIMES = 10  # dual steps of a proximal map, which begins near its answer where the descent has settled
+TIMES = 10  # dual steps of a proximal map: fewer than it takes where t varies much, so that the map shrinks less than it should
 
 
 def value(x: Tensor) -> Tensor:
@@ -15,6 +15,8 @@ def value(x: Tensor) -> Tensor:
 
 def proximal(v: Tensor, t: Tensor) -> Tensor:
     """By projected gradient on the dual problem (Beck and Teboulle, IEEE Trans. Image Process. 18, 2419, 2009), whose metric is t."""
+    if not bool((t > 0).any()):
+        return v
     dual = v.new_zeros(2, *v.shape)
     ahead, age, step = dual, 1.0, 1 / (8 * float(t.amax()))
     for _ in range(TIMES):

@@ -14,7 +14,7 @@ class Penalty:
         value: x to R(x) of every pixel, to be summed.
         proximal: (v, t) to the x that makes sum (x - v)^2 / (2 t) + R(x) smallest; t > 0 is given for every pixel.
         blobs: whether x are the weights of blobs, whose sum the potential is, and not the potential itself.
-        power: 1 or 2, of the penalty in x: what its strength is measured in (`adaptycho.reconstruct.proximal.scale`).
+        power: 1 or 2, of the penalty in x: what its strength is measured in (`adaptycho.reconstruct.proximal.weight`).
     """
 
     value: Callable[[Tensor], Tensor]

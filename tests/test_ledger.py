@@ -92,7 +92,7 @@ def test_whatever_byte_is_changed_no_other_number_is_read(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("where", "value", "said"),
     [
-        (["protocol"], "worst", "cells.0.protocol: expected 'paper' or 'best', found 'worst'"),
+        (["protocol"], "worst", "cells.0.protocol: expected 'paper', 'best' or 'regularised', found 'worst'"),
         (["settings"], 1, "cells.0.settings: expected an object, found 1"),
         (["settings", "scan"], {"policy": "psychic"}, "cells.0.settings: scan.policy: expected"),
         (["plans", "raster"], None, "cells.0.plans.raster: expected an object, found None"),

@@ -259,8 +259,13 @@ def test_too_few_positions_choose_nothing(count: int) -> None:
 
 def test_counts_that_are_not_whole_are_not_divided(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = scanned(specimen("island"), 300.0)
-    monkeypatch.setattr(choice, "divided", None)
-    choice.choose(Reconstructor.best(specimen("island").setup, prior="auto"), replace(seen, patterns=seen.patterns * 0.7))
+    held = []
+    real = choice.apart
+    monkeypatch.setattr(choice, "divided", None)  # would fail
+    monkeypatch.setattr(choice, "apart", lambda measurement: held.append(measurement) or real(measurement))
+    scaled = replace(seen, patterns=seen.patterns * 0.7)
+    choice.choose(Reconstructor.best(specimen("island").setup, prior="auto"), scaled)
+    assert held == [scaled]
 
 
 @pytest.mark.parametrize(

@@ -90,6 +90,7 @@ _TRAINED = ("t/log.jsonl", "t/imitate.safetensors", "t/imitate.checkpoint.safete
 _RESUME = Command(("train", "resume", "t", "--json"), _TRAINED, _TRAINED, volatile=("t/log.jsonl", "t/curve.png"))
 _FIGURES = ("figures", "ev", "--out", "new", "--json")
 _PICTURES = ("new", "new/*.png")
+_THROUGH = (*_PICTURES, "empty/*.png", "victims/*.png")  # a folder for pictures may lie behind a link
 _PLACES = (
     Command(("simulate", OUT, *SMALL, "--positions", "16", "--workers", "1", "--json"), (OUT, "out.toml")),
     Command(("import", "patterns.npy", OUT, "--positions", "positions.npy", *IMPORT), (OUT,)),
@@ -235,7 +236,7 @@ KINDS = (
             *_targets("ev/cells.json", (6, text.json_file("free")), (2, raw.damaged("free")), (1, raw.replaced("either"))),
             *_targets("", (1, places.decoys("new")), (1, places.taken("new", folders=(*EMPTY, "folder", "link to folder")))),
         ),
-        (Command(_FIGURES, _PICTURES),),
+        (Command(_FIGURES, _THROUGH),),
     ),
     Kind(
         "packed",

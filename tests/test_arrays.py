@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 
-from adaptycho.app.tasks import imported
 from adaptycho.formats import from_arrays, from_rotavirus, read, write
 
 
@@ -127,6 +126,8 @@ def test_pickles_are_never_opened(tmp_path, monkeypatch):
     for name in ("a.npy", "b.npz", "c.npy"):
         with pytest.raises(ValueError, match=f"{name}: expected plain numbers, found Python objects"):
             from_arrays(name, **options)
+        with pytest.raises(ValueError, match=f"{name}: expected (plain numbers, found Python objects|a recording in a known format)"):
+            read(name, **options)
     assert not Path("opened").exists()
 
 
@@ -153,7 +154,7 @@ WRONG = {
     "nan positions": ({"positions": np.full((4, 2), np.nan)}, r"positions: expected 4 finite pairs .* \(4, 2\) with NaN or infinity"),
     "bad step": ({"scan_step": -1.0}, "scan_step: expected a positive length"),
     "bad key": ({"key": "data"}, r"key: expected one of the arrays in the file \(a \(2, 2, 8, 8\), b \(2, 2, 8, 8\), .*\), found 'data'"),
-    "which": ({"key": None}, "patterns: expected one array with 3 or 4 axes, or its name as key"),
+    "which": ({"key": None}, "patterns: expected one array with 3, 4 or 5 axes, or its name as key"),
     "positions": ({"positions": np.zeros((3, 2))}, r"positions: expected 4 finite pairs \(y, x\) in Å, found shape \(3, 2\)"),
     "text": ({"positions": "words.txt"}, "words.txt: positions: expected two columns of numbers"),
 }
@@ -182,16 +183,3 @@ def test_x_rays_and_light_are_imported_by_their_wavelength(tmp_path):
     assert made.setup.window.pixel == pytest.approx(1.24 / 4e-3, rel=1e-12)
     # 300 keV electrons have 0.0196875 Å (any textbook); half its last digit.
     assert from_arrays(path, energy=300e3, **options).setup.wavelength == pytest.approx(0.0196875, abs=5e-8)
-
-
-def test_the_command_wants_either_an_energy_in_kev_or_a_wavelength(tmp_path):
-    path = tmp_path / "a.npy"
-    np.save(path, np.ones((2, 2, 8, 8), np.uint8))
-    options = {"semiangle": 2.0, "detector_pixel": 0.5, "scan_step": 100.0}
-    assert imported(path, None, energy=300.0, **options).setup.energy == 300e3
-    assert imported(path, None, energy=None, wavelength=1.24, **options).setup.wavelength == 1.24
-    sentence = "a.npy: --energy: expected a beam energy in keV or --wavelength in Å, found "
-    with pytest.raises(ValueError, match=sentence + "neither"):
-        imported(path, None, energy=None, wavelength=None, **options)
-    with pytest.raises(ValueError, match=sentence + "both"):
-        imported(path, None, energy=300.0, wavelength=1.24, **options)

@@ -26,6 +26,7 @@ COMMANDS = [
     "demo",
     "simulate",
     "import",
+    "export",
     "inspect",
     "reconstruct",
     "scan",

@@ -120,8 +120,8 @@ def _attribute(key, value, group="setup"):
 
 
 DAMAGE = {
-    "format": (_attribute("format", "other", "/"), r"expected a recording in a known format \(.*\), found an HDF5 file"),
-    "no format": (lambda f: f.attrs.__delitem__("format"), r"expected a recording in a known format \(.*\), found an HDF5 file"),
+    "format": (_attribute("format", "other", "/"), r"energy: expected a beam energy in eV or a wavelength in Å, found neither"),
+    "no format": (lambda f: f.attrs.__delitem__("format"), r"energy: expected a beam energy in eV or a wavelength in Å, found neither"),
     "version": (_attribute("version", 2, "/"), "version: expected 1, found 2"),
     "counts_per_electron": (_attribute("counts_per_electron", -1.0, "/"), "counts_per_electron: expected a positive"),
     "no positions": (lambda f: f.__delitem__("positions"), "positions: expected an array of that name, found none"),

@@ -1,7 +1,7 @@
 """Priors of the reconstruction: their proximal maps, what their strength means, and whether the right one is chosen without the truth."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Literal
 
@@ -17,6 +17,7 @@ from adaptycho.physics.optics import Setup
 from adaptycho.reconstruct import PRIORS, Prior, choice, losses, priors, proximal
 from adaptycho.reconstruct.data_sets import prepare
 from adaptycho.reconstruct.descent import Reconstructor
+from adaptycho.reconstruct.priors import edges
 from adaptycho.samples import sample
 from adaptycho.samples.sample import Specimen
 from adaptycho.scan import patterns
@@ -69,16 +70,13 @@ def test_a_proximal_map_makes_its_sum_smallest(name: str) -> None:
         return float(((x - v).square() / (2 * t) + penalty.value(x)).sum())
 
     best = penalty.proximal(v, t)
-    if name == "edges":  # whose map goes on step by step
-        gap = total(v + t * 0) - total(best)
-        assert gap > 0
     low = total(best)
     for seed in range(40):
         moved = best + random(10 + seed, 9, 11) * 10 ** (-seed % 4)
         if penalty.blobs:
             moved = moved.clamp(min=0)  # below zero is not allowed
-        # Ten dual steps leave a thousandth of total variation's sum to gain.
-        assert total(moved) >= low - (2e-3 * low if name == "edges" else 1e-12)
+        # Twenty dual steps leave a little of total variation's sum to gain: 2e-5 of it here.
+        assert total(moved) >= low - (2e-4 * low if name == "edges" else 1e-12)
 
 
 def test_what_proximal_maps_do_is_what_they_are_called_for() -> None:
@@ -87,12 +85,25 @@ def test_what_proximal_maps_do_is_what_they_are_called_for() -> None:
     assert priors.load("sparse").proximal(v, t).tolist() == [[-2.0, 0.0, 0.0, 1.0]]
     assert priors.load("smooth").proximal(v, t).tolist() == [[-1.5, -0.25, pytest.approx(0.1), 1.0]]
     step = torch.cat([torch.zeros(8, 4), torch.ones(8, 4)], 1)
-    shrunk = priors.load("edges").proximal(step, torch.full((8, 8), 0.5))
-    # An edge stays where it is and becomes lower: 0.5 from each plateau, shared by its four columns (ten dual steps do half of that).
-    low, high = shrunk[:, :4], shrunk[:, 4:]
-    assert 0.05 < float(low.mean()) < 0.13
-    assert 0.87 < float(high.mean()) < 0.95
-    assert float(high.min() - low.max()) > 0.6
+    # An edge stays where it is and becomes lower: 0.5 from each plateau, shared by its four columns.
+    for t, shift in ((0.5, 0.125), (1.0, 0.25)):
+        shrunk = priors.load("edges").proximal(step, torch.full((8, 8), t))
+        wanted = torch.cat([torch.full((8, 4), shift), torch.full((8, 4), 1 - shift)], 1)
+        # Twenty dual steps are up to 24 % from it, and right in the mean of a plateau.
+        torch.testing.assert_close(shrunk, wanted, rtol=0, atol=0.3 * shift)
+        assert float(shrunk[:, :4].mean()) == pytest.approx(shift, rel=0.02)
+
+
+@pytest.mark.parametrize("size", [0.003, 0.03, 0.1])
+def test_total_variation_goes_most_of_the_way_where_the_illumination_varies(size: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As at the edge of a scan, where thresholds are fifty times those in its middle."""
+    y, x = torch.meshgrid(*2 * [torch.linspace(-1, 1, 64, dtype=torch.float64)], indexing="ij")
+    light = torch.exp(-30 * ((x.abs() - 0.6).clamp(min=0).square() + (y.abs() - 0.6).clamp(min=0).square())).clamp(min=0.02)
+    v, t = 0.1 * random(9, 64, 64) + 0.4 * (x.square() + y.square() < 0.3), size / light
+    few = edges.proximal(v, t)
+    monkeypatch.setattr(edges, "TIMES", 5000)
+    whole = edges.proximal(v, t)
+    assert float((few - whole).norm() / (v - whole).norm()) < 0.12  # measured: 0.05 to 0.08
 
 
 def test_blobs_keep_their_sum_and_are_their_own_transpose() -> None:
@@ -268,22 +279,53 @@ def test_counts_that_are_not_whole_are_not_divided(monkeypatch: pytest.MonkeyPat
     assert held == [scaled]
 
 
+Evidence = Callable[[Reconstructor], tuple[float, float]]
+
+
 @pytest.mark.parametrize(
-    ("found", "number"),
+    ("evidence", "prior", "strength"),
     [
-        ([(100.0, 1.0), (90.0, 9.0), (100.5, 9.0)], 0),  # nothing that is worth it
-        ([(100.0, 1.0), (150.0, 2.0), (120.0, 9.0)], 1),  # one is far more likely
-        ([(100.0, 1.0), (150.0, 2.0), (145.0, 9.0)], 2),  # as likely, and agrees better
-        ([(-50.0, 1.0), (-20.0, 2.0), (-60.0, 3.0)], 1),
+        (lambda one: (0.0, 0.0), "atoms", 0.5),  # nothing is said: what suits the dose on average
+        (lambda one: (5.0 * (one.prior == "none"), 0.0), "atoms", 0.5),  # too little against the odds
+        (lambda one: (50.0 * (one.prior == "none"), 0.0), "none", 0.5),
+        (lambda one: (40.0 * (one.prior == "edges"), 0.0), "edges", 0.25),
+        (lambda one: (-30.0 * one.strength * (one.prior == "atoms"), 0.0), "atoms", 0.12),  # step by step
+        (lambda one: (0.0, 30.0 * one.strength * (one.prior == "atoms")), "atoms", 1.0),  # agreement counts as likelihood does
     ],
 )
-def test_likelihood_first_then_agreement(found: Sequence[tuple[float, float]], number: int) -> None:
-    assert choice.best(found, choice.NEAR) == number
+def test_evidence_is_weighed_against_the_odds(evidence: Evidence, prior: Prior, strength: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choice, "foretold", lambda descent, pairs: evidence)
+    chosen = choice.choose(Reconstructor.best(specimen("island").setup), scanned(specimen("island"), 300.0))
+    assert (chosen.prior, chosen.strength) == (prior, strength)
 
 
-def test_agreement_alone_where_positions_were_held_back() -> None:
-    assert choice.best([(-100.0, 1.0), (900.0, 2.0), (200.0, 9.0), (-50.0, 5.0)], choice.ANY) == 2
-    assert choice.best([(-100.0, 1.0), (-100.0, 9.0)], choice.ANY) == 0
+def test_the_search_climbs_and_does_not_try_everything() -> None:
+    """To a peak three steps off, by way of what lies between."""
+    descent, asked = Reconstructor.best(specimen("island").setup), set[tuple[str, float, float]]()
+
+    def worth(one: Reconstructor) -> float:
+        asked.add((one.prior, one.strength, one.blob))
+        blob = one.blob / one.setup.resolution
+        return -abs(math.log(one.strength / 0.06)) - abs(math.log(blob / 0.25)) - (one.prior != "atoms")
+
+    found = choice.climbed(descent, 100.0, worth)
+    assert (found.prior, found.strength) == ("atoms", 0.06)
+    assert found.blob == pytest.approx(0.25 * descent.setup.resolution)
+    assert len(asked) < 20 < len(choice.candidates(descent))
+
+
+@pytest.mark.parametrize(("grown", "prior"), [(1.005, "none"), (1.2, "atoms")])
+def test_where_positions_were_held_back_the_likelihood_has_to_grow(grown: float, prior: Prior, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Agreement alone says which prior, in electrons and not in counts."""
+
+    def evidence(one: Reconstructor) -> tuple[float, float]:
+        return (100.0 * grown, 500.0 if one.strength == 0.25 else 400.0) if one.prior == "atoms" else (100.0, 0.0)
+
+    monkeypatch.setattr(choice, "foretold", lambda descent, pairs: evidence)
+    descent = Reconstructor.best(specimen("island").setup, counts_per_electron=5.0)
+    chosen = choice.choose(descent, scanned(specimen("island"), 300.0))
+    assert chosen.prior == prior
+    assert prior == "none" or chosen.strength == 0.25
 
 
 def test_agreement_and_likelihood_are_those_of_the_truth() -> None:
@@ -317,9 +359,16 @@ def test_end_to_end_few_electrons_are_reconstructed_much_better() -> None:
 
 def test_end_to_end_with_many_electrons_it_is_done_without() -> None:
     found = specimen("amorphous")
-    seen = scanned(found, 2e5, 144, 0.0)
     auto = Reconstructor.best(found.setup, prior="auto")
-    assert choice.choose(auto, seen) == replace(auto, prior="none")
+    assert choice.choose(auto, scanned(found, 2e5, 144, 0.0)) == replace(auto, prior="none")
+
+
+def test_end_to_end_a_prior_does_no_harm_to_a_film() -> None:
+    """Which is not made of few atoms. Measured on 20 x 20 Å: 0.01 to 0.06 better than without."""
+    found = specimen("amorphous")
+    seen = scanned(found, 10_000.0)
+    without = likeness(Reconstructor.best(found.setup)(seen).phase, found)
+    assert likeness(Reconstructor.best(found.setup, prior="auto")(seen).phase, found) > without - 0.005
 
 
 def test_losses_are_weighed_as_the_likelihoods_they_are() -> None:

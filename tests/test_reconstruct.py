@@ -17,9 +17,10 @@ from adaptycho.physics.optics import Aberrations, Setup
 from adaptycho.physics.specimen import crystal, potential, structure
 from adaptycho.reconstruct import LOSSES, descent, kernels
 from adaptycho.reconstruct.data_sets import LANE
-from adaptycho.reconstruct.descent import SOFT, Reconstruction, Reconstructor
+from adaptycho.reconstruct.descent import SOFT, Reconstructor
 from adaptycho.reconstruct.losses.function import FLOOR
 from adaptycho.reconstruct.losses.poisson import BACKGROUND
+from adaptycho.reconstruct.reconstruction import Reconstruction
 from adaptycho.scan import patterns
 from adaptycho.types import Measurement
 

@@ -59,6 +59,9 @@ def test_what_was_not_recorded_is_refused():
     microscope.acquire(Action(here, dose=100.0))  # 100 electrons of 5 counts each are the recorded 500 counts
     with pytest.raises(ValueError, match=r"action.dose: expected the recorded 100 electrons .* got 500"):
         microscope.acquire(Action(here, dose=500.0))
+    microscope.acquire(Action(here, dose=torch.full((1, 3), 100.0)))
+    with pytest.raises(ValueError, match=r"action.dose: expected the recorded 100 electrons .* got 250"):
+        microscope.acquire(Action(here, dose=torch.tensor([[100.0, 250.0, 100.0]])))
     with pytest.raises(ValueError, match=r"action.defocus: expected the recorded 100 Å .* got 0"):
         microscope.acquire(Action(here, defocus=0.0))
     with pytest.raises(ValueError, match="expected finite positions"):

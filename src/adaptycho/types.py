@@ -153,14 +153,14 @@ class Action:
     Attributes:
         positions: requested positions, fractions (y, x) of the scan field; a sample of a stochastic policy may lie outside.
         defocus: underfocus in Å for this sub-sequence; None keeps the nominal one.
-        dose: electrons for each position; None keeps the microscope's.
+        dose: electrons for each position, one number or (B, K); None keeps the microscope's.
         log_prob: log-probability of each requested position, for stochastic policies.
         mean: positions that a learned policy proposes before anything random is added; gradients flow through it.
     """
 
     positions: Float[Tensor, "B K 2"]
     defocus: float | None = None
-    dose: float | None = None
+    dose: float | Float[Tensor, "B K"] | None = None
     log_prob: Float[Tensor, "B K"] | None = None
     mean: Float[Tensor, "B K 2"] | None = None
 

@@ -1,7 +1,6 @@
 """What the commands do once their options are understood: each function makes files and returns what is worth printing."""
 
 import collections
-import inspect
 import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from adaptycho import draw, formats
+from adaptycho.app.refining import told
 from adaptycho.compare import archive, race, table, table1, trained
 from adaptycho.compare.ledger import Ledger
 from adaptycho.draw import report
@@ -50,38 +50,17 @@ def simulate(out: Path, chosen: Settings, progress: Progress, *, workers: int | 
     return paths
 
 
-def imported(source: Path, positions_file: Path | None, **options: Any) -> formats.Recording:
-    """A recording from arrays, whose geometry is given by hand, or from a file or folder in a format that says its own.
-
-    Raises:
-        ValueError: what is read is at fault, the beam is missing, or options are given for a format that says all of them itself.
-    """
-    by_hand = any(options.get(name) is not None for name in ("energy", "wavelength", "semiangle"))
-    if not by_hand:
-        reader = formats.find(source)
-        if reader is not None:
-            _check_none_given(source, reader.name, options | {"positions": positions_file})
-        if reader is not None or source.is_dir():
-            return formats.read(source)
-    energy = options.pop("energy", None)
-    if (energy is None) == (options.get("wavelength") is None):
-        found = "neither" if energy is None else "both"
-        raise ValueError(f"{source}: --energy: expected a beam energy in keV or --wavelength in Å, found {found}")
-    if options["semiangle"] is None:
-        raise ValueError(f"{source}: --semiangle: expected a value, since arrays do not say it, found none")
-    # Energies are typed in keV.
-    return formats.from_arrays(source, positions=positions_file, energy=None if energy is None else 1e3 * energy, **options)
-
-
-def reconstruct(file: Path, out: Path, chosen: Settings, progress: Progress, device: str = "cpu") -> dict[str, Any]:
-    """Reconstructs a recording; writes the potential and a picture."""
+def reconstruct(
+    file: Path, out: Path, chosen: Settings, progress: Progress, device: str = "cpu", given: formats.Given | None = None
+) -> dict[str, Any]:
+    """Reconstructs a recording, of which something may be given; writes the potential and a picture."""
     targets.named(out)
     picture = out.with_suffix(".png")
     if out == picture:
         raise ValueError(f"{out}: expected a name such as {out.with_suffix('.h5')} for the potential, found that of the picture beside it")
     for path in (out, picture):
         targets.new_file(path)
-    recording = formats.read(file)
+    recording = formats.read(file, given)
     descent, measurement = build.reconstructor(chosen, recording.setup, recording.counts_per_electron), recording.measurement.to(device)
     if descent.prior == "auto":
         (descent,) = progress((choose(descent, measurement) for _ in range(1)), 1, "choosing a prior")
@@ -90,7 +69,8 @@ def reconstruct(file: Path, out: Path, chosen: Settings, progress: Progress, dev
     phase = recording.setup.crop(result.phase)[0].cpu()
     report.save_png(picture, draw.phase(phase, recording.setup.field, recording.title))
     prior = {"prior": descent.prior, "strength": descent.strength, "blob": descent.blob} if descent.prior != "none" else {"prior": "none"}
-    return {"file": str(out), "picture": str(picture), "loss": [round(v, 9) for v in result.loss[0].tolist()], **prior}
+    refined = {} if result.refined is None else {"refined": told(result.refined, recording.setup.field)}
+    return {"file": str(out), "picture": str(picture), "loss": [round(v, 9) for v in result.loss[0].tolist()], **prior, **refined}
 
 
 def scan(target: scans.Run, progress: Progress, device: str = "cpu") -> dict[str, Any]:
@@ -191,16 +171,6 @@ def write_report(target: scans.Run) -> Path:
     page = target.path / "report.html"
     report.write(page, summary.run_page(target))
     return page
-
-
-def _check_none_given(source: Path, known: str, options: dict[str, Any]) -> None:
-    """Refuses options for arrays that would go unheard, where a file in a known format says these facts itself."""
-    usual = inspect.signature(formats.from_arrays).parameters
-    given = {name: value for name, value in options.items() if value is not None and value != usual[name].default}
-    if given:
-        flags = ", ".join(f"--{name.replace('_', '-')}" for name in given)
-        expected = f"expected to be left out, since these facts come from the file, which is in the format {known}"
-        raise ValueError(f"{source}: {flags}: {expected}, found {', '.join(map(str, given.values()))}")
 
 
 @contextmanager

@@ -18,7 +18,17 @@ from adaptycho.settings import microscopes
 
 SHOWN = ("ssim", "ssim_aligned", "correlation", "correlation_inside", "resolution")
 # Of these less is better, so a scan that diverged counts as the highest.
-LESS = ("nrmse", "nrmse_inside", "resolution", "frc_half_bit", "frc_one_seventh", "column_error", "held_out")
+LESS = (
+    "nrmse",
+    "nrmse_inside",
+    "resolution",
+    "frc_half_bit",
+    "frc_one_seventh",
+    "column_error",
+    "columns_missed",
+    "columns_invented",
+    "held_out",
+)
 FEWEST = 3  # specimens, for an interval; of three or four it is still too narrow
 Table = dict[str, Any]
 

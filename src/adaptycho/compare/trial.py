@@ -144,7 +144,8 @@ def _structure(image: Float[Tensor, "h w"], sample: Sample) -> dict[str, float]:
     sites, pixel = sample.sites, sample.setup.object.pixel
     if sites is None:
         return {}
-    found = {"column_error": column_error(image, sites.present, pixel).error}
+    columns = column_error(image, sites.present, pixel)
+    found = {"column_error": columns.error, "columns_missed": 1 - columns.found, "columns_invented": columns.false}
     if bool((sites.occupancy < 1).any()):
         found["vacancy_f1"] = vacancy_detection(image, sites.positions, sites.occupancy, sites.kind, pixel).f1
     return found

@@ -4,12 +4,16 @@ from importlib import resources
 from pathlib import Path
 
 from adaptycho.formats.arrays import from_arrays
+from adaptycho.formats.given import Contradiction, Doubt, Given
 from adaptycho.formats.hdf5 import write
-from adaptycho.formats.readers import Reader, find, read
+from adaptycho.formats.readers import Opener, Reader, find, read
 from adaptycho.formats.recording import Recording, check, cut
 from adaptycho.formats.rotavirus import from_rotavirus
 
-__all__ = ["Reader", "Recording", "check", "cut", "example", "find", "from_arrays", "from_rotavirus", "read", "write"]
+__all__ = [
+    "Contradiction", "Doubt", "Given", "Opener", "Reader", "Recording", "check", "cut", "example", "find", "from_arrays", "from_rotavirus",
+    "read", "write",
+]  # fmt: skip
 
 
 def example() -> Path:

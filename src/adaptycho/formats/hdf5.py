@@ -6,6 +6,7 @@
 - `/positions` (N, 2), Å, (y, x) from the top-left corner of the scan field
 - `/dose` (N,), counts of each pattern if nothing missed the detector; `/defocus` (N,), Å, positive = underfocus
 - `/probe`, optional, complex, window shape, zero position in the centre pixel: a measured probe at the nominal defocus
+- `/mask`, optional, (Q, Q), zero frequency in the centre pixel: 1 for detector pixels to believe, else 0
 - `/setup` attributes `energy` (eV) or `wavelength` (Å), `semiangle` (mrad), `field` (y, x; Å), `pixel` (Å), `object_shape`, `window_shape`,
   `detector_pixel` (mrad, along y), `binning`, `rotation` (degrees, detector to scan, counter-clockwise), `aberrations` (JSON)
 
@@ -68,6 +69,8 @@ def write(path: str | Path, recording: Recording, *, overwrite: bool = False, co
         _write_positions(file, recording.measurement, recording.setup)
         _write_setup(file.create_group("setup"), recording.setup)
         _write_probe(file, recording.setup, str(path))
+        if recording.mask is not None:
+            file["mask"] = torch.fft.fftshift(recording.mask.cpu()).to(torch.uint8).numpy()
         file.attrs["sha256"] = seal.close(digest, file)
 
 
@@ -221,6 +224,7 @@ def _read_setup(file: h5py.File, path: Path) -> Setup:
             binning=int(_values(group, "binning", path, "iu")),
             rotation=float(_values(group, "rotation", path)),
             measured_probe=_read_probe(file, window, path),
+            mask=_read_mask(file, path),
             **{beam: float(_values(group, beam, path))},
         )
     except ValueError as error:
@@ -247,6 +251,15 @@ def _read_probe(file: h5py.File, window: Grid, path: Path) -> torch.Tensor | Non
         probe = torch.from_numpy(np.fft.ifftshift(stored.whole(data).astype(np.complex64)))
     check_probe(probe, str(path))
     return probe
+
+
+def _read_mask(file: h5py.File, path: Path) -> torch.Tensor | None:
+    if stored.absent(file, "mask"):
+        return None
+    data, shape = stored.dataset(file, "mask", path, "iu"), file["patterns"].shape[1:]
+    if data.shape != shape or not np.isin(mask := stored.whole(data), (0, 1)).all() or not mask.any():
+        raise ValueError(f"{path}: mask: expected ones and zeros for {shape} pixels, some to believe, found others of shape {data.shape}")
+    return torch.from_numpy(np.fft.ifftshift(mask.astype(bool)))
 
 
 def _attribute(group: h5py.Group, key: str, path: Path) -> Any:

@@ -4,19 +4,25 @@
 """
 
 import math
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from scipy.ndimage import distance_transform_edt
 from scipy.spatial import cKDTree
 
-from adaptycho.formats.recording import CHUNK, Recording
+from adaptycho.formats import pixels
+from adaptycho.formats.frames import outliers
+from adaptycho.formats.recording import Recording, together
 from adaptycho.physics.optics import EDGE, Setup
 from adaptycho.types import Measurement
 
 RADIUS_TOLERANCE = 0.1  # relative, of the bright-field disc against the semi-angle
 OVERLAP_WANTED = 0.5  # linear overlap of neighbouring probes below which a reconstruction becomes doubtful
+LARGEST = (torch.uint8, torch.int8, torch.uint16, torch.int16, torch.uint32, torch.int32)  # number types that a detector fills
+MOST_LISTED = 100  # patterns by their numbers
+GAIN_TOLERANCE = 2.0  # times more counts per electron than are said
 COUNTS_TOLERANCE = 0.2  # how much more than its dose a pattern may hold on average
 
 
@@ -29,7 +35,9 @@ def describe(recording: Recording) -> dict[str, Any]:
     N_k/N_u: recorded detector pixels over unknowns, the real and the imaginary part of each lit object pixel.
     """
     setup, data = recording.setup, recording.measurement
-    mean, total, empty = _sums(data.patterns[0])
+    seen = _look(setup, data.patterns[0])
+    total, empty = float(seen.sums.sum()), int((seen.sums == 0).sum())
+    believed, faults = seen.believed, seen.faults
     n, q = data.positions.shape[1], setup.detector
     step = _step(setup, data)
     # Stored in single precision: what lies below a thousandth of an Å is rounding.
@@ -57,22 +65,27 @@ def describe(recording: Recording) -> dict[str, Any]:
         "rotation_deg": setup.rotation,
         "detector_pixel_mrad": setup.detector_pixel,
         "measured_probe": setup.measured_probe is not None,
-        **_disc(mean, setup.detector_pixel),
+        **_disc(np.where(faults.any, 0, seen.moments.mean), setup.detector_pixel),
+        "masked_px": int((~believed).sum()),
+        "faulty_px": {kind: int(getattr(faults, kind).sum()) for kind in ("hot", "dead", "stuck")},
         "step_A": step,
         "probe_diameter_50_A": half,
         "probe_diameter_90_A": most,
         "overlap_50": None if step is None else 1 - step / half,
         "overlap_90": None if step is None else 1 - step / most,
-        "measured_px": n * q[0] * q[1],
+        "measured_px": (measured := n * int(believed.sum())),
         "unknowns": 2 * lit,
-        "measured_per_unknown": n * q[0] * q[1] / (2 * lit),
+        "measured_per_unknown": measured / (2 * lit),
         "counts": total,
         "counts_per_pattern": total / n,
         "counts_per_electron": recording.counts_per_electron,
+        "counts_per_electron_seen": pixels.gain(seen.moments),
         "electrons": total / recording.counts_per_electron,
         "dose_e_per_A2": sent / (setup.field[0] * setup.field[1]),
         "dose_area": "box of the positions" if _spans(data.positions[0]) else "scan field",
         "empty_patterns": empty,
+        "outlying_patterns": np.flatnonzero(outliers(seen.sums)).tolist()[:MOST_LISTED],
+        "saturated_patterns": seen.saturated,
     }
     return facts | {"warnings": _warnings(facts, float(data.dose.mean()))}
 
@@ -93,7 +106,7 @@ def lines(description: dict[str, Any]) -> list[str]:
         f"pixel               {d['pixel_A']:.4g} Å, window {_by(d['window_px'])} pixels = {_by(d['window_A'])} Å",
         f"field               {_by(d['field_A'])} Å, object {_by(d['object_px'])} pixels",
         f"rotation            {d['rotation_deg']:g} degrees, detector to scan, counter-clockwise",
-        f"detector pixel      {d['detector_pixel_mrad']:.4g} mrad",
+        f"detector pixel      {d['detector_pixel_mrad']:.4g} mrad" + (f", {d['masked_px']} left out of account" if d["masked_px"] else ""),
         f"bright-field disc   radius {d['disc_radius_px']:.1f} pixels = {d['disc_radius_mrad']:.3g} mrad, centre "
         f"({d['disc_offset_px'][0]:+.1f}, {d['disc_offset_px'][1]:+.1f}) pixels from zero frequency",
         f"scan step           {step}",
@@ -115,24 +128,39 @@ def _by(pair: list[float]) -> str:
     return f"{pair[0]:.6g} x {pair[1]:.6g}"
 
 
-def _sums(patterns: torch.Tensor) -> tuple[np.ndarray, float, int]:
-    """The mean pattern with zero frequency in the centre, the sum of all counts, the number of patterns without any."""
-    mean, empty = torch.zeros(patterns.shape[1:], dtype=torch.float64), 0
-    for part in patterns.split(CHUNK):
-        part = part.to("cpu", torch.float64)
-        mean += part.sum(0)
-        empty += int((part.sum((-2, -1)) == 0).sum())
-    return torch.fft.fftshift(mean / len(patterns)).numpy(), float(mean.sum()), empty
+class _Look(NamedTuple):
+    """Sum of each pattern, what each pixel does, which are to be believed and which are faulty, and how many patterns are saturated."""
+
+    sums: np.ndarray
+    moments: pixels.Moments
+    believed: np.ndarray
+    faults: pixels.Faults
+    saturated: int
+
+
+def _look(setup: Setup, patterns: torch.Tensor) -> _Look:
+    """Looks at all patterns, a part at a time, with zero frequency in the centre."""
+    step = together(math.prod(setup.detector))
+    believed = np.ones(setup.detector, bool) if setup.mask is None else torch.fft.fftshift(setup.mask.cpu().bool()).numpy()
+
+    def parts(believed: np.ndarray) -> Iterator[np.ndarray]:
+        for part in patterns.split(step):
+            yield np.where(believed, np.fft.fftshift(part.numpy(force=True), (-2, -1)), 0)
+
+    sums = np.concatenate([part.sum((1, 2), dtype=np.float64) for part in parts(believed)])
+    usual = np.split(~outliers(sums), range(step, len(sums), step))
+    moments = pixels.moments((part[some] for part, some in zip(parts(believed), usual, strict=True)), setup.detector)
+    faults, saturated = pixels.faults(moments, believed), 0
+    if patterns.dtype in LARGEST:
+        full = torch.iinfo(patterns.dtype).max
+        saturated = sum(int((part == full).any((1, 2)).sum()) for part in parts(believed & ~faults.any))
+    return _Look(sums, moments, believed, faults, saturated)
 
 
 def _disc(mean: np.ndarray, mrad: float) -> dict[str, Any]:
-    """Radius and centre of the bright-field disc: the pixels above half of the disc's own median level, taken as a filled circle."""
-    level = np.percentile(mean, 99)
-    for _ in range(10):  # the median of what lies above half the level: settles in two or three rounds
-        level = np.median(mean[mean >= level / 2])
-    y, x = np.nonzero(mean >= level / 2)
-    radius = math.sqrt(len(y) / math.pi)
-    offset = [float(y.mean() - mean.shape[0] // 2), float(x.mean() - mean.shape[1] // 2)]
+    """Radius of the bright-field disc, and where its middle is."""
+    radius, middle = pixels.disc(mean)
+    offset = [middle[0] - mean.shape[0] // 2, middle[1] - mean.shape[1] // 2]
     return {"disc_radius_px": radius, "disc_radius_mrad": radius * mrad, "disc_offset_px": offset}
 
 
@@ -168,7 +196,10 @@ def _warnings(d: dict[str, Any], dose: float) -> list[str]:
             "check the semi-angle and the detector pixel"
         )
     if math.hypot(*d["disc_offset_px"]) > max(2.0, 0.1 * d["disc_radius_px"]):
-        found.append("the bright-field disc is off zero frequency: check where the centre of the patterns is, or descan")
+        found.append(
+            "the bright-field disc is off zero frequency: check where the centre of the patterns is (import with --centre "
+            "ROW,COLUMN or --centre auto), or descan"
+        )
     if d["overlap_90"] is not None and d["overlap_90"] < OVERLAP_WANTED:
         found.append(f"neighbouring probes overlap by {max(d['overlap_90'], 0):.0%}; ptychography wants {OVERLAP_WANTED:.0%} or more")
     if d["measured_per_unknown"] < 1:
@@ -178,5 +209,21 @@ def _warnings(d: dict[str, Any], dose: float) -> list[str]:
     if d["counts_per_pattern"] > (1 + COUNTS_TOLERANCE) * dose:
         found.append(f"patterns hold {d['counts_per_pattern']:.4g} counts on average, more than their dose of {dose:.4g}")
     if d["empty_patterns"]:
-        found.append(f"{d['empty_patterns']} patterns hold no counts")
+        found.append(
+            f"{d['empty_patterns']} patterns hold no counts"
+            + (" (--drop empty)" if d["empty_patterns"] > max(4, d["patterns"] / 20) else "")
+        )
+    if any(d["faulty_px"].values()):
+        counted = ", ".join(f"{count} {kind}" for kind, count in d["faulty_px"].items() if count)
+        found.append(f"{counted} detector pixels spoil a reconstruction: --mask auto leaves them out, or --mask FILE")
+    if d["outlying_patterns"]:
+        numbers = ", ".join(map(str, d["outlying_patterns"][:5]))
+        found.append(f"{len(d['outlying_patterns'])} patterns hold far more or fewer counts than the others ({numbers}...): --drop bad")
+    if d["saturated_patterns"]:
+        found.append(f"{d['saturated_patterns']} patterns have pixels at the largest number that {d['dtype']} holds: they are saturated")
+    seen = d["counts_per_electron_seen"]
+    if seen is not None and seen > GAIN_TOLERANCE * d["counts_per_electron"]:
+        found.append(
+            f"variance over mean says about {seen:.2g} counts per electron, not {d['counts_per_electron']:g}: --counts-per-electron"
+        )
     return found

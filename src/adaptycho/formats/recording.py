@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from adaptycho.physics.optics import EDGE, Setup, object_grid
 from adaptycho.types import Measurement
 
 CHUNK = 256  # patterns looked at together: the checks never copy a whole data set
+PIXELS = 2**22  # of them together
 MOST = 1e15  # counts in a pixel or a pattern; more is no count, and its square leaves single precision
 METRE = 1e10  # Å
 Span = tuple[float, float]  # from and to, fractions of the field
@@ -41,9 +43,38 @@ class Recording:
     counts_per_electron: float = 1.0
     path: Path | None = None
 
+    @property
+    def mask(self) -> Tensor | None:
+        """Detector pixels to believe, (Q, Q), zero frequency in the corner; None for all."""
+        return self.setup.mask
+
+    @classmethod
+    def from_arrays(cls, patterns: np.ndarray | Tensor, positions: np.ndarray | Tensor | None = None, **options: Any) -> "Recording":
+        """Makes a recording of patterns in memory.
+
+        Args:
+            patterns: (scan_y, scan_x, ky, kx) or (N, ky, kx), counts, zero frequency in the centre pixel Q // 2.
+            positions: (N, 2), Å, (y, x); not needed with a `scan_step`.
+            options: the beam, the geometry and what else is known (`adaptycho.formats.given.Given`).
+
+        Raises:
+            ValueError: `patterns: {key}: expected ..., found ...`: an option is missing, contradicts another or makes no sense.
+        """
+        from adaptycho.formats.arrays import from_arrays  # which needs this class
+
+        counts = patterns.numpy(force=True) if isinstance(patterns, Tensor) else np.asarray(patterns)
+        where = positions.numpy(force=True) if isinstance(positions, Tensor) else positions
+        made = from_arrays("patterns", patterns=counts, positions=where, **options)
+        return replace(made, path=None, title=options.get("title", ""))
+
     def __post_init__(self) -> None:
         if not 0 < self.counts_per_electron < math.inf:
             raise ValueError(f"counts_per_electron: expected a positive number, got {self.counts_per_electron}")
+
+
+def together(pixels: int) -> int:
+    """How many patterns of so many pixels are looked at together."""
+    return max(1, min(CHUNK, PIXELS // pixels))
 
 
 def cut(recording: Recording, *, rows: Span, columns: Span) -> Recording:

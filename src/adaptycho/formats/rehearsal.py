@@ -1,6 +1,6 @@
-"""A first look at an HDF5 file in a process of its own, because a damaged one can make the library run forever or crash.
+"""A first look at a file in a process of its own, because a damaged one can make a library run forever or crash.
 
-Neither can be caught where it happens: a heap whose objects have no size is read in an endless loop that holds the interpreter. What is
+Neither can be caught where it happens: HDF5 reads a heap whose objects have no size in an endless loop that holds the interpreter. What is
 merely wrong raises and is found again by the reader itself, so only an end in time counts here.
 """
 
@@ -12,33 +12,41 @@ import resource
 import signal
 import time
 import warnings
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
 import h5py
 
-BUSY = 2  # seconds of processor time that a look may take: an endless loop is told from a machine that others keep busy
+BUSY = 2  # seconds of processor time that a look takes at most: an endless loop is told from a machine that others keep busy
 PATIENCE = 60.0  # seconds altogether
 READ = 2**25  # bytes of an array that are read in it; larger ones have to be read for longer, and take their chance
 DEPTH = 32  # groups inside groups
 
 
-def rehearse(path: Path) -> None:
-    """Refuses an HDF5 file that cannot be read to an end; once in a process for each file as it is.
+def rehearse(path: Path, look: Callable[[Path], object] | None = None, kind: str = "HDF5", busy: int = BUSY) -> None:
+    """Refuses a file that cannot be read to an end; once in a process for each file as it is.
+
+    Args:
+        path: the file.
+        look: reads of it what is to be tried, and may raise; by default, everything that is small in an HDF5 file.
+        kind: what the file should be.
+        busy: seconds of processor time that the look may take.
 
     Raises:
         ValueError: reading it does not end, or ends the process.
     """
     facts = path.stat()
-    _rehearse(path.absolute(), str(path), facts.st_ino, facts.st_size, facts.st_mtime_ns)
+    if not _ends(path.absolute(), look or _everything, busy, facts.st_ino, facts.st_size, facts.st_mtime_ns):
+        raise ValueError(f"{path}: expected a complete {kind} file, found a damaged one: reading it does not end, or crashes")
 
 
 @lru_cache(maxsize=256)
-def _rehearse(path: Path, name: str, *_: int) -> None:
+def _ends(path: Path, look: Callable[[Path], object], busy: int, *_: int) -> bool:
     with warnings.catch_warnings(action="ignore"):  # of threads: the child does not touch them
         child = os.fork()
     if child == 0:
-        _play(path)
+        _play(path, look, busy)
     ended, started, pause = 0, time.monotonic(), 1e-3
     try:
         while not ended and time.monotonic() - started < PATIENCE:
@@ -49,20 +57,23 @@ def _rehearse(path: Path, name: str, *_: int) -> None:
         if not ended:
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
-    if not ended or os.WIFSIGNALED(status):
-        raise ValueError(f"{name}: expected a complete HDF5 file, found a damaged one: reading it does not end, or crashes")
+    return bool(ended) and not os.WIFSIGNALED(status)
 
 
-def _play(path: Path) -> None:
-    """Looks at everything in a file and ends the process."""
+def _play(path: Path, look: Callable[[Path], object], busy: int) -> None:
+    """Looks at a file and ends the process."""
     try:
         faulthandler.disable()
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        resource.setrlimit(resource.RLIMIT_CPU, (BUSY, BUSY + 1))
-        with h5py.File(path, "r") as file:
-            _look(file, DEPTH)
+        resource.setrlimit(resource.RLIMIT_CPU, (busy, busy + 1))
+        look(path)
     finally:
         os._exit(0)
+
+
+def _everything(path: Path) -> None:
+    with h5py.File(path, "r") as file:
+        _look(file, DEPTH)
 
 
 def _look(item: h5py.Group | h5py.Dataset, depth: int) -> None:

@@ -12,8 +12,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from adaptycho.formats import stored
-from adaptycho.formats.arrays import corner_first, mean_counts
+from adaptycho.formats import frames, stored
+from adaptycho.formats.assemble import mean_counts
+from adaptycho.formats.detector import detector
+from adaptycho.formats.given import Given
+from adaptycho.formats.raw import Raw
 from adaptycho.formats.recording import Recording, check_probe, check_recording
 from adaptycho.physics.grid import Grid
 from adaptycho.physics.optics import Aberrations, Setup, object_grid
@@ -66,7 +69,7 @@ def from_rotavirus(folder: str | Path, *, rows: tuple[int, int] | None = None, c
     field_y, field_x = (float(n) * facts["scan_step_angstrom"] for n in scan.max(0))
     if min(field_y, field_x) <= 0:
         raise ValueError(f"{folder}: rows, columns: expected a range of at least two scan rows and columns, found {rows}, {columns}")
-    patterns = corner_first(stored.Stored.of(counts, str(folder)), folder)
+    patterns = _patterns(counts, folder)
     window = Grid((patterns.shape[-2], patterns.shape[-1]), facts["real_space_pixel_angstrom"])
     rotation, c10 = -facts["scan_rotation_deg_fitted"], facts["defocus_angstrom_fitted"]
     setup = Setup(
@@ -119,6 +122,13 @@ def _blocks(folder: Path, rows: tuple[int, int] | None, columns: tuple[int, int]
     if not sum(len(part) for part in scan):
         raise ValueError(f"{folder}: rows, columns: expected a range inside the scan, found {rows}, {columns}")
     return np.concatenate(counts), np.concatenate(scan)
+
+
+def _patterns(counts: np.ndarray, folder: Path) -> torch.Tensor:
+    """Patterns (N, Q, Q), zero frequency in the corner."""
+    source = frames.Frames(raw=Raw(patterns=stored.Stored.of(counts, str(folder))), name=str(folder))
+    made = detector(str(folder), source.shape, Given(), None, (1.0, 1.0))
+    return torch.from_numpy(frames.read(source, np.arange(len(counts)), made, "none")[0])
 
 
 def _probe(path: Path) -> torch.Tensor:

@@ -9,7 +9,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-ARRAYS = ("positions", "dose", "defocus", "probe")
+ARRAYS = ("positions", "dose", "defocus", "probe", "mask")
 TEXTS = ("title", "source", "licence")
 SETUP = (
     "energy", "wavelength", "semiangle", "rotation", "field", "pixel", "object_shape", "window_shape", "detector_pixel", "binning",

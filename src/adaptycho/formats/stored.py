@@ -17,12 +17,13 @@ import h5py
 import numpy as np
 
 from adaptycho.formats.rehearsal import DEPTH, rehearse
+from adaptycho.support.plugins import one_of
 from adaptycho.support.reading import check_size, reading, regular
 
 CACHE = 2**28  # bytes of unpacked HDF5 chunks that are kept, so that rows of a scan that share chunks unpack them once
 MAGIC = b"\x93NUMPY"
 LISTED = 20  # arrays of a file that are named in a sentence
-SYMBOLS = {"c": "complex", "iuf": "integer or real"}
+SYMBOLS = {"c": "complex", "iuf": "integer or real", "biuf": "true, false, integer or real", "ciuf": "complex or real"}
 
 
 class Header(NamedTuple):
@@ -61,6 +62,27 @@ class Stored(NamedTuple):
         check_size(self.name, (math.prod(shape) + math.prod(chunk)) * native(self.values.dtype).itemsize, self.held)
 
 
+class Mapped:
+    """An array in an .npy file of which slices are read; it is mapped for each of them, so that what was read is let go of."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        whole = self._mapped()
+        self.shape: tuple[int, ...] = whole.shape
+        self.dtype: np.dtype = whole.dtype
+
+    def __getitem__(self, key: Any) -> np.ndarray:
+        """A part of it, in memory."""
+        return np.array(self._mapped()[key])
+
+    def _mapped(self) -> np.ndarray:
+        # Headers may be old or odd: said by an error, if at all.
+        with warnings.catch_warnings(action="ignore"):
+            found = np.load(self.path, allow_pickle=False, mmap_mode="r")
+        assert isinstance(found, np.ndarray)
+        return found
+
+
 def native(dtype: np.dtype) -> np.dtype:
     """The number type to compute with: in the machine's own byte order, and no half precision, which little can compute with."""
     return np.dtype(np.float32) if dtype == np.float16 else dtype.newbyteorder("=")
@@ -68,7 +90,7 @@ def native(dtype: np.dtype) -> np.dtype:
 
 def check_numbers(dtype: np.dtype, name: str, kinds: str = "iuf") -> None:
     """Refuses what are no numbers of some kinds: text, dates, Python objects, records, more than double precision."""
-    if dtype.kind not in kinds or dtype.itemsize > (16 if kinds == "c" else 8):
+    if dtype.kind not in kinds or dtype.itemsize > (16 if dtype.kind == "c" else 8):
         raise ValueError(f"{name}: expected {SYMBOLS[kinds]} numbers, found {dtype}")
 
 
@@ -123,7 +145,9 @@ def whole(stored: Stored) -> np.ndarray:
 
 
 @contextmanager
-def array(path: Path, key: str | None = None, axes: tuple[int, ...] = (3, 4), what: str = "patterns") -> Iterator[Stored]:
+def array(
+    path: Path, key: str | None = None, axes: tuple[int, ...] = (3, 4), what: str = "patterns", kinds: str = "iuf"
+) -> Iterator[Stored]:
     """The array in an .npy, .npz or HDF5 file.
 
     Args:
@@ -131,6 +155,7 @@ def array(path: Path, key: str | None = None, axes: tuple[int, ...] = (3, 4), wh
         key: its name; without, the only one in the file that has so many axes.
         axes: numbers of axes that it may have.
         what: what it is, to call it by in sentences.
+        kinds: of numbers that it may hold, as NumPy has them.
 
     Raises:
         ValueError: naming file and key; there is no such file or array, or it cannot be read.
@@ -141,21 +166,18 @@ def array(path: Path, key: str | None = None, axes: tuple[int, ...] = (3, 4), wh
             shapes = _shapes(file)
             if not shapes:
                 raise ValueError(f"{path}: {what}: expected an array in the file itself, found none; links to others are not followed")
-            yield dataset(file, _choose(path, key, shapes, axes, what), path)
+            yield dataset(file, _choose(path, key, shapes, axes, what), path, kinds)
         return
     with reading(path, "a complete .npy, .npz or HDF5 file"):
         with path.open("rb") as stream:
             plain = stream.read(len(MAGIC)) == MAGIC
         if not plain and zipfile.is_zipfile(path):
             shapes = {name: header.shape for name, header in members(path).items()}
-            yield member(path, _choose(path, key, shapes, axes, what), what)
+            yield member(path, _choose(path, key, shapes, axes, what), what, kinds)
         else:
             with path.open("rb") as stream:
-                check_numbers(_header(stream, path).dtype, f"{path}: {what}")
-            # Headers may be old or odd: said by an error, if at all.
-            with warnings.catch_warnings(action="ignore"):
-                values = np.load(path, allow_pickle=False, mmap_mode="r")
-            yield Stored(values, path.stat().st_size, f"{path}: {what}")
+                check_numbers(_header(stream, path).dtype, f"{path}: {what}", kinds)
+            yield Stored(Mapped(path), path.stat().st_size, f"{path}: {what}")
 
 
 def _shapes(file: h5py.File) -> dict[str, tuple[int, ...]]:
@@ -186,12 +208,18 @@ def members(path: Path) -> dict[str, Header]:
     return found
 
 
-def member(path: Path, key: str, what: str | None = None) -> Stored:
+def holds(path: Path, axes: tuple[int, ...]) -> bool:
+    """Whether an HDF5 file itself holds an array of so many axes."""
+    with hdf5(path) as file:
+        return any(len(shape) in axes for shape in _shapes(file).values())
+
+
+def member(path: Path, key: str, what: str | None = None, kinds: str = "ciuf") -> Stored:
     """One array of an .npz file, in memory."""
     name = f"{path}: {what or key}"
     with zipfile.ZipFile(path) as archive, archive.open(f"{key}.npy") as stream:
         header, held = _header(stream, path), archive.getinfo(f"{key}.npy").compress_size
-        check_numbers(header.dtype, name, "c" if header.dtype.kind == "c" else "iuf")
+        check_numbers(header.dtype, name, kinds)
         check_size(name, 2 * math.prod(header.shape) * native(header.dtype).itemsize, held)  # twice: patterns are copied into their order
     with zipfile.ZipFile(path) as archive, archive.open(f"{key}.npy") as stream, warnings.catch_warnings(action="ignore"):
         return Stored(np.lib.format.read_array(stream, allow_pickle=False), held, name)
@@ -231,6 +259,6 @@ def _choose(path: Path, key: str | None, shapes: dict[str, tuple[int, ...]], axe
         return key
     candidates = [name for name, shape in shapes.items() if len(shape) in axes]
     if len(candidates) != 1:
-        wanted = " or ".join(map(str, axes))
+        wanted = one_of(map(str, axes)) if len(axes) > 1 else str(axes[0])
         raise ValueError(f"{path}: {what}: expected one array with {wanted} axes, or its name as key, found {listing}")
     return candidates[0]

@@ -89,11 +89,17 @@ class Recorded:
     def _check(self, action: Action, found: Measurement) -> None:
         asked = ("defocus", action.defocus, 1.0, "Å"), ("dose", action.dose, self.counts_per_electron, "electrons")
         for name, value, counts, unit in asked:
+            if value is None:
+                continue
             recorded = getattr(found, name) / counts
-            if value is not None and bool(((recorded - value).abs() > TOLERANCE * recorded.abs()).any()):
+            wanted = torch.as_tensor(value, dtype=recorded.dtype, device=recorded.device).expand(recorded.shape)
+            if bool((wrong := (recorded - wanted).abs() > TOLERANCE * recorded.abs()).any()):
                 first, last = float(recorded.min()), float(recorded.max())
                 span = f"{first:g}" if math.isclose(first, last, rel_tol=1e-6) else f"{first:g} to {last:g}"
-                raise ValueError(f"action.{name}: expected the recorded {span} {unit} (a recording cannot be taken again), got {value:g}")
+                asked_for = float(wanted[wrong][0])
+                raise ValueError(
+                    f"action.{name}: expected the recorded {span} {unit} (a recording cannot be taken again), got {asked_for:g}"
+                )
 
 
 def distance(setup: Setup, requested: Float[Tensor, "*#batch 2"], reported: Float[Tensor, "*#batch 2"]) -> Float[Tensor, "..."]:

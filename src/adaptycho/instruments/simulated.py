@@ -73,7 +73,8 @@ class Simulated:
             raise ValueError("action.positions: expected finite positions, got NaN or infinity")
         if positions.shape[0] != self.batch:
             raise ValueError(f"positions: expected one row for each of {self.batch} specimens, got {positions.shape[0]}")
-        dose = torch.full(positions.shape[:2], self.dose if action.dose is None else action.dose, dtype=real, device=positions.device)
+        sent = torch.as_tensor(self.dose if action.dose is None else action.dose, dtype=real, device=positions.device)
+        dose = sent.expand(positions.shape[:2]).contiguous()
         focus = torch.full_like(dose, self.setup.aberrations.defocus if action.defocus is None else action.defocus)
         patterns = [
             expose(

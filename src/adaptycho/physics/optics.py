@@ -93,6 +93,7 @@ class Setup:
         rotation: degrees, counter-clockwise, that turn detector (row, column) into scan (row, column).
         measured_probe: a known probe, zero position in the corner, at the nominal defocus; replaces the calculated one. (N, N), or
             (B, N, N) for one of each data set.
+        mask: detector pixels to believe, (Qy, Qx), zero frequency in the corner; all if None.
     """
 
     field: tuple[float, float]
@@ -106,6 +107,7 @@ class Setup:
     binning: int = 1
     rotation: float = 0.0
     measured_probe: Tensor | None = None
+    mask: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.energy is not None:
@@ -130,6 +132,8 @@ class Setup:
             raise ValueError(f"window.pixel: expected the object's pixel {self.object.pixel:g} Å, got {self.window.pixel:g} Å")
         if self.measured_probe is not None and tuple(self.measured_probe.shape[-2:]) != self.window.shape:
             raise ValueError(f"measured_probe: expected the window's shape {self.window.shape}, got {tuple(self.measured_probe.shape)}")
+        if self.mask is not None and (tuple(self.mask.shape) != self.detector or not bool(self.mask.any())):
+            raise ValueError(f"mask: expected pixels to believe, of the detector's shape {self.detector}, got {tuple(self.mask.shape)}")
         corners = self.to_pixels(torch.tensor([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]], dtype=torch.float64))
         room = torch.tensor(self.object.shape) - torch.tensor(self.window.shape)
         first = (corners.round() - torch.tensor(self.window.shape) / 2).amin(0)

@@ -12,12 +12,13 @@ from torch import Tensor
 
 from adaptycho.physics.forward import transmission
 from adaptycho.physics.optics import Setup
-from adaptycho.reconstruct import Loss, kernels
+from adaptycho.reconstruct import Loss, kernels, losses
 from adaptycho.reconstruct.probes import lookup
 from adaptycho.support.threads import Map
 from adaptycho.types import Measurement
 
 LANE = 1024  # positions worth a thread: longer data sets are summed in up to four lanes, the same whatever the number of threads
+ALIKE = 1.1  # ratio of doses up to which patterns count as equally well exposed
 
 
 class Patterns(NamedTuple):
@@ -29,18 +30,34 @@ class Patterns(NamedTuple):
     scale: Tensor
 
 
+class Lane(NamedTuple):
+    """A part of a data set: what gives its loss and gradient, and how much both count.
+
+    Attributes:
+        passes: of its positions.
+        share: dose of its patterns over the mean dose of the data set; 1 for a loss that is no likelihood.
+    """
+
+    passes: kernels.Passes
+    share: float
+
+
 @dataclass(frozen=True, eq=False)
 class DataSet:
     """One data set, cut into lanes that may run side by side.
 
+    A likelihood says more of patterns that hold more electrons: where doses differ, patterns of like dose share a lane and count by it.
+
     Attributes:
         whole: all of it.
-        lanes: what gives the loss and gradient of each part.
-        illumination: summed probe intensity at each object pixel; empty unless asked for.
+        dose: counts of a pattern if nothing missed the detector, on average.
+        lanes: its parts.
+        illumination: summed probe intensity at each object pixel, of each pattern by its share; empty unless asked for.
     """
 
     whole: Patterns
-    lanes: list[kernels.Passes]
+    dose: float
+    lanes: list[Lane]
     illumination: Float[Tensor, "..."]
 
     def __len__(self) -> int:
@@ -72,6 +89,43 @@ def prepare(setup: Setup, measurement: Measurement, loss: Loss, *, subpixel: int
     Raises:
         ValueError: patterns of another shape, or none, counts that are none, or positions outside the field.
     """
+    used, corner, offset = check(setup, measurement)
+    lengths, dose = measurement.lengths, measurement.dose
+    probes, which = lookup(setup, measurement.defocus, offset, used, subpixel)
+    scale = (1 / dose).to(measurement.positions.dtype)
+    weight = (torch.ones(setup.detector) if mask is None else mask).to(measurement.positions)
+    found = []
+    for i, n in enumerate(lengths.tolist()):
+        whole = Patterns(*(x[i, :n].contiguous() for x in (which, corner, measurement.patterns, scale)))
+        lanes, light = [], scale.new_zeros(setup.object.shape if illuminated else 0)
+        for alike, share in _exposures(dose[i, :n], losses.load(loss).nats is not None):
+            some = whole if alike is None else Patterns(*(x[alike] for x in whole))
+            cuts = min(4, max(1, len(some.which) // LANE))
+            for c in range(cuts):
+                part = Patterns(*(x[len(some.which) * c // cuts : len(some.which) * (c + 1) // cuts] for x in some))
+                lanes.append(Lane(kernels.passes(probes, *part, weight, loss, setup.binning), share))
+            if illuminated:
+                light += share * kernels.illumination(probes, some.which, some.corner, setup.object.shape)
+        found.append(DataSet(whole, float(dose[i, :n].mean(dtype=torch.float64)), lanes, light))
+    return found
+
+
+def _exposures(dose: Float[Tensor, " K"], likely: bool) -> list[tuple[Tensor | None, float]]:
+    """Which patterns are alike in dose, all of them if None, and how much each of them counts."""
+    low, high = (float(v) for v in torch.aminmax(dose))
+    if not likely or high <= ALIKE * low:
+        return [(None, 1.0)]
+    kind, mean = ((dose.double() / low).log() / math.log(ALIKE)).round(), dose.mean(dtype=torch.float64)
+    every = [(kind == one).nonzero()[:, 0] for one in kind.unique()]
+    return [(alike, float(dose[alike].mean(dtype=torch.float64) / mean)) for alike in every]
+
+
+def check(setup: Setup, measurement: Measurement) -> tuple[Tensor, Tensor, Tensor]:
+    """Which positions count (B, K), and where their windows lie (`Setup.place`, B K 2 each).
+
+    Raises:
+        ValueError: patterns of another shape, or none, counts that are none, or positions outside the field.
+    """
     b, k = measurement.positions.shape[:2]
     lengths, dose, device = measurement.lengths, measurement.dose, measurement.positions.device
     if tuple(measurement.patterns.shape[2:]) != setup.detector:
@@ -86,23 +140,14 @@ def prepare(setup: Setup, measurement: Measurement, loss: Loss, *, subpixel: int
     _refuse(outside & used, "positions: expected fractions of the field from 0 to 1", measurement.positions)
     _refuse((dose <= 0) & used, "dose: expected positive counts", dose)
     _refuse_patterns(measurement.patterns, used)
-    probes, which = lookup(setup, measurement.defocus, offset, used, subpixel)
-    scale = (1 / dose).to(measurement.positions.dtype)
-    weight = (torch.ones(setup.detector) if mask is None else mask).to(measurement.positions)
-    found = []
-    for i, n in enumerate(lengths.tolist()):
-        whole = Patterns(*(x[i, :n].contiguous() for x in (which, corner, measurement.patterns, scale)))
-        cuts = min(4, max(1, n // LANE))
-        lanes = [Patterns(*(x[n * c // cuts : n * (c + 1) // cuts] for x in whole)) for c in range(cuts)]
-        light = kernels.illumination(probes, whole.which, whole.corner, setup.object.shape) if illuminated else scale.new_empty(0)
-        found.append(DataSet(whole, [kernels.passes(probes, *lane, weight, loss, setup.binning) for lane in lanes], light))
-    return found
+    return used, corner, offset
 
 
-def _backwards(through: Tensor, dtype: torch.dtype, passes: kernels.Passes) -> tuple[float, Tensor]:
+def _backwards(through: Tensor, dtype: torch.dtype, lane: Lane) -> tuple[float, Tensor]:
     """Loss summed over a lane's positions, and what they send back to the object."""
     back = torch.zeros(through.shape, dtype=dtype, device=through.device)
-    return passes(through, back), back
+    loss = lane.passes(through, back)
+    return (loss, back) if lane.share == 1 else (lane.share * loss, lane.share * back)
 
 
 def _refuse_patterns(patterns: Tensor, used: Tensor) -> None:

@@ -16,59 +16,18 @@ from functools import partial
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from adaptycho.physics.optics import Setup
 from adaptycho.reconstruct import LOSSES, PRIORS, Loss, Prior, losses, priors, proximal
 from adaptycho.reconstruct.data_sets import DataSet, prepare
-from adaptycho.support.notebook import card
+from adaptycho.reconstruct.reconstruction import Reconstruction
+from adaptycho.reconstruct.refine import Parameter, check
 from adaptycho.support.threads import Map, workers
 from adaptycho.types import Measurement
 
 SOFT = 0.05  # the illumination that scales a step is at least this fraction of its maximum
-
-
-@dataclass(frozen=True, eq=False)
-class Reconstruction:
-    """A potential and how it came about; handed back as `start`, the descent goes on from it.
-
-    Attributes:
-        potential: sigma V in rad on the object grid; complex if absorption is reconstructed. The constant phase is free.
-        loss: loss before each iteration so far, per position.
-        velocity: last update, which momentum carries on; with a prior that of the coefficients.
-        step: step in use, one for each data set.
-        count: number of patterns it was made from.
-        held: where an automatic step would go back to, potential and gradient, if there was one.
-        coefficients: of which a prior has the potential made, if there was a prior.
-        prior: it was made with.
-        blob: the same.
-    """
-
-    potential: Shaped[Tensor, "B H W"]
-    loss: Float[Tensor, "B I"]
-    velocity: Shaped[Tensor, "B H W"]
-    step: Float[Tensor, " B"]
-    count: Int[Tensor, " B"]
-    held: tuple[Shaped[Tensor, "B H W"], Shaped[Tensor, "B H W"]] | None = None
-    coefficients: Float[Tensor, "B H W"] | None = None
-    prior: Prior = "none"
-    blob: float = 0.0
-
-    @property
-    def phase(self) -> Float[Tensor, "B H W"]:
-        """Real part of the potential in rad."""
-        return self.potential.real if self.potential.is_complex() else self.potential
-
-    def _repr_html_(self) -> str:
-        """As a notebook shows it: the first data set's phase."""
-        facts = {
-            "data sets": f"{len(self.potential)}",
-            "object": f"{self.potential.shape[1]} x {self.potential.shape[2]} pixels",
-            "iterations": f"{self.loss.shape[1]}",
-            "loss": f"{float(self.loss[0, 0]):.4g} to {float(self.loss[0, -1]):.4g} per position",
-        }
-        return card("Reconstruction (phase in rad)", facts, self.phase[0].detach().cpu().numpy())
 
 
 @dataclass(frozen=True)
@@ -92,7 +51,11 @@ class Reconstructor:
         strength: of the prior, in units of the counting noise (`adaptycho.reconstruct.proximal`).
         blob: rms radius in Å of the blobs that `atoms` has the potential made of; 0 for single pixels.
         counts_per_electron: of the detector; the noise that a prior is weighed by is that of electrons.
-        mask: detector pixels to believe, (Q, Q), zero frequency in the corner, 1 or 0; all if None.
+        mask: detector pixels to believe, (Q, Q), zero frequency in the corner, 1 or 0; those of the setup if None.
+        refine: what is found out with the object, some of `refine.PARAMETERS`; the step is then always `auto` and scaled by illumination.
+        modes: of the probe, whose intensities add.
+        probe: to begin with instead of the setup's, (modes, N, N), zero position in the corner.
+        reach: Å that a refined position may be from where an affine map has it; one wavelength over the semi-angle if None.
     """
 
     setup: Setup
@@ -108,6 +71,10 @@ class Reconstructor:
     blob: float = 0.25
     counts_per_electron: float = 1.0
     mask: Tensor | None = field(default=None, compare=False)
+    refine: tuple[Parameter, ...] = ()
+    modes: int = 1
+    probe: Tensor | None = field(default=None, compare=False)
+    reach: float | None = None
 
     def __post_init__(self) -> None:
         if self.loss not in LOSSES:
@@ -132,12 +99,19 @@ class Reconstructor:
             )
         if self.prior != "none" and self.kind != "potential":
             raise ValueError(f"prior: expected 'none' for a complex potential, got {self.prior!r}")
+        if self.mask is None and self.setup.mask is not None:
+            object.__setattr__(self, "mask", self.setup.mask)
         if self.mask is not None and tuple(self.mask.shape) != self.setup.detector:
             raise ValueError(f"mask: expected the detector's shape {self.setup.detector}, got {tuple(self.mask.shape)}")
+        check(self)
 
     @classmethod
-    def best(cls, setup: Setup, *, iterations: int = 20, **changes: Any) -> "Reconstructor":
-        """The settings that reconstruct best: amplitude loss, step scaled by illumination and adapted, momentum."""
+    def best(cls, setup: Setup, *, iterations: int | None = None, **changes: Any) -> "Reconstructor":
+        """The settings that reconstruct best: amplitude loss, step scaled by illumination and adapted, momentum.
+
+        Twenty iterations unless told otherwise, and a hundred where more than the object is sought.
+        """
+        iterations = iterations or (100 if changes.get("refine") else 20)
         settings: dict[str, Any] = {"loss": "amplitude", "step": "auto", "scaling": "illumination", "momentum": 0.7} | changes
         return cls(setup, iterations=iterations, **settings)
 
@@ -166,6 +140,11 @@ class Reconstructor:
         shape = (len(measurement), *self.setup.object.shape)
         if start is not None and tuple(start.potential.shape) != shape:
             raise ValueError(f"start: expected a potential of shape {shape}, got {tuple(start.potential.shape)}")
+        if self.refine or self.probe is not None:
+            from adaptycho.reconstruct.refine.descent import descend  # which compiles
+
+            yield from descend(self, measurement, start, stride)
+            return
         with workers():
             courses = [self._begin(*pair, dtype, start) for pair in enumerate(self._prepare(measurement))]
         for _ in range(0, self.iterations, stride):
@@ -250,7 +229,7 @@ class Reconstructor:
         penalty, nats = priors.load(self.prior), losses.load(self.loss).nats
         assert nats is not None  # or it was refused
         blob = self.blob / self.setup.object.pixel if penalty.blobs else 0.0
-        electrons = 1 / float(data.whole.scale.mean()) / self.counts_per_electron  # the noise of the sum goes by the harmonic mean
+        electrons = data.dose / self.counts_per_electron
         weight = proximal.weight(penalty, self.strength, data.illumination, electrons, nats, blob)
         return proximal.Problem(data, penalty, weight, proximal.metric(data.illumination, blob), blob, self.momentum)
 

@@ -34,7 +34,7 @@ from torch import Tensor
 from adaptycho import settings
 from adaptycho.instruments import Computed, Session
 from adaptycho.physics.optics import Setup
-from adaptycho.reconstruct.descent import Reconstruction
+from adaptycho.reconstruct.reconstruction import Reconstruction
 from adaptycho.runs import checks, checksums, provenance
 from adaptycho.runs.journal import Journal, read_arrays, read_subsequence, write_arrays
 from adaptycho.runs.provenance import Provenance
@@ -198,9 +198,15 @@ def _execute(target: Run, device: torch.device) -> Iterator[State]:
 
 
 def write_result(path: Path, setup: Setup, result: Reconstruction) -> None:
-    """Writes a reconstruction: potential on the object grid, phase inside the field, loss, and the probe (zero position in the centre)."""
-    probe = torch.fft.fftshift(setup.probe(), dim=(-2, -1))
+    """Writes a reconstruction: potential on the object grid, phase inside the field, loss, and the probe (zero position in the centre).
+
+    Of one that was refined also its positions, as they were reported and as they were found, and what else was found.
+    """
+    probe = torch.fft.fftshift(setup.probe() if result.probe is None else result.probe, dim=(-2, -1))
     arrays = {"potential": result.potential, "phase_in_field": setup.crop(result.phase), "loss": result.loss, "probe": probe}
+    if result.refined is not None:
+        found = ("positions", "reported", "intensities", "affine", "defocus")
+        arrays |= {f"refined/{name}": getattr(result.refined, name) for name in found}
     write_arrays(path, arrays, _units(setup))
 
 

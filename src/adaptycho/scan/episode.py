@@ -14,7 +14,8 @@ from torch import Tensor
 
 from adaptycho.instruments import Microscope
 from adaptycho.physics.optics import Setup
-from adaptycho.reconstruct.descent import Reconstruction, Reconstructor
+from adaptycho.reconstruct.descent import Reconstructor
+from adaptycho.reconstruct.reconstruction import Reconstruction
 from adaptycho.support.notebook import card
 from adaptycho.types import Action, Measurement, Memory, Observation, Scanner
 

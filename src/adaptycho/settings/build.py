@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from ase import Atoms
@@ -18,6 +19,7 @@ from adaptycho.physics.forward import Imperfections
 from adaptycho.physics.grid import Grid
 from adaptycho.physics.optics import Aberrations, Setup, object_grid
 from adaptycho.reconstruct.descent import Reconstructor
+from adaptycho.reconstruct.reconstruction import Reconstruction
 from adaptycho.scan.episode import stream
 from adaptycho.scan.networks import library
 from adaptycho.scan.networks.field import Field
@@ -84,7 +86,13 @@ def one(settings: Settings, index: int) -> Settings:
 
 def recording(settings: Settings) -> formats.Recording:
     """The recording to replay, cut to the part that is to be scanned."""
-    whole = formats.read(Path(settings.scan.file) if settings.scan.file else formats.example())
+    file = Path(settings.scan.file) if settings.scan.file else formats.example()
+    try:
+        whole = formats.read(file)
+    except ValueError as error:
+        if file.exists() and isinstance(formats.find(file), formats.Opener):
+            raise ValueError(f"{error}; `adaptycho import` takes what is missing and makes a recording to scan") from error
+        raise
     if settings.scan.rows == (0.0, 1.0) and settings.scan.columns == (0.0, 1.0):
         return whole
     return formats.cut(whole, rows=settings.scan.rows, columns=settings.scan.columns)
@@ -136,7 +144,19 @@ def reconstructor(settings: Settings, setup: Setup, counts_per_electron: float =
     """ROP as the settings have it, for a detector that makes so many counts of an electron."""
     r = settings.reconstruct
     how = (r.iterations, r.loss, r.step, r.scaling, r.momentum, r.kind, r.subpixel, r.prior, r.strength, r.blob)
-    return Reconstructor(setup, *how, counts_per_electron)
+    return Reconstructor(setup, *how, counts_per_electron, refine=r.refine, modes=r.modes, reach=r.reach)
+
+
+def reconstruction(recording: formats.Recording, *, device: str = "cpu", **changes: Any) -> Reconstruction:
+    """Reconstructs a recording with the settings that reconstruct best.
+
+    Args:
+        recording: what was measured.
+        device: where to compute.
+        changes: other settings of `Reconstructor`.
+    """
+    changes = {"counts_per_electron": recording.counts_per_electron} | changes
+    return Reconstructor.best(recording.setup, **changes)(recording.measurement.to(device))
 
 
 def reference_descent(settings: Settings, setup: Setup) -> Reconstructor:

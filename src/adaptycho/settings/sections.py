@@ -9,6 +9,7 @@ from pydantic.dataclasses import dataclass
 
 from adaptycho.physics import Family
 from adaptycho.reconstruct import Loss, Prior
+from adaptycho.reconstruct.refine import PARAMETERS, Parameter
 from adaptycho.scan import Pattern, Signal
 from adaptycho.settings import microscopes, policies
 from adaptycho.settings.bounds import (
@@ -189,6 +190,9 @@ class Reconstruct:
     prior: Prior = Field(default="none", description="believed of the potential: atoms, sparse, smooth or edges; auto: what the data say")
     strength: Annotated[Real, Field(ge=0, le=1e3)] = Field(default=0.5, description="of the prior, in units of the counting noise")
     blob: Length = Field(default=0.25, description="rms radius in Å of what the prior takes for an atom; 0 for a pixel")
+    refine: tuple[Parameter, ...] = Field(default=(), description=f"found out with the object: any of {', '.join(PARAMETERS)}")
+    modes: Annotated[Whole, Field(ge=1, le=64)] = Field(default=1, description="modes of the probe that is refined, whose intensities add")
+    reach: Positive | None = Field(default=None, description="Å that a position may be off; a wavelength over the semi-angle if unset")
     reference_step: Positive = Field(default=200.0, description="step of the full scan that scores refer to; its positions overlap more")
     reference_side: Annotated[Whole, Field(ge=1, le=10_000)] = Field(
         default=100, description="positions along each side of that full scan (simulated)"

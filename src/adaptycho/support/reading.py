@@ -77,7 +77,8 @@ def check_size(name: str, wanted: int, held: int) -> None:
     if wanted > SMALL and wanted > PACKED * held:
         raise ValueError(f"{name}: expected at most {PACKED} times the {held} bytes that the file has of it, found {_gib(wanted)}")
     if wanted > (room := int(SHARE * free_memory())):
-        raise ValueError(f"{name}: expected at most {_gib(room)}, what fits into memory now, found {_gib(wanted)}; a crop reads less")
+        hint = "a crop reads less (--crop, --bin)"
+        raise ValueError(f"{name}: expected at most {_gib(room)}, what fits into memory now, found {_gib(wanted)}; {hint}")
 
 
 def free_memory() -> int:

@@ -11,9 +11,12 @@ import click
 
 from adaptycho import settings as tree
 from adaptycho.app.cli.advising import advise
+from adaptycho.app.cli.exporting import export
+from adaptycho.app.cli.importing import import_, inspect
 from adaptycho.app.cli.judging import evaluate, figures
 from adaptycho.app.cli.output import placed, progress, say, tell, teller, to_json, use, warn
 from adaptycho.app.cli.training import train
+from adaptycho.app.given import pop_given, with_given
 from adaptycho.app.options import (
     PROTOCOLS,
     SHORT,
@@ -28,6 +31,7 @@ from adaptycho.app.options import (
     with_settings,
     workers,
 )
+from adaptycho.app.refining import pop_refinement, spelled, with_refinement
 from adaptycho.settings import microscopes
 from adaptycho.support import targets
 
@@ -101,55 +105,12 @@ def simulate(out: Path, workers: int | None, scheduler: str | None, as_json: boo
     tell({"files": [str(p) for p in written]}, [f"wrote {p}" for p in written], as_json)
 
 
-@commands.command(name="import")
-@click.argument("source", type=source)
-@click.argument("out", type=click.Path(path_type=Path))
-@click.option("--energy", type=float, help="Beam energy in keV.")
-@click.option("--wavelength", type=float, help="Wavelength in Å, instead of an energy (X-rays, light).")
-@click.option("--semiangle", type=float, help="Convergence semi-angle in mrad.")
-@click.option("--defocus", type=float, default=0.0, show_default=True, help="Defocus in Å, positive is underfocus.")
-@click.option("--detector-pixel", type=float, help="Angle of one detector pixel in mrad; or give --pixel.")
-@click.option("--pixel", type=float, help="Real-space pixel in Å, wavelength / (pixels x detector pixel).")
-@click.option("--scan-step", type=float, help="Step of a raster scan in Å.")
-@click.option("--positions", "positions_file", type=source, help="Positions (y, x) in Å: .npy, .csv or .txt.")
-@click.option("--rotation", type=float, default=0.0, show_default=True, help="Degrees, counter-clockwise, from detector to scan axes.")
-@click.option("--swap", is_flag=True, help="Exchange the detector's rows and columns.")
-@click.option("--crop", type=int, help="Keep the central CROP x CROP detector pixels.")
-@click.option("--dose", type=float, help="Counts of a pattern if nothing missed the detector.  [default: their mean sum]")
-@click.option("--counts-per-electron", type=float, default=1.0, show_default=True, help="Detector counts that one electron makes.")
-@click.option("--key", help="Name of the array in a file that holds several.")
-@click.option("--title", default="", help="What was recorded.")
-@click.option("--licence", default="", help="The terms the data are under.")
-@click.option("--overwrite", is_flag=True, help="Replace OUT if it exists.")
-@as_json
-def import_(source: Path, out: Path, positions_file: Path | None, overwrite: bool, as_json: bool, **options: Any) -> None:
-    """Make a recording OUT (.h5) from SOURCE: patterns in .npy, .npz or HDF5, whose beam is given by hand, or what `inspect` can read."""
-    targets.new_file(out, overwrite=overwrite, inputs=[path for path in (source, positions_file) if path])
-    from adaptycho import formats
-    from adaptycho.app import tasks
-
-    recording = tasks.imported(source, positions_file, **options)
-    formats.write(out, recording, overwrite=overwrite)
-    count = recording.measurement.positions.shape[1]
-    tell({"file": str(out), "patterns": count}, [f"wrote {out}: {count} patterns"], as_json)
-
-
-@commands.command()
-@click.argument("file", type=source, required=False)
-@as_json
-def inspect(file: Path | None, as_json: bool) -> None:
-    """What is in a recording: sizes, pixel, field, bright-field disc, overlap, dose; the shipped one if no FILE is given."""
-    from adaptycho import formats
-    from adaptycho.formats.inspect import describe, lines
-
-    found = describe(formats.read(file or formats.example()))
-    tell(found, lines(found), as_json)
-
-
 @commands.command()
 @click.argument("file", type=source)
 @click.argument("out", type=click.Path(path_type=Path))
+@with_given
 @protocol
+@with_refinement
 @with_settings()
 @threads
 @device
@@ -157,17 +118,22 @@ def inspect(file: Path | None, as_json: bool) -> None:
 def reconstruct(file: Path, out: Path, protocol: str | None, threads: int | None, device: str, as_json: bool, **options: Any) -> None:
     """Reconstruct a recording FILE; writes the potential to OUT (.h5) and a picture beside it (.png).
 
-    Take single settings of the reconstruction as --reconstruct.iterations 40 and so on.
+    Take single settings of the reconstruction as --reconstruct.iterations 40 and so on. A FILE that lacks facts is told them by the
+    options of `import`.
     """
     from adaptycho.app import tasks
 
     use(threads)
-    found = tasks.reconstruct(file, out, collect(options, PROTOCOLS["best"], protocol), progress, placed(device))
+    given = pop_given(options)
+    base = PROTOCOLS["best"] | pop_refinement(options)
+    found = tasks.reconstruct(file, out, collect(options, base, protocol), progress, placed(device), given)
     if not found["loss"][-1] <= found["loss"][0]:
         say("adaptycho: the loss rose: the step is too long for these data (--protocol best adapts it)", err=True)
     text = [f"loss per position {found['loss'][0]:.4g} to {found['loss'][-1]:.4g}", f"wrote {found['file']} and {found['picture']}"]
     if found["prior"] != "none":
         text.insert(0, f"prior: {found['prior']}, strength {found['strength']:g}")
+    if "refined" in found:
+        text.insert(1, spelled(found["refined"]))
     tell(found, text, as_json)
 
 
@@ -233,7 +199,7 @@ def bench(what: str, as_json: bool) -> None:
     tell(flat, [f"{name}.{key}: {value}" for name, part in found.items() for key, value in part.items()], as_json)
 
 
-for command in (advise, evaluate, figures, train):
+for command in (advise, evaluate, export, figures, import_, inspect, train):
     commands.add_command(command)
 
 

@@ -1,0 +1,54 @@
+"""On the command line: what is found out with the object."""
+
+import json
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from adaptycho.reconstruct.refine import PARAMETERS
+
+if TYPE_CHECKING:
+    from adaptycho.reconstruct.refine.state import Refined
+
+ITERATIONS = {"reconstruct.iterations": "100"}  # instead of twenty for the object alone
+
+
+def with_refinement(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds --refine and --modes, short for `reconstruct.refine` and `reconstruct.modes`."""
+    text = f"Find out with the object, with commas between: {', '.join(PARAMETERS)}. Takes 100 iterations unless told otherwise."
+    modes = click.option("--modes", type=click.IntRange(1), metavar="N", help="Modes of a probe that is refined.  [default: 1]")
+    return click.option("--refine", metavar="NAMES", help=text)(modes(function))
+
+
+def pop_refinement(options: dict[str, Any]) -> dict[str, str]:
+    """Takes the two out of a command's options, and returns the settings that go with them, to begin with."""
+    names, modes = options.pop("refine"), options.pop("modes")
+    if names is not None and options["reconstruct__refine"] is None:
+        options["reconstruct__refine"] = json.dumps([name.strip() for name in names.split(",") if name.strip()])
+    if modes is not None and options["reconstruct__modes"] is None:
+        options["reconstruct__modes"] = str(modes)
+    return ITERATIONS if options["reconstruct__refine"] else {}
+
+
+def told(found: "Refined", field: tuple[float, float]) -> dict[str, Any]:
+    """What was found out of one data set, to print.
+
+    Args:
+        found: out.
+        field: size (y, x) of the scan field in Å.
+    """
+    moved = (found.positions[0] - found.reported[0]) * found.positions.new_tensor(field)
+    return {
+        "moved_angstrom": round(float(moved.square().sum(-1).mean().sqrt()), 4),
+        "rotation_degrees": round(float(found.rotation[0]), 4),
+        "defocus_angstrom": round(float(found.defocus[0]), 3),
+        "modes": [round(v, 4) for v in found.powers[0].tolist()],
+    }
+
+
+def spelled(found: dict[str, Any]) -> str:
+    """The same on one line."""
+    modes = ", ".join(f"{v:.1%}" for v in found["modes"])
+    where = f"positions moved by {found['moved_angstrom']:g} Å (rms), axes by {found['rotation_degrees']:g} degrees"
+    return f"refined: {where}, defocus by {found['defocus_angstrom']:g} Å; intensity in the probe's modes {modes}"

@@ -1,0 +1,64 @@
+"""What a descent hands back, and goes on from."""
+
+from dataclasses import dataclass
+
+from jaxtyping import Complex, Float, Int, Shaped
+from torch import Tensor
+
+from adaptycho.reconstruct import Prior
+from adaptycho.reconstruct.refine.state import Refined
+from adaptycho.support.notebook import card
+
+
+@dataclass(frozen=True, eq=False)
+class Reconstruction:
+    """A potential and how it came about; handed back as `start`, the descent goes on from it.
+
+    Attributes:
+        potential: sigma V in rad on the object grid; complex if absorption is reconstructed. The constant phase is free.
+        loss: loss before each iteration so far, per position.
+        velocity: last update, which momentum carries on; with a prior that of the coefficients.
+        step: step in use, one for each data set.
+        count: number of patterns it was made from.
+        held: where an automatic step would go back to, potential and gradient, if there was one.
+        coefficients: of which a prior has the potential made, if there was a prior.
+        prior: it was made with.
+        blob: the same.
+        refined: probe, positions and what else was refined with the object, if anything was.
+    """
+
+    potential: Shaped[Tensor, "B H W"]
+    loss: Float[Tensor, "B I"]
+    velocity: Shaped[Tensor, "B H W"]
+    step: Float[Tensor, " B"]
+    count: Int[Tensor, " B"]
+    held: tuple[Shaped[Tensor, "B H W"], Shaped[Tensor, "B H W"]] | None = None
+    coefficients: Float[Tensor, "B H W"] | None = None
+    prior: Prior = "none"
+    blob: float = 0.0
+    refined: Refined | None = None
+
+    @property
+    def probe(self) -> Complex[Tensor, "B M N N2"] | None:
+        """Refined modes of the probe, zero position in the corner; None if it was taken as known."""
+        return None if self.refined is None else self.refined.probe
+
+    @property
+    def positions(self) -> Float[Tensor, "B K 2"] | None:
+        """Refined positions, fractions (y, x) of the scan field; None if they were taken as reported."""
+        return None if self.refined is None else self.refined.positions
+
+    @property
+    def phase(self) -> Float[Tensor, "B H W"]:
+        """Real part of the potential in rad."""
+        return self.potential.real if self.potential.is_complex() else self.potential
+
+    def _repr_html_(self) -> str:
+        """As a notebook shows it: the first data set's phase."""
+        facts = {
+            "data sets": f"{len(self.potential)}",
+            "object": f"{self.potential.shape[1]} x {self.potential.shape[2]} pixels",
+            "iterations": f"{self.loss.shape[1]}",
+            "loss": f"{float(self.loss[0, 0]):.4g} to {float(self.loss[0, -1]):.4g} per position",
+        }
+        return card("Reconstruction (phase in rad)", facts, self.phase[0].detach().cpu().numpy())

@@ -228,3 +228,7 @@ def test_on_the_command_line(tmp_path, capsys):
     assert "data:image/png" in page.read_text()
     assert main(["inspect", str(file), "--fix", str(mended)]) == 2
     assert "--doctor" in capsys.readouterr().err
+    written = page.read_bytes()
+    assert main(["inspect", str(file), "--doctor", "--page", str(page)]) == 2
+    assert "expected a new file to write, found one that exists" in capsys.readouterr().err
+    assert page.read_bytes() == written

@@ -508,6 +508,16 @@ def test_a_vacuum_pattern_or_a_probe_can_be_given(counts: np.ndarray, plain: Rec
     assert float(overlap) == pytest.approx(1, abs=1e-9)
 
 
+def test_a_probe_says_its_semi_angle(counts: np.ndarray, plain: Recording) -> None:
+    """A zone plate has none on paper; what reaches the detector has one."""
+    probe, rest = plain.setup.probe(), {key: value for key, value in RASTER.items() if key != "semiangle"}
+    for given in (np.fft.fftshift(probe.numpy()), np.fft.fftshift(fft2(probe).abs().square().numpy())):
+        found = Recording.from_arrays(counts, probe=given, **rest).setup.semiangle
+        assert found == pytest.approx(RASTER["semiangle"], abs=0.5 * MRAD)
+    with pytest.raises(ValueError, match=r"semiangle: expected a convergence semi-angle in mrad, found none"):
+        Recording.from_arrays(counts, **rest)
+
+
 def test_saturation_is_seen(counts: np.ndarray) -> None:
     full = np.minimum(counts, 255).astype(np.uint8)
     found = describe(Recording.from_arrays(full, **RASTER))

@@ -42,10 +42,12 @@ def assemble(path: Path, raw: Raw, given: Given) -> Recording:
     name = str(path)
     said = settled(given, raw.said, name)
     beam = _beam(name, said)
-    _check_numbers(name, given, said)
     source = frames.Frames(raw=raw, name=name, summed=given.sum_frames, clip=given.clip)
     _check_axes(name, source)
     angles = _angles(name, source.shape, beam, given, raw.said)
+    if said.semiangle is None and angles is not None:
+        said = dataclasses.replace(said, semiangle=beside.semiangle(name, given, said, angles))
+    _check_numbers(name, given, said)
     found = raster.scan(name, source.scan, given, said)
     believed, centre = _looked_at(source, found.kept, given, said)
     source = dataclasses.replace(source, mask=believed)
@@ -96,7 +98,9 @@ def _check_numbers(name: str, given: Given, said: Said) -> None:
     if given.dose is not None:
         within(name, "dose", given.dose, 0, MOST, "counts")
     if said.semiangle is None:
-        raise ValueError(f"{name}: semiangle: expected a convergence semi-angle in mrad, found none (--semiangle 20, or 0.02rad)")
+        raise ValueError(
+            f"{name}: semiangle: expected a convergence semi-angle in mrad, found none (--semiangle 20, or 0.02rad, or --probe FILE)"
+        )
     _check_positive(name, semiangle=said.semiangle, counts_per_electron=said.counts_per_electron)
     for key, value in (("rotation", said.rotation), ("defocus", said.defocus)):
         if value is not None and not math.isfinite(value):

@@ -16,6 +16,7 @@ from adaptycho.formats.raw import Said
 from adaptycho.physics.grid import ifft2
 from adaptycho.physics.optics import Setup
 
+HELD = 0.95  # part of a probe's light that its semi-angle is told from
 BELIEVED = 0.5  # part of the detector that a mask at least leaves
 
 
@@ -33,6 +34,34 @@ def mask(given: Table, shape: tuple[int, ...], name: str) -> np.ndarray:
     if (left := float(values.mean())) < BELIEVED:
         raise ValueError(f"{name}: mask: expected 1 for pixels to believe, found {left:.0%} of them; is 1 said of bad pixels?")
     return values.astype(bool)
+
+
+def semiangle(name: str, given: Given, said: Said, angle: tuple[float, float]) -> float | None:
+    """Semi-angle in mrad of the light that the probe, given or in the file, sends to the detector; None without a probe.
+
+    Args:
+        name: of the file, to open sentences with.
+        given: by a person.
+        said: by the file.
+        angle: (y, x) in mrad of a detector pixel.
+    """
+    if given.probe is not None:
+        values, _ = _array(given.probe, name, "probe", "ciuf")
+    elif said.probe is not None:
+        values = said.probe
+    else:
+        return None
+    wave = values[0] if values.ndim == 3 else values
+    light = np.abs(np.fft.fftshift(np.fft.fft2(wave))) ** 2 if wave.dtype.kind == "c" else np.maximum(wave, 0).astype(np.float64)
+    if not (np.isfinite(light).all() and light.sum() > 0):
+        return None  # which is refused as a probe
+    y, x = (a * (np.arange(n) - n // 2) for a, n in zip(angle, light.shape, strict=True))
+    y, x = y - light.sum(1) @ y / light.sum(), x - light.sum(0) @ x / light.sum()
+    radius = np.hypot(y[:, None], x).ravel()
+    order = radius.argsort()
+    held = light.ravel()[order].cumsum() / light.sum()
+    # Of an even disc the square of the radius holds as much as of the light.
+    return float(radius[order][np.searchsorted(held, HELD)] / HELD**0.5)
 
 
 def with_probe(name: str, setup: Setup, made: Detector, given: Given, said: Said) -> Setup:

@@ -30,7 +30,7 @@ class Given:
     Attributes:
         energy: electrons' beam energy in eV; or give `wavelength`.
         wavelength: in Å, of X-rays or light.
-        semiangle: convergence semi-angle in mrad.
+        semiangle: convergence semi-angle in mrad; that of the probe if nobody says.
         defocus: in Å, positive = underfocus; 0 if nobody says.
         detector_pixel: angle in mrad of one detector pixel, or (y, x) if it is not square; or give `reciprocal_pixel` or `pixel`.
         reciprocal_pixel: the same in 1/Å.

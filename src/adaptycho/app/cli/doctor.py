@@ -35,7 +35,7 @@ def wanted(doctor: bool, fix: Path | None, page: Path | None) -> bool:
     return doctor
 
 
-def examine(recording: Any, source: Path | None, fix: Path | None, page: Path | None, as_json: bool) -> None:
+def examine(recording: Any, fix: Path | None, page: Path | None, as_json: bool) -> None:
     """Looks at a recording, says what is wrong, and writes the page and the mended recording if they are asked for."""
     from adaptycho import formats
     from adaptycho.draw import report
@@ -44,7 +44,7 @@ def examine(recording: Any, source: Path | None, fix: Path | None, page: Path | 
 
     for path in (fix, page):
         if path is not None:
-            targets.new_file(path, overwrite=path is page, inputs=[source] if source else [])
+            targets.new_file(path)
     found = doctor.examine(recording, tell=teller())
     facts, text = found.facts(), doctor.lines(found)
     if page is not None:

@@ -48,7 +48,7 @@ def inspect(file: Path | None, doctor: bool, fix: Path | None, page: Path | None
 
     recording = formats.read(file or formats.example(), pop_given(options))
     if clinic.wanted(doctor, fix, page):
-        clinic.examine(recording, file, fix, page, as_json)
+        clinic.examine(recording, fix, page, as_json)
         return
     found = describe(recording)
     tell(found, lines(found), as_json)

@@ -58,14 +58,14 @@ def passes(
     if transform is not None and patterns.shape[1:] == probes.shape[1:]:
         through, addresses = _loops(loss).through, (transform.plan, transform.forward, transform.backward)
         arrays = corner.numpy(), patterns.numpy().reshape(len(which), -1), scale.numpy()
-        chosen, table, known = which.numpy(), _pairs(probes), weight.numpy().reshape(-1)
+        chosen, table, known = which.numpy(), pairs(probes), weight.numpy().reshape(-1)
         order = _grouped(chosen, len(probes))
         # Of one position: psi, its transform, chi. From torch, whose arrays begin at multiples of 64 bytes: MKL's last bits depend on that.
-        windows = [_pairs(torch.empty_like(probes[:1])) for _ in range(3)]
+        windows = [pairs(torch.empty_like(probes[:1])) for _ in range(3)]
 
         def compiled(transmission: Tensor, gradient: Tensor) -> float:
-            back = _pairs(gradient) if gradient.is_complex() else gradient.numpy()
-            return float(through(*addresses, order, table, chosen, *arrays, _pairs(transmission), known, *windows, back))
+            back = pairs(gradient) if gradient.is_complex() else gradient.numpy()
+            return float(through(*addresses, order, table, chosen, *arrays, pairs(transmission), known, *windows, back))
 
         return compiled
     chunk = max(1, (CHUNK_BYTES if probes.device.type == "cpu" else DEVICE_CHUNK_BYTES) // probes[0].nbytes)
@@ -93,7 +93,7 @@ def exit_waves(
 ) -> None:
     """`out[k] = probes[which[k]] * transmission` in the window whose top-left pixel is `corner[k]`."""
     if out.device.type == "cpu":
-        _exit_waves(_pairs(probes), which.numpy(), _pairs(transmission), corner.numpy(), _pairs(out))
+        _exit_waves(pairs(probes), which.numpy(), pairs(transmission), corner.numpy(), pairs(out))
     else:
         _exit_waves_torch(probes, which, transmission, corner, out)
 
@@ -113,7 +113,7 @@ def residual(
     """
     if waves.device.type == "cpu" and patterns.shape == waves.shape:
         count = len(waves)
-        flat = _pairs(waves).reshape(count, -1), patterns.numpy().reshape(count, -1), scale.numpy(), weight.numpy().reshape(-1)
+        flat = pairs(waves).reshape(count, -1), patterns.numpy().reshape(count, -1), scale.numpy(), weight.numpy().reshape(-1)
         return float(_loops(loss).residual(*flat))
     return _residual_torch(waves, patterns, scale, weight, loss, binning)
 
@@ -125,9 +125,9 @@ def scatter(
     if waves.device.type != "cpu":
         _scatter_torch(waves, back, corner, gradient)
     elif gradient.is_complex():
-        _scatter(_pairs(waves), _pairs(back), corner.numpy(), _pairs(gradient))
+        _scatter(pairs(waves), pairs(back), corner.numpy(), pairs(gradient))
     else:
-        _scatter_imaginary(_pairs(waves), _pairs(back), corner.numpy(), gradient.numpy())
+        _scatter_imaginary(pairs(waves), pairs(back), corner.numpy(), gradient.numpy())
 
 
 def illumination(
@@ -142,10 +142,10 @@ def illumination(
     return total.real.contiguous()
 
 
-def _pairs(waves: Tensor) -> np.ndarray:
+def pairs(waves: Tensor) -> np.ndarray:
     """The same memory as real numbers: the last axis is twice as long."""
-    pairs = waves.numpy()
-    return pairs.view(pairs.real.dtype)
+    numbers: np.ndarray = waves.numpy()
+    return numbers.view(numbers.real.dtype)
 
 
 @_compiled
@@ -235,7 +235,7 @@ def _loops(loss: Loss) -> _Loops:
                 _scatter_imaginary(psi, chi, corner[only], gradient)
         return total
 
-    return _Loops(*(_compiled(_named_after(pixel, loop)) for loop in (residual, through)))
+    return _Loops(*(_compiled(named_after(pixel, loop)) for loop in (residual, through)))
 
 
 @register_jitable(error_model="numpy", fastmath=FAST)
@@ -251,7 +251,7 @@ def _pattern(pixel, background, wave, pattern, scale, weight):  # type: ignore[n
     return loss
 
 
-def _named_after(pixel: Callable[..., Any], loop: Callable[..., Any]) -> Callable[..., Any]:
+def named_after(pixel: Callable[..., Any], loop: Callable[..., Any]) -> Callable[..., Any]:
     """The loop with a name that changes with the files that are compiled into it: numba looks at the date of this one only."""
     files = (str(getsourcefile(pixel)), function.__file__, mkl.__file__)
     source = b"".join(Path(file).read_bytes() for file in files)

@@ -6,17 +6,13 @@ the exit wave of a mode, `far` its transform at the detector, `chi` the residual
 
 from collections.abc import Callable
 from functools import cache
-from hashlib import sha256
-from inspect import getsourcefile
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numba
-import numpy as np
 from numba.extending import register_jitable
 
 from adaptycho.reconstruct import Loss, losses, mkl
-from adaptycho.reconstruct.losses import function
+from adaptycho.reconstruct.kernels import named_after
 from adaptycho.reconstruct.losses.function import FAST
 
 APART = 0.05  # relative difference of intensities that a loss's curvature is taken from
@@ -215,17 +211,4 @@ def loops(loss: Loss) -> Loops:
                     curvature[a, b] *= share[k]
                     curvature[b, a] = curvature[a, b]
 
-    return Loops(*(_compiled(_named_after(pixel, loop)) for loop in (gradient, tangents)))
-
-
-def pairs(waves: Any) -> np.ndarray:
-    """The same memory as real numbers: the last axis is twice as long."""
-    numbers: np.ndarray = waves.numpy()
-    return numbers.view(numbers.real.dtype)
-
-
-def _named_after(pixel: Callable[..., Any], loop: Callable[..., Any]) -> Callable[..., Any]:
-    """The loop with a name that changes with the files that are compiled into it: numba looks at the date of this one only."""
-    source = b"".join(Path(file).read_bytes() for file in (str(getsourcefile(pixel)), function.__file__, mkl.__file__))
-    loop.__qualname__ = f"{loop.__name__}_{sha256(source).hexdigest()[:12]}"
-    return loop
+    return Loops(*(_compiled(named_after(pixel, loop)) for loop in (gradient, tangents)))

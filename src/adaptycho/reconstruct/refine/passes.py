@@ -17,6 +17,7 @@ from torch import Tensor
 
 from adaptycho.physics.grid import fft2, ifft2
 from adaptycho.reconstruct import Loss, losses, mkl
+from adaptycho.reconstruct.kernels import pairs
 from adaptycho.reconstruct.refine import kernels
 
 CHUNK_BYTES = 1 << 22  # waves of a kind in work at a time where compiled loops cannot run
@@ -105,12 +106,12 @@ def gradient(
     if plan is None:
         return sum(_gradient(*part, transmission, to_object, to_probe) for part in _chunks(seen, lit))
     modes, window = lit.spectra.shape[1], lit.spectra[0, :1]
-    work = [kernels.pairs(torch.empty_like(window.expand(m, -1, -1).contiguous())) for m in (modes, modes, 1)]
+    work = [pairs(torch.empty_like(window.expand(m, -1, -1).contiguous())) for m in (modes, modes, 1)]
     intensity = torch.empty(window.shape.numel(), dtype=seen.scale.dtype).numpy()
-    object_ = kernels.pairs(to_object) if to_object.is_complex() else to_object.numpy()
-    known = (*_known(seen, lit), kernels.pairs(transmission), seen.weight.numpy().reshape(-1))
+    object_ = pairs(to_object) if to_object.is_complex() else to_object.numpy()
+    known = (*_known(seen, lit), pairs(transmission), seen.weight.numpy().reshape(-1))
     run = kernels.loops(seen.loss).gradient
-    return float(run(*plan, *known, work[0], work[1], work[2][0], intensity, object_, kernels.pairs(to_probe)))
+    return float(run(*plan, *known, work[0], work[1], work[2][0], intensity, object_, pairs(to_probe)))
 
 
 def tangents(
@@ -125,10 +126,10 @@ def tangents(
         parts = [_tangents(*part, transmission, directions) for part in _chunks(seen, lit)]
         return torch.cat([s for s, _ in parts]), torch.cat([c for _, c in parts])
     modes, window = lit.spectra.shape[1], lit.spectra[0, :1]
-    work = [kernels.pairs(torch.empty_like(window.expand(m, -1, -1).contiguous())) for m in (2, modes, 1)]
+    work = [pairs(torch.empty_like(window.expand(m, -1, -1).contiguous())) for m in (2, modes, 1)]
     pixels = window.shape.numel()
     intensity, changes = (torch.empty(*shape, dtype=seen.scale.dtype).numpy() for shape in ((pixels,), (count, pixels)))
-    known = (*_known(seen, lit), kernels.pairs(transmission), seen.weight.numpy().reshape(-1), directions.numpy())
+    known = (*_known(seen, lit), pairs(transmission), seen.weight.numpy().reshape(-1), directions.numpy())
     run = kernels.loops(seen.loss).tangents
     run(*plan, *known, work[0], work[1], work[2][0], intensity, changes, slopes.numpy(), curvatures.numpy())
     return slopes, curvatures
@@ -145,7 +146,7 @@ def _plan(seen: Seen, lit: Light) -> tuple[int, int, int] | None:
 
 def _known(seen: Seen, lit: Light) -> tuple[object, ...]:
     """What both compiled loops begin with."""
-    probes = (kernels.pairs(lit.spectra), seen.focus.numpy(), kernels.pairs(lit.rows), kernels.pairs(lit.columns))
+    probes = (pairs(lit.spectra), seen.focus.numpy(), pairs(lit.rows), pairs(lit.columns))
     return *probes, lit.corner.numpy(), seen.patterns.numpy().reshape(len(seen.scale), -1), seen.scale.numpy(), seen.share.numpy()
 
 

@@ -566,3 +566,9 @@ def test_patterns_are_held_once(folder: Path, counts: np.ndarray) -> None:
         tracemalloc.stop()
     part = frames.CHUNK * Q * Q * 8
     assert peak < many.nbytes + 12 * part + 2e6
+
+
+@pytest.mark.parametrize("shape", [(ROWS * COLUMNS, 1), (ROWS * COLUMNS,), (ROWS * COLUMNS, 3), (1,)])
+def test_a_table_of_another_number_of_columns_is_refused(counts: np.ndarray, shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"positions: expected .*finite pairs \(y, x\) in Å, found shape"):
+        Recording.from_arrays(counts.reshape(-1, Q, Q), np.ones(shape), **BEAM)

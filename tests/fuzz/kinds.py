@@ -68,12 +68,21 @@ def _resumed() -> tuple[Command, ...]:
 
 
 _RECORDING = _targets("rec.h5", (7, hdf5.recording), (2, raw.damaged("free")), (1, raw.replaced("either")))
+EIGHT = ("--reconstruct.iterations", "8")  # so that all that is refined moves
 _READERS = (
     Command(("inspect", "rec.h5", "--json")),
     Command(("inspect", "rec.h5"), volatile=("stdout",)),
     Command(
         ("reconstruct", "rec.h5", OUT, "--threads", "1", "--reconstruct.iterations", "2", "--json"), (OUT, "out.png"), volatile=("out.png",)
     ),
+    Command(
+        ("reconstruct", "rec.h5", OUT, "--refine", "probe,positions", "--threads", "1", *EIGHT, "--json"),
+        (OUT, "out.png"),
+        volatile=("out.png",),
+    ),
+    Command(("inspect", "rec.h5", "--doctor", "--fix", OUT, "--page", "page.html", "--json"), (OUT, "page.html"), volatile=("page.html",)),
+    Command(("export", "rec.h5", "out.npz", "--json"), ("out.npz",)),
+    Command(("export", "rec.h5", "out.cxi", "--json"), ("out.cxi",)),
     _scan("--microscope", "recorded", "--file", "rec.h5"),
 )
 _OWN = (

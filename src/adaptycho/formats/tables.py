@@ -34,7 +34,10 @@ def positions(given: Table, name: str, unit: str | None, step: tuple[float, floa
     values, said = _table(Path(given)) if isinstance(given, str | Path) else (np.asarray(given), None)
     stored.check_numbers(values.dtype, f"{name}: positions")
     values = values.reshape(-1, 2) if values.ndim == 3 and values.shape[-1] == 2 else values
-    return values.astype(np.float64) * _scale(unit or said or "Å", f"{name}: position_unit", step)
+    scale = _scale(unit or said or "Å", f"{name}: position_unit", step)
+    if values.shape[-1:] != (2,):
+        raise ValueError(f"{name}: positions: expected finite pairs (y, x) in Å, found shape {values.shape}")
+    return values.astype(np.float64) * scale
 
 
 def numbers(given: Table, name: str) -> np.ndarray:

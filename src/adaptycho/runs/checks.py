@@ -22,13 +22,22 @@ def check_scan(chosen: Settings, kind: Kind, microscope: Session) -> None:
     """
     wanted, setup = chosen.scan, microscope.setup
     split_evenly(wanted.positions, wanted.subsequences)
-    if min(setup.field_shape) < SMALLEST:
-        found = f"{setup.field_shape} of {setup.object.pixel:g} Å"
-        raise ValueError(f"geometry.field: expected at least {SMALLEST} pixels along each axis, found {found}")
+    check_field(setup)
     check_session(chosen, kind, microscope)
     build.reconstructor(chosen, setup)
     if not kind.capabilities.defocus and wanted.defocus is not None:
         raise ValueError(f"scan.defocus: expected none for {kind.noun}, whose defocus stays, found {wanted.defocus:g} Å")
+
+
+def check_field(setup: Setup) -> None:
+    """Refuses a field of too few pixels for scores.
+
+    Raises:
+        ValueError: the same.
+    """
+    if min(setup.field_shape) < SMALLEST:
+        found = f"{setup.field_shape} of {setup.object.pixel:g} Å"
+        raise ValueError(f"geometry.field: expected at least {SMALLEST} pixels along each axis, found {found}")
 
 
 def check_session(chosen: Settings, kind: Kind, microscope: Session) -> None:

@@ -74,6 +74,8 @@ class Run:
         if target == Path.cwd():
             raise ValueError(f"{path}: expected the name of a new folder for the run, found the folder that this is started in")
         kind = microscopes.of(chosen)
+        if kind.capabilities.specimens:  # before a specimen is made for it
+            checks.check_field(build.setup(chosen))
         microscope = kind.open(chosen)
         with ExitStack() as open_only_here:
             open_only_here.callback(microscope.close)

@@ -53,6 +53,25 @@ class Computed(Protocol):
         ...
 
 
+@runtime_checkable
+class Dosed(Protocol):
+    """A microscope that tells how many electrons it sends to a position unless it is asked for others."""
+
+    @property
+    def dose(self) -> float:
+        """Electrons per position, at most."""
+        ...
+
+
+@runtime_checkable
+class Parking(Protocol):
+    """A microscope that keeps the beam off the specimen while nothing is asked for."""
+
+    def park(self) -> None:
+        """Blanks the beam or sends it outside the field, at once; may be called from another thread while `acquire` runs."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class Capabilities:
     """What a kind of microscope can do, for whoever asks before it is opened.

@@ -21,6 +21,7 @@ from torch import Tensor
 from adaptycho import formats
 from adaptycho.formats import stored
 from adaptycho.instruments import Microscope
+from adaptycho.instruments.guard import Unfinished
 from adaptycho.physics.optics import Setup
 from adaptycho.runs.checks import check_action, check_answer
 from adaptycho.support.atomic import whole
@@ -77,7 +78,13 @@ class Journal:
 
     def _record(self, path: Path, action: Action, generator: torch.Generator) -> Measurement:
         check_action(action, self.batch)
-        answer, belongs = self.microscope.acquire(action, generator=generator), {"run": self.run, "number": self.taken}
+        belongs = {"run": self.run, "number": self.taken}
+        try:
+            answer = self.microscope.acquire(action, generator=generator)
+        except Unfinished as error:
+            if error.answer is None:
+                raise
+            raise ValueError(f"{error}; {_keep(path, action, error.answer, {**belongs, 'refused': str(error)})}") from error
         try:
             check_answer(answer, self.setup, (self.batch, action.positions.shape[1]))
         except ValueError as error:
@@ -148,6 +155,11 @@ def read_subsequence(path: Path, setup: Setup, shape: tuple[int, int], *, sealed
     for part in measurement.split():
         formats.check(part, setup, str(path))
     return found["requested"], measurement
+
+
+def numbered(folder: Path) -> list[Path]:
+    """000.h5, 001.h5, ... in order, also beyond 999."""
+    return sorted((p for p in folder.glob("*.h5") if p.stem.isdecimal()), key=lambda p: int(p.stem))
 
 
 def write_arrays(path: Path, arrays: Mapping[str, Tensor], attributes: Mapping[str, Any]) -> None:

@@ -200,7 +200,7 @@ def test_one_that_sends_more_than_it_tells_is_believed_no_more() -> None:
 
 
 def test_the_electrons_have_to_be_known() -> None:
-    with pytest.raises(ValueError, match=r"safety\.electrons: expected the electrons of each position, .*, found none"):
+    with pytest.raises(ValueError, match=r"safety\.electrons: expected the electrons sent to each position, .*, found none"):
         Guard(Stage(), Limits(dose=100.0))
     assert Guard(Stage(), Limits(dose=100.0), electrons=30.0).outlook(asked((0.5, 0.5))).dose == 30.0
     assert math.isnan(Guard(Stage(), Limits(jump=100.0)).outlook(asked((0.5, 0.5))).dose)

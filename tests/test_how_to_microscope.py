@@ -14,9 +14,8 @@ PAGE = Path(__file__).parents[1] / "docs" / "how-to" / "microscope.md"
 TINY = ["--geometry.field", "[8.0, 6.0]", "--geometry.object", "auto", "--positions", "12", "--subsequences", "3", "--threads", "1"]
 
 
-def block(language: str) -> str:
-    (found,) = re.findall(rf"^```{language}\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
-    return found
+def block(language: str, number: int = 0) -> str:
+    return re.findall(rf"^```{language}\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)[number]
 
 
 def install(folder: Path) -> None:
@@ -73,3 +72,12 @@ def test_without_the_package_its_name_is_refused_with_those_that_there_are(tmp_p
     assert (done.returncode, done.stdout) == (2, "")
     assert "scan.microscope: expected simulated or recorded, found 'bench'" in done.stderr
     assert not (tmp_path / "run").exists()
+
+
+def test_it_keeps_the_contract_as_the_page_tests_it(tmp_path: Path) -> None:
+    install(tmp_path)
+    (tmp_path / "test_bench.py").write_text(block("python", 1), encoding="utf-8")
+    words = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", "/dev/null", "--rootdir", str(tmp_path), "test_bench.py"]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=110)
+    assert done.returncode == 0, done.stdout
+    assert "10 passed" in done.stdout

@@ -82,6 +82,8 @@ class Capabilities:
         anywhere: the beam goes where it is asked; else to the nearest position that there is.
         defocus: a scan may choose it, and change it between sub-sequences.
         dose: likewise.
+        calibrate: part of the field along each side, from its corner (0, 0), that a check before the first sub-sequence may expose
+            (`adaptycho.instruments.calibration`); none is made if it is 0.
     """
 
     specimens: bool = False
@@ -89,3 +91,4 @@ class Capabilities:
     anywhere: bool = True
     defocus: bool = False
     dose: bool = False
+    calibrate: float = 0.0

@@ -33,7 +33,7 @@ import torch
 from torch import Tensor
 
 from adaptycho import settings
-from adaptycho.instruments import Computed, Session
+from adaptycho.instruments import Computed, Session, calibration
 from adaptycho.instruments.guard import Outlook
 from adaptycho.physics.optics import Setup
 from adaptycho.reconstruct.reconstruction import Reconstruction
@@ -41,12 +41,14 @@ from adaptycho.runs import checks, checksums, provenance, spent
 from adaptycho.runs.journal import Journal, numbered, read_arrays, read_subsequence, write_arrays
 from adaptycho.runs.provenance import Provenance
 from adaptycho.runs.scores import SCORES, Scores, score
-from adaptycho.scan.episode import State, run, split_evenly
+from adaptycho.scan.episode import State, run, split_evenly, stream
 from adaptycho.scan.policies.learned import Learned
 from adaptycho.settings import Settings, build, microscopes
 from adaptycho.settings.microscopes import Kind, Subject
 from adaptycho.support import document
 from adaptycho.support.atomic import alone, whole, whole_folder
+
+_CHECK = 17  # keeps the random numbers of a calibration apart from those of the scan
 
 
 @dataclass(frozen=True)
@@ -192,6 +194,8 @@ def _execute(target: Run, device: torch.device, approve: Callable[[Outlook], boo
     unknown = torch.full((target.microscope.batch,), math.nan)
     microscope = target.microscope.to(device) if isinstance(target.microscope, Computed) else target.microscope
     microscope = spent.guarded(microscope, target, approve)
+    if target.kind.capabilities.calibrate and not target.recorded:
+        calibration.check(microscope, part=target.kind.capabilities.calibrate, generator=stream(chosen.scan.seed, -_CHECK))
     journal = Journal(microscope, target.path / "subsequences", target.provenance.settings or "", device)
     scanner, descent = build.scanner(chosen), build.reconstructor(chosen, setup, target.subject.counts_per_electron)
     scanner = scanner.to(device) if isinstance(scanner, Learned) else scanner

@@ -14,8 +14,9 @@ PAGE = Path(__file__).parents[1] / "docs" / "how-to" / "microscope.md"
 TINY = ["--geometry.field", "[8.0, 6.0]", "--geometry.object", "auto", "--positions", "12", "--subsequences", "3", "--threads", "1"]
 
 
-def block(language: str, number: int = 0) -> str:
-    return re.findall(rf"^```{language}\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)[number]
+def block(language: str) -> str:
+    (found,) = re.findall(rf"^```{language}\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    return found
 
 
 def install(folder: Path) -> None:
@@ -76,7 +77,7 @@ def test_without_the_package_its_name_is_refused_with_those_that_there_are(tmp_p
 
 def test_it_keeps_the_contract_as_the_page_tests_it(tmp_path: Path) -> None:
     install(tmp_path)
-    (tmp_path / "test_bench.py").write_text(block("python", 1), encoding="utf-8")
+    (tmp_path / "test_bench.py").write_text(block("py"), encoding="utf-8")
     words = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", "/dev/null", "--rootdir", str(tmp_path), "test_bench.py"]
     done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=110)
     assert done.returncode == 0, done.stdout

@@ -257,7 +257,8 @@ class Guard:
                 late = True
                 self._rest()
         if late:
-            raise Unfinished(f"safety.seconds: expected the microscope to answer within {seconds:g} s, found a late answer", answer)
+            came = error.answer if isinstance(error, Unfinished) else answer
+            raise Unfinished(f"safety.seconds: expected the microscope to answer within {seconds:g} s, found a late answer", came)
         if error is not None:
             raise error
         assert answer is not None  # or there is an error

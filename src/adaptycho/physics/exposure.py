@@ -15,9 +15,10 @@ from jaxtyping import Complex, Float
 from torch import Tensor
 
 from adaptycho.physics.grid import Grid
-from adaptycho.physics.optics import Setup
+from adaptycho.physics.optics import Setup, object_grid
 
 FINE = 16  # pixels to a wavelength over the semi-angle
+WIDE = 16  # wavelengths over the semi-angle that the window of a calculated beam spans at least: its skirt is wide
 MOST_PIXELS = 1 << 26  # of a map: 512 MiB
 CHUNK = 1 << 22  # pixels of probes in work at a time
 
@@ -43,52 +44,61 @@ class Exposure:
 
 
 def local_dose(setup: Setup, exposure: Exposure) -> Float[Tensor, "B h w"]:
-    """Electrons per Å² on a fine grid over the object. Positions outside the field count at its edge, where microscopes stop the beam.
+    """Electrons per Å² on the fine `grid`. Positions outside the field count at its edge, where microscopes stop the beam.
 
     Raises:
         ValueError: the map would be too large.
     """
-    fine, times = _fine(setup)
+    fine = _fine(setup)
     maps = torch.zeros(len(exposure.positions), *fine.object.shape, dtype=torch.float64)
     positions = exposure.positions.double().clamp(0, 1).cpu()
     for b, where in enumerate(maps):
-        _add(where, setup, fine, times, positions[b], exposure.electrons[b].double().cpu(), exposure.defocus[b].double().cpu(), b)
+        _add(where, setup, fine, positions[b], exposure.electrons[b].double().cpu(), exposure.defocus[b].double().cpu(), b)
     return maps
+
+
+def grid(setup: Setup) -> Grid:
+    """Of the maps: the field in the middle, in the orientation of the detector, and room for the beam around it."""
+    return _fine(setup).object
 
 
 def highest(setup: Setup, maps: Float[Tensor, "B h w"]) -> Float[Tensor, " B"]:
     """An upper bound of the dose in electrons per Å² anywhere, also between the pixels of a map: at most 9 % above it."""
-    fine, _ = _fine(setup)
-    frequency = 2 * (setup.semiangle * 1e-3 / setup.wavelength + max(setup.window.reciprocal_pixel) / 2)
+    fine = _fine(setup)
+    frequency = 2 * (setup.semiangle * 1e-3 / setup.wavelength + max(fine.window.reciprocal_pixel) / 2)
     away = fine.object.pixel / math.sqrt(2)
     return maps.amax((-2, -1)) / math.cos(min(math.pi * frequency * away, math.pi / 4)) ** 2
 
 
-def _fine(setup: Setup) -> tuple[Setup, int]:
-    """The same setup on so many times finer pixels."""
+def _fine(setup: Setup) -> Setup:
+    """The same setup on finer pixels, with a calculated beam in a window wide enough for its skirt."""
     times = max(1, math.ceil(FINE * setup.object.pixel / setup.resolution))
-    (h, w), (ny, nx), pixel = setup.object.shape, setup.window.shape, setup.object.pixel / times
-    if (size := h * w * times**2) > MOST_PIXELS:
+    pixel = setup.object.pixel / times
+    least = 0 if setup.measured_probe is not None else 16 * math.ceil(WIDE * setup.resolution / pixel / 16)
+    ny, nx = setup.window.shape
+    window = Grid((max(ny * times, least), max(nx * times, least)), pixel)
+    fine = object_grid(setup.field, window, setup.rotation)
+    if (size := math.prod(fine.shape)) > MOST_PIXELS:
         raise ValueError(f"safety.local: expected a field whose dose fits on {MOST_PIXELS:.2g} pixels, found one that takes {size:.2g}")
-    window = Grid((ny * times, nx * times), pixel)
-    return replace(setup, object=Grid((h * times, w * times), pixel), window=window, measured_probe=None), times
+    return replace(setup, object=fine, window=window, measured_probe=None)
 
 
-def _add(where: Tensor, setup: Setup, fine: Setup, times: int, positions: Tensor, electrons: Tensor, defocus: Tensor, b: int) -> None:
+def _add(where: Tensor, setup: Setup, fine: Setup, positions: Tensor, electrons: Tensor, defocus: Tensor, b: int) -> None:
     ny, nx = fine.window.shape
     corners, offsets = fine.place(positions)
     for chunk in torch.arange(len(positions)).split(max(1, CHUNK // (ny * nx))):
         focus, which = defocus[chunk].unique(return_inverse=True)
-        spectra = setup.spectra(focus)
-        spectra = _padded(spectra[b % len(spectra)] if spectra.ndim == 4 else spectra, times)
+        spectra = fine.spectra(focus) if setup.measured_probe is None else _measured(setup, fine, focus, b)
         density = fine.shift(spectra[which], offsets[chunk]).abs().square() * electrons[chunk, None, None] / fine.object.pixel**2
         for (top, left), spot in zip(corners[chunk].tolist(), density, strict=True):
             where[top : top + ny, left : left + nx] += spot
 
 
-def _padded(spectra: Complex[Tensor, "U N N2"], times: int) -> Complex[Tensor, "U M M2"]:
-    """Spectra among zeros at higher frequencies: the same probes on finer pixels."""
-    ny, nx = spectra.shape[-2:]
-    edges = [(n * times // 2 - n // 2, n * times - n * times // 2 - n + n // 2) for n in (nx, ny)]
-    padded = torch.nn.functional.pad(torch.fft.fftshift(spectra, dim=(-2, -1)), [edge for pair in edges for edge in pair])
+def _measured(setup: Setup, fine: Setup, defocus: Float[Tensor, " U"], b: int) -> Complex[Tensor, "U M M2"]:
+    """Spectra of a measured beam among zeros at higher frequencies: the same probes on finer pixels."""
+    spectra = setup.spectra(defocus)
+    spectra = spectra[b % len(spectra)] if spectra.ndim == 4 else spectra
+    pairs = zip(reversed(spectra.shape[-2:]), reversed(fine.window.shape), strict=True)
+    edges = [edge for n, m in pairs for edge in (m // 2 - n // 2, m - m // 2 - n + n // 2)]
+    padded = torch.nn.functional.pad(torch.fft.fftshift(spectra, dim=(-2, -1)), edges)
     return torch.fft.ifftshift(padded, dim=(-2, -1))

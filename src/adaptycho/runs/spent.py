@@ -8,6 +8,7 @@ whole counts as it was reported; every other request counts as if all of it had 
 import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,10 +17,12 @@ from pydantic import Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from adaptycho.instruments import Session
+from adaptycho.instruments.frames import Streamed
 from adaptycho.instruments.guard import Outlook
 from adaptycho.physics.exposure import Exposure
 from adaptycho.physics.optics import Setup
 from adaptycho.runs.journal import numbered, read_subsequence
+from adaptycho.runs.spool import Spool
 from adaptycho.settings import build
 from adaptycho.settings.bounds import Real
 from adaptycho.support.atomic import flush
@@ -45,19 +48,27 @@ _LINE = TypeAdapter(Line)
 
 
 def guarded(microscope: Session, target: "Run", approve: Callable[[Outlook], bool] | None = None) -> Session:
-    """The microscope with the limits of a run's settings in front of it; itself if there are none, and nobody is to approve.
+    """The microscope with the limits of a run's settings in front of it, and its frames kept as they come.
+
+    It is returned as it is if there are no limits, nobody is to approve, and it hands over whole sub-sequences.
 
     Raises:
         ValueError: what the run has sent cannot be read.
     """
-    if not build.limited(target.settings) and approve is None:
+    if not build.limited(target.settings) and approve is None and not isinstance(microscope, Streamed):
         return microscope
     path = target.path / "exposures.jsonl"
     shape = target.microscope.setup, target.microscope.batch, target.subject.counts_per_electron
     folder = target.path / "subsequences"
 
+    spool = Spool(folder)
+    if isinstance(microscope, Streamed):
+        microscope = replace(microscope, keep=spool.write)
+
     def note(exposure: Exposure, asked: bool) -> None:
         write(path, len(numbered(folder)) if asked else None, exposure)
+        if asked:
+            spool.begin()
 
     found: list[Exposure] = []
     recorded = numbered(folder)[: len(target.lengths)]

@@ -14,12 +14,10 @@ import shutil
 import signal
 import sys
 import tempfile
-import threading
 import time
 import warnings
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from types import SimpleNamespace
@@ -33,141 +31,23 @@ import numpy as np
 import torch
 from scipy.special import j1
 
-from adaptycho.instruments import Capabilities
-from adaptycho.instruments.frames import Frame, Streamed
 from adaptycho.physics.optics import Setup
 from adaptycho.runs import journal, spool
 from adaptycho.runs.scans import Run, execute
-from adaptycho.settings import Settings, build, preset, update
-from adaptycho.settings.microscopes import GROUP, Kind
+from adaptycho.settings import preset, update
+from adaptycho.settings.microscopes import GROUP
 from adaptycho.support import plugins
-from adaptycho.types import Action
+from faulty import ELECTRONS, FAULTS, OPENED, SATURATED, Fault, number_of
 
 torch.set_num_threads(1)
 
-ELECTRONS = 1000.0
-SATURATED = 60_000
 STARTS = 7  # of a run; the last ones have no faults
-FAULTS = (
-    "time-out", "hang", "exception", "dropped", "late", "late by a sub-sequence", "repeated", "repeated otherwise", "reordered", "NaN",
-    "saturated", "shape", "misplaced", "disconnect", "no room", "disk full", "SIGKILL in a frame", "SIGKILL at some time",
-)  # fmt: skip
 SENTENCE = re.compile(r"^(the microscope|safety\.\w+|/[^:]*): [^\n]{10,500}$")
 TINY = {
     "geometry": {"field": [8.0, 6.0], "object": "auto", "window": 16, "detector": 8, "pixel": 0.3},
     "scan": {"microscope": "faulty", "policy": "random", "positions": 15, "subsequences": 3, "dose": ELECTRONS},
     "reconstruct": {"iterations": 1},
 }
-
-
-@dataclass
-class Fault:
-    """What goes wrong, at which sub-sequence after a start, and at which of its frames."""
-
-    name: str = "none"
-    subsequence: int = 0
-    frame: int = 0
-
-
-@dataclass
-class Bench:
-    """The instrument."""
-
-    setup: Setup
-    log: Path
-    fault: Fault
-    random: np.random.Generator
-    asked: int = 0
-    late: list[Frame] = field(default_factory=list)
-    gone: bool = False
-    parked: threading.Event = field(default_factory=threading.Event)
-
-    def expose(self, action: Action, first: int) -> Iterator[Frame]:
-        """Frames as they come, one of them perhaps not as it should."""
-        now, self.asked = self.asked == self.fault.subsequence, self.asked + 1
-        fault = self.fault.name if now else "none"
-        self.parked.clear()
-        held: list[Frame] = []
-        yield from self._given(self.late)
-        self.late.clear()
-        if self.gone:
-            raise ConnectionResetError("the instrument closed the connection")
-        positions = action.positions[0].clamp(0, 1).tolist()
-        for k, (y, x) in enumerate(positions):
-            here = fault if k == self.fault.frame else "none"
-            if here in ("time-out", "exception", "disconnect", "hang", "SIGKILL in a frame"):
-                self._fail(here, y, x)
-            if here == "misplaced":
-                y = 1 - y if abs(1 - 2 * y) > 0.3 else (y + 0.5) % 1
-            frame = self._frame(first + k, y, x)
-            if here in ("NaN", "saturated"):
-                frame.counts[2, 2] = np.nan if here == "NaN" else SATURATED
-            elif here == "shape":
-                frame = Frame(frame.index, frame.position, frame.counts[:, :6], frame.dose)
-            if here == "dropped":
-                continue
-            if here == "late by a sub-sequence":
-                self.late.append(frame)
-            elif here in ("late", "reordered"):
-                held.append(frame)
-            else:
-                yield from self._given([frame] if fault != "reordered" else [frame, *held])
-                held = [] if fault == "reordered" else held
-            if here == "repeated":
-                yield from self._given([frame])
-            elif here == "repeated otherwise":
-                yield from self._given([replace(frame, counts=frame.counts + np.eye(8, dtype=np.float32)[::-1])])  # read out twice
-        yield from self._given(held)
-
-    def _fail(self, how: str, y: float, x: float) -> None:
-        self._frame(0, y, x)  # the beam was there all the same
-        if how == "SIGKILL in a frame":
-            os.kill(os.getpid(), signal.SIGKILL)
-        if how == "exception":
-            raise RuntimeError("the camera's driver failed")
-        if how == "disconnect":
-            self.gone = True
-            raise ConnectionResetError("the instrument closed the connection")
-        if how == "hang":
-            self.parked.wait(20)
-        raise TimeoutError("no frame within its time")
-
-    def _frame(self, index: int, y: float, x: float) -> Frame:
-        """Exposes; the pattern has the number of the exposure in it."""
-        number = self.log.read_bytes().count(b"E") if self.log.exists() else 0
-        self._write(f"E {number} {y!r} {x!r} {ELECTRONS}")
-        counts = self.random.poisson(5.0, self.setup.detector).astype(np.float32)
-        counts[0, :2] = number // 100, number % 100
-        return Frame(index, (y, x), counts, ELECTRONS)
-
-    def _given(self, frames: list[Frame]) -> Iterator[Frame]:
-        for frame in list(frames):
-            yield frame
-            self._write(f"D {_number(frame.counts)}")  # whoever asks for the next one has taken this one
-
-    def _write(self, line: str) -> None:
-        handle = os.open(self.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-        os.write(handle, f"{line}\n".encode())
-        os.close(handle)
-
-    def park(self) -> None:
-        """Ends what hangs."""
-        self.parked.set()
-
-    def close(self) -> None:
-        """There is nothing to let go of."""
-
-
-OPENED: dict[str, Any] = {}  # what the next instrument is made with
-
-
-def opened(chosen: Settings) -> Streamed:
-    """The instrument, as the scan gets it."""
-    setup = build.setup(chosen)
-    return Streamed(setup, Bench(setup, **OPENED), ELECTRONS, reach=0.5, saturation=SATURATED)
-
-
-FAULTY = Kind(name="faulty", capabilities=Capabilities(), open=opened)
 
 
 def episode(folder: Path, seed: int) -> dict[str, Any]:
@@ -217,7 +97,7 @@ def _start(folder: Path, fault: Fault, seed: int) -> str:
         finally:
             os._exit(0)
     if fault.name == "SIGKILL at some time":
-        time.sleep(float(np.random.default_rng(seed).uniform(0.01, 0.5)))
+        time.sleep(float(np.random.default_rng(seed).uniform(0.005, 0.3)))
         os.kill(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
     return "killed" if os.WIFSIGNALED(status) else answer.read_text()
@@ -255,7 +135,7 @@ def _judge(folder: Path, run: Path, setup: Setup, limits: dict[str, Any]) -> tup
         with h5py.File(path) as file:
             positions, patterns = file["positions"][0], np.fft.ifftshift(file["patterns"][0], axes=(-2, -1))
         for position, pattern in zip(positions, patterns, strict=True):
-            number = _number(pattern)
+            number = number_of(pattern)
             if not np.allclose(position, beam[number], atol=1e-5):
                 bad.append(f"{path.name}: pattern {number} at {position}, where the beam was at {beam[number]}")
             if path.stem.isdecimal() and path.parent == run / "subsequences":
@@ -266,7 +146,7 @@ def _judge(folder: Path, run: Path, setup: Setup, limits: dict[str, Any]) -> tup
                 beside.add(number)
     for path in run.glob("subsequences/*.npy"):
         for frame in spool.read(path):
-            beside.add(number := _number(frame.counts))
+            beside.add(number := number_of(frame.counts))
             if frame.position != beam[number]:
                 bad.append(f"{path.name}: pattern {number} elsewhere")
     if lost := given - whole.keys() - beside:
@@ -287,14 +167,14 @@ def _peak(positions: np.ndarray, setup: Setup) -> float:
     return float((ELECTRONS * np.pi * k**2 * (2 * j1(v) / v) ** 2).sum(-1).max())
 
 
-def _number(counts: np.ndarray) -> int:
-    return int(counts[0, 0]) * 100 + int(counts[0, 1])
-
-
 def episodes(count: int, first: int) -> Iterator[dict[str, Any]]:
     """Episodes with seeds from a first one on, each in a folder that is removed if nothing was bad."""
-    plugins.entry_points = lambda group: [EntryPoint("faulty", f"{__name__}:FAULTY", GROUP)] if group == GROUP else []
+    plugins.entry_points = lambda group: [EntryPoint("faulty", "faulty:FAULTY", GROUP)] if group == GROUP else []
     warnings.simplefilter("ignore")
+    with tempfile.TemporaryDirectory() as warm:  # what is loaded and compiled here is there in every process that is forked
+        OPENED.update(log=Path(warm, "log"), fault=Fault(), random=np.random.default_rng(0))
+        for _ in execute(Run.create(Path(warm, "run"), update(update(preset("light"), TINY, "tiny"), {"safety": {"local": 1e9}}, "warm"))):
+            pass
     for number in range(first, first + count):
         folder = Path(tempfile.mkdtemp(prefix=f"faults-{number}-"))
         found = episode(folder, number)

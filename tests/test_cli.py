@@ -199,7 +199,7 @@ def test_settings_are_preset_then_file_then_options(capsys: pytest.CaptureFixtur
 def test_a_recorded_scan_reconstructs_best_and_a_simulated_one_as_the_paper(
     tmp_path: Path, raster: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(program, "_finish", lambda run, as_json, device: None)
+    monkeypatch.setattr(program, "_finish", lambda *run: None)
     recorded = ["--microscope", "recorded", "--file", str(raster), "--positions", "12", "--subsequences", "2"]
     for options, best in (
         (SMALL, False),

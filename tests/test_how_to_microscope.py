@@ -73,3 +73,12 @@ def test_without_the_package_its_name_is_refused_with_those_that_there_are(tmp_p
     assert (done.returncode, done.stdout) == (2, "")
     assert "scan.microscope: expected simulated or recorded, found 'bench'" in done.stderr
     assert not (tmp_path / "run").exists()
+
+
+def test_it_keeps_the_contract_as_the_page_tests_it(tmp_path: Path) -> None:
+    install(tmp_path)
+    (tmp_path / "test_bench.py").write_text(block("py"), encoding="utf-8")
+    words = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", "/dev/null", "--rootdir", str(tmp_path), "test_bench.py"]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=110)
+    assert done.returncode == 0, done.stdout
+    assert "10 passed" in done.stdout

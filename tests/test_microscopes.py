@@ -18,6 +18,7 @@ from adaptycho import formats
 from adaptycho.app import cli
 from adaptycho.formats import Recording
 from adaptycho.instruments import Capabilities, Session
+from adaptycho.instruments.contract import Contract, broken
 from adaptycho.physics.optics import Setup
 from adaptycho.runs import journal, scans, summary
 from adaptycho.runs.journal import Journal
@@ -84,27 +85,24 @@ def test_it_is_what_it_says_before_it_is_opened(kind: Kind, chosen: Settings, se
     assert all(path.is_file() for path in kind.files(chosen).values())
 
 
-@pytest.mark.parametrize("count", [1, 7, 65])
-def test_shapes_and_numbers(session: Session, count: int) -> None:
-    found = acquire(session, asked(session.batch, count))
-    assert found.positions.shape == (session.batch, count, 2)
-    assert found.patterns.shape == (session.batch, count, *session.setup.detector)
-    assert found.dose.shape == found.defocus.shape == (session.batch, count)
-    assert found.positions.dtype == found.dose.dtype == found.defocus.dtype == torch.float32
-    assert found.patterns.min() >= 0
-    for part in found.split():
-        formats.check(part, session.setup, "what was acquired")  # also that doses are positive, and all is finite
+class TestContract(Contract):
+    """What every kind keeps that comes along."""
 
+    seeded = True
 
-def test_patterns_come_in_the_order_of_the_requests_and_twice_if_asked_twice(kind: Kind, chosen: Settings) -> None:
-    quiet = kind.open(update(chosen, {"instrument": {"noise": False}}, "test"))
-    positions = asked(quiet.batch, 5)
-    order = torch.tensor([3, 0, 0, 4])
-    whole, some = acquire(quiet, positions), acquire(quiet, positions[:, order])
-    assert torch.equal(some.positions, whole.positions[:, order])
-    # Transforms of other batches differ by rounding: single precision of the brightest pixel.
-    assert torch.allclose(some.patterns.float(), whole.patterns[:, order].float(), atol=1e-5 * float(whole.patterns.max()))
-    assert not torch.allclose(whole.patterns[:, 0].float(), whole.patterns[:, 3].float())
+    @pytest.fixture(autouse=True)
+    def subject(self, kind: Kind, chosen: Settings) -> None:
+        self.kind, self.chosen, self.capabilities, self.echoes = kind, chosen, kind.capabilities, kind.capabilities.anywhere  # type: ignore[misc]
+
+    def open(self) -> Session:
+        return self.kind.open(self.chosen)
+
+    def quiet(self) -> Session:
+        return self.kind.open(update(self.chosen, {"instrument": {"noise": False}}, "test"))
+
+    def test_data_sets_of_the_scan(self, session: Session) -> None:
+        for part in acquire(session, asked(session.batch, 7)).split():
+            formats.check(part, session.setup, "what was acquired")  # also that doses are positive, and all is finite
 
 
 def test_positions_come_back_where_they_were(kind: Kind, session: Session) -> None:
@@ -118,13 +116,6 @@ def test_positions_come_back_where_they_were(kind: Kind, session: Session) -> No
     distances = torch.cdist(positions * size, held * size)
     assert torch.equal(found, held.gather(1, distances.argmin(2)[..., None].expand(-1, -1, 2)))
     assert bool((found != positions).any())
-
-
-def test_outside_the_field_the_beam_stays_inside(session: Session) -> None:
-    outside = torch.tensor([[-0.2, 0.5], [1.3, 1.1], [0.5, -4.0]]).expand(session.batch, -1, -1)
-    found = acquire(session, outside)
-    assert 0 <= found.positions.min() <= found.positions.max() <= 1
-    assert torch.equal(found.positions, acquire(session, outside.clamp(0, 1)).positions)
 
 
 def test_the_seed_alone_decides(kind: Kind, session: Session) -> None:
@@ -153,6 +144,59 @@ def test_the_reference_shows_what_is_inside_the_field(kind: Kind, chosen: Settin
     alike = torch.corrcoef(torch.cat([found, truth]).flatten(1))[: len(found), len(found) :]
     assert float(alike.diagonal().min()) > 0.8  # two iterations reach 0.85 to 0.88
     assert bool((alike - torch.diag(alike.diagonal()) < 0.2).all())  # of another specimen, -0.1
+
+
+class Wrong(Contract):
+    """One of a microscope that is wrong in one way."""
+
+    def __init__(self, chosen: Settings, fault: Callable[[Measurement], Any]) -> None:
+        self.chosen, self.fault = chosen, fault
+
+    def open(self) -> Session:
+        return Faulty(build.simulated(self.chosen), self.fault)
+
+    def quiet(self) -> Session:
+        return Faulty(build.simulated(update(self.chosen, {"instrument": {"noise": False}}, "test")), self.fault)
+
+
+@dataclass
+class Faulty:
+    """A simulated microscope whose answers something happens to."""
+
+    inner: Any
+    fault: Callable[[Measurement], Any]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+    def acquire(self, action: Action, *, generator: torch.Generator) -> Any:
+        return self.fault(self.inner.acquire(action, generator=generator))
+
+
+def shuffled(found: Measurement, *names: str) -> Measurement:
+    return replace(found, **{name: getattr(found, name).roll(1, 1) for name in names})
+
+
+BREACHES: dict[str, tuple[Callable[[Measurement], Any], str]] = {
+    "late patterns": (lambda m: shuffled(m, "patterns"), "order_of_patterns: patterns: expected them in the order"),
+    "all in another order": (lambda m: shuffled(m, "patterns", "positions"), "positions_come_back: positions: expected those"),
+    "one too few": (lambda m: m.take(torch.arange(max(1, m.positions.shape[1] - 1))), r"shapes_and_types: positions: expected \(1, 7, 2\)"),
+    "double precision": (lambda m: replace(m, dose=m.dose.double()), "shapes_and_types: dose: type: expected torch.float32"),
+    "negative": (lambda m: replace(m, patterns=m.patterns - 1), "numbers: patterns: expected finite counts"),
+    "outside": (lambda m: replace(m, positions=m.positions + 0.5), "bounds: positions: expected them inside"),
+    "nothing": (lambda m: None, "numbers: acquire: expected a Measurement, found NoneType"),
+}
+
+
+@pytest.mark.parametrize("name", BREACHES)
+def test_a_breach_of_the_contract_is_found(name: str) -> None:
+    fault, said = BREACHES[name]
+    assert any(re.match(said, line) for line in broken(Wrong(tiny(), fault)))
+
+
+def test_one_that_keeps_it_is_not_blamed() -> None:
+    assert broken(Wrong(tiny(), lambda found: found)) == []
+    assert len(broken(Contract())) > 5  # nothing to open
 
 
 # Another package's.

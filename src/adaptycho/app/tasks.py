@@ -3,19 +3,23 @@
 import collections
 import itertools
 import json
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from adaptycho import draw, formats
 from adaptycho.app.refining import told
 from adaptycho.compare import archive, race, table, table1, trained
 from adaptycho.compare.ledger import Ledger
 from adaptycho.draw import report
+from adaptycho.instruments.guard import Outlook
 from adaptycho.reconstruct.choice import choose
-from adaptycho.runs import scans, summary
-from adaptycho.scan.episode import observe, stream
+from adaptycho.runs import checks, scans, summary
+from adaptycho.scan.episode import observe, split_evenly, stream
 from adaptycho.settings import Settings, build, dump, microscopes, policies, update
 from adaptycho.support import targets
 from adaptycho.support.atomic import alone, whole
@@ -73,13 +77,36 @@ def reconstruct(
     return {"file": str(out), "picture": str(picture), "loss": [round(v, 9) for v in result.loss[0].tolist()], **prior, **refined}
 
 
-def scan(target: scans.Run, progress: Progress, device: str = "cpu") -> dict[str, Any]:
+def rehearse(chosen: Settings) -> dict[str, Any]:
+    """What the first sub-sequence of a scan would do to the specimen: nothing is exposed, and nothing written.
+
+    Returns:
+        `positions` in Å and what is asked for limits, in Å and electrons; None where nobody tells how many electrons will be sent.
+
+    Raises:
+        ValueError: the settings cannot be scanned, or a limit is in the way.
+    """
+    kind = microscopes.of(chosen)
+    with closing(kind.open(chosen)) as microscope:
+        checks.check_scan(chosen, kind, microscope)
+        lengths = split_evenly(chosen.scan.positions, chosen.scan.subsequences)
+        action, _ = build.scanner(chosen)(observe(None, microscope, lengths, 0), None, generator=stream(chosen.scan.seed, 0))
+        ahead = build.guard(chosen, microscope, kind.look(chosen).counts_per_electron, lambda outlook: True).consider(action)
+        size = torch.tensor(microscope.setup.field)
+        figures = {name: getattr(ahead, name) for name in ("outside", "jump", "dose", "local")}
+        return {
+            "positions": [[[round(v, 3) for v in position] for position in specimen] for specimen in (action.positions * size).tolist()],
+            **{name: None if math.isnan(value) else float(f"{value:.6g}") for name, value in figures.items()},
+        }
+
+
+def scan(target: scans.Run, progress: Progress, device: str = "cpu", approve: Callable[[Outlook], bool] | None = None) -> dict[str, Any]:
     """Runs or goes on with a scan, writes its report, and returns its final scores (NaN where nobody knows what they refer to).
 
     Of one that is finished the report is written again.
     """
     if not target.finished:
-        for _ in progress(scans.execute(target, device), len(target.lengths), "sub-sequences"):
+        for _ in progress(scans.execute(target, device, approve), len(target.lengths), "sub-sequences"):
             pass
     states = scans.read_states(target)
     scores = {name: round(float(values.mean()), 4) for name, values in states[-1]["scores"].items()}

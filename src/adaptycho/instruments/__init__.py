@@ -53,6 +53,25 @@ class Computed(Protocol):
         ...
 
 
+@runtime_checkable
+class Dosed(Protocol):
+    """A microscope that tells how many electrons it sends to a position unless it is asked for others."""
+
+    @property
+    def dose(self) -> float:
+        """Electrons per position, at most."""
+        ...
+
+
+@runtime_checkable
+class Parking(Protocol):
+    """A microscope that keeps the beam off the specimen while nothing is asked for."""
+
+    def park(self) -> None:
+        """Blanks the beam or sends it outside the field, at once; may be called from another thread while `acquire` runs."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class Capabilities:
     """What a kind of microscope can do, for whoever asks before it is opened.
@@ -63,6 +82,8 @@ class Capabilities:
         anywhere: the beam goes where it is asked; else to the nearest position that there is.
         defocus: a scan may choose it, and change it between sub-sequences.
         dose: likewise.
+        calibrate: part of the field along each side, from its corner (0, 0), that a check before the first sub-sequence may expose
+            (`adaptycho.instruments.calibration`); none is made if it is 0.
     """
 
     specimens: bool = False
@@ -70,3 +91,4 @@ class Capabilities:
     anywhere: bool = True
     defocus: bool = False
     dose: bool = False
+    calibrate: float = 0.0

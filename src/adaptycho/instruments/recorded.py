@@ -46,6 +46,11 @@ class Recorded:
         """Number of data sets scanned at once."""
         return len(self.measurement)
 
+    @property
+    def dose(self) -> float:
+        """Electrons that were sent to a recorded position, at most."""
+        return float(self.measurement.dose.max()) / self.counts_per_electron
+
     def reference(self) -> Float[Tensor, "B h w"] | None:
         """Phase in rad inside the field from everything that was recorded; None if nobody said how to reconstruct it."""
         return None if self.full is None else self.full(self)

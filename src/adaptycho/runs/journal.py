@@ -6,7 +6,10 @@ was changed, damaged or copied from another run is not gone on with.
 
 import hashlib
 import itertools
+import math
 import os
+import shutil
+import tempfile
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -21,12 +24,14 @@ from torch import Tensor
 from adaptycho import formats
 from adaptycho.formats import stored
 from adaptycho.instruments import Microscope
+from adaptycho.instruments.guard import Guard, Unfinished
 from adaptycho.physics.optics import Setup
 from adaptycho.runs.checks import check_action, check_answer
 from adaptycho.support.atomic import whole
 from adaptycho.types import Action, Measurement
 
 FORMAT = "adaptycho run 2"
+ROOM = 16 << 20  # bytes that a disk has to have besides
 UNITS = {
     "positions": "reported, fractions (y, x) of the scan field",
     "patterns": "counts, zero frequency in the centre",
@@ -77,12 +82,24 @@ class Journal:
 
     def _record(self, path: Path, action: Action, generator: torch.Generator) -> Measurement:
         check_action(action, self.batch)
-        answer, belongs = self.microscope.acquire(action, generator=generator), {"run": self.run, "number": self.taken}
+        if isinstance(self.microscope, Guard):
+            _check_room(path.parent, self.setup, action)
+        belongs = {"run": self.run, "number": self.taken}
+        try:
+            answer = self.microscope.acquire(action, generator=generator)
+        except Unfinished as error:
+            if error.answer is None:
+                raise
+            raise ValueError(f"{error}; {_keep(path, action, error.answer, {**belongs, 'refused': str(error)})}") from error
         try:
             check_answer(answer, self.setup, (self.batch, action.positions.shape[1]))
         except ValueError as error:
             raise ValueError(f"{error}; {_keep(path, action, answer, {**belongs, 'refused': str(error)})}") from None
-        _write_subsequence(path, action, answer, self.setup, belongs)
+        try:
+            _write_subsequence(path, action, answer, self.setup, belongs)
+        except OSError as error:  # electrons cannot be given back: there may be room elsewhere
+            elsewhere = Path(tempfile.mkdtemp(prefix="adaptycho-")) / path.name
+            raise ValueError(f"{path}: expected room for it, found {error}; {_keep(elsewhere, action, answer, belongs)}") from error
         return answer
 
     def _read(self, path: Path, action: Action) -> Measurement:
@@ -102,6 +119,17 @@ def _write_subsequence(path: Path, action: Action, measurement: Measurement, set
     away = (arrays["requested"] - arrays["positions"]) * torch.tensor(setup.field)
     arrays = {"distance": torch.linalg.vector_norm(away, dim=-1), **arrays}
     write_arrays(path, arrays, {**UNITS, "distance": "Å, from the requested to the reported position", **belongs})
+
+
+def _check_room(folder: Path, setup: Setup, action: Action) -> None:
+    """Refuses to expose what the disk has no room for.
+
+    Raises:
+        ValueError: patterns in single precision, packed not at all and twice, would not fit.
+    """
+    wanted = 2 * 4 * math.prod(action.positions.shape[:2]) * math.prod(setup.detector) + ROOM
+    if (free := shutil.disk_usage(folder).free) < wanted:
+        raise ValueError(f"{folder}: expected {wanted >> 20} MiB of room for the next sub-sequence, found {free >> 20}; nothing was sent")
 
 
 def _keep(path: Path, action: Action, answer: object, attributes: Mapping[str, Any]) -> str:
@@ -148,6 +176,11 @@ def read_subsequence(path: Path, setup: Setup, shape: tuple[int, int], *, sealed
     for part in measurement.split():
         formats.check(part, setup, str(path))
     return found["requested"], measurement
+
+
+def numbered(folder: Path) -> list[Path]:
+    """000.h5, 001.h5, ... in order, also beyond 999."""
+    return sorted((p for p in folder.glob("*.h5") if p.stem.isdecimal()), key=lambda p: int(p.stem))
 
 
 def write_arrays(path: Path, arrays: Mapping[str, Tensor], attributes: Mapping[str, Any]) -> None:

@@ -7,6 +7,7 @@ RUN/
   subsequences/000.h5 one sub-sequence: requested and reported positions, patterns (zero frequency in the centre), dose, defocus
   states/000.h5       phase inside the field after it, loss, scores, seconds
   reference.h5        what scores refer to, if anybody knows
+  exposures.jsonl     what was about to be sent, each time before it was; of scans with limits only (`adaptycho.runs.spent`)
   result.h5           the final potential and probe
   report.html
 ```
@@ -20,7 +21,7 @@ microscope that no scan can go on with is kept beside, as subsequences/000.refus
 import json
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import cached_property
@@ -32,19 +33,22 @@ import torch
 from torch import Tensor
 
 from adaptycho import settings
-from adaptycho.instruments import Computed, Session
+from adaptycho.instruments import Computed, Session, calibration
+from adaptycho.instruments.guard import Outlook
 from adaptycho.physics.optics import Setup
 from adaptycho.reconstruct.reconstruction import Reconstruction
-from adaptycho.runs import checks, checksums, provenance
-from adaptycho.runs.journal import Journal, read_arrays, read_subsequence, write_arrays
+from adaptycho.runs import checks, checksums, provenance, spent
+from adaptycho.runs.journal import Journal, numbered, read_arrays, read_subsequence, write_arrays
 from adaptycho.runs.provenance import Provenance
 from adaptycho.runs.scores import SCORES, Scores, score
-from adaptycho.scan.episode import State, run, split_evenly
+from adaptycho.scan.episode import State, run, split_evenly, stream
 from adaptycho.scan.policies.learned import Learned
 from adaptycho.settings import Settings, build, microscopes
 from adaptycho.settings.microscopes import Kind, Subject
 from adaptycho.support import document
 from adaptycho.support.atomic import alone, whole, whole_folder
+
+_CHECK = 17  # keeps the random numbers of a calibration apart from those of the scan
 
 
 @dataclass(frozen=True)
@@ -157,15 +161,15 @@ class Run:
     def finished(self) -> bool:
         """Whether all that it is to hold is there."""
         count = len(self.lengths)
-        return self.recorded == count == len(_numbered(self.path / "states")) and (self.path / "result.h5").is_file()
+        return self.recorded == count == len(numbered(self.path / "states")) and (self.path / "result.h5").is_file()
 
     @property
     def recorded(self) -> int:
         """Sub-sequences that are on disk, whole."""
-        return len(_numbered(self.path / "subsequences"))
+        return len(numbered(self.path / "subsequences"))
 
 
-def execute(target: Run, device: torch.device | str = "cpu") -> Iterator[State]:
+def execute(target: Run, device: torch.device | str = "cpu", approve: Callable[[Outlook], bool] | None = None) -> Iterator[State]:
     """Runs or goes on with a scan, yielding the state after each sub-sequence; at the end the folder holds the result.
 
     The microscope is closed at the end, also of a scan that fails or that nobody goes on with.
@@ -173,15 +177,17 @@ def execute(target: Run, device: torch.device | str = "cpu") -> Iterator[State]:
     Args:
         target: the run.
         device: where patterns are simulated and reconstructed, and learned policies decide.
+        approve: looks at what each sub-sequence would do to the specimen, and says yes or no.
 
     Raises:
-        ValueError: another process is at work on the run, or the recording that is replayed is not the one that the run began with.
+        ValueError: another process is at work on the run, or the recording that is replayed is not the one that the run began with; or a
+            limit of the settings, or nobody's yes, is in the way.
     """
     with closing(target), alone(target.path):
-        yield from _execute(target, torch.device(device))
+        yield from _execute(target, torch.device(device), approve)
 
 
-def _execute(target: Run, device: torch.device) -> Iterator[State]:
+def _execute(target: Run, device: torch.device, approve: Callable[[Outlook], bool] | None) -> Iterator[State]:
     checksums.check_sources(target.path, target.provenance, target.settings)
     (target.path / "states").mkdir(exist_ok=True)
     checks.check_session(target.settings, target.kind, target.microscope)
@@ -189,6 +195,9 @@ def _execute(target: Run, device: torch.device) -> Iterator[State]:
     reference = _reference(target, target.microscope)
     unknown = torch.full((target.microscope.batch,), math.nan)
     microscope = target.microscope.to(device) if isinstance(target.microscope, Computed) else target.microscope
+    microscope = spent.guarded(microscope, target, approve)
+    if target.kind.capabilities.calibrate and not target.recorded:
+        calibration.check(microscope, part=target.kind.capabilities.calibrate, generator=stream(chosen.scan.seed, -_CHECK))
     journal = Journal(microscope, target.path / "subsequences", target.provenance.settings or "", device)
     scanner, descent = build.scanner(chosen), build.reconstructor(chosen, setup, target.subject.counts_per_electron)
     scanner = scanner.to(device) if isinstance(scanner, Learned) else scanner
@@ -219,7 +228,7 @@ def read_states(target: Run) -> list[dict[str, Any]]:
         ValueError: a file is missing, damaged or not of this run.
     """
     checksums.check_sources(target.path, target.provenance, target.settings, ["input"])
-    states, batch = _numbered(target.path / "states"), target.batch
+    states, batch = numbered(target.path / "states"), target.batch
     if len(states) > len(target.lengths):
         raise ValueError(
             f"{target.path / 'states'}: expected at most {len(target.lengths)} files, as the settings say, found {len(states)}"
@@ -285,11 +294,6 @@ def _write_state(path: Path, state: State, scores: Scores) -> None:
 def _write_text(path: Path, text: str) -> None:
     with whole(path) as part:
         part.write_text(text, encoding="utf-8")
-
-
-def _numbered(folder: Path) -> list[Path]:
-    """000.h5, 001.h5, ... in order, also beyond 999."""
-    return sorted((p for p in folder.glob("*.h5") if p.stem.isdecimal()), key=lambda p: int(p.stem))
 
 
 def _units(setup: Setup) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """From settings to things: the beam and grids, specimens, microscope, scanner and reconstructor that they describe."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,8 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from adaptycho import formats
+from adaptycho.instruments import Session
+from adaptycho.instruments.guard import Guard, Limits, Outlook
 from adaptycho.instruments.recorded import Recorded
 from adaptycho.instruments.simulated import Simulated
 from adaptycho.physics import specimen
@@ -30,6 +32,8 @@ from adaptycho.types import Action, Measurement, Scanner
 
 # Numbers that keep the random streams of specimens, their dirt and reference scans apart from those of the scan.
 _SPECIMENS, _REFERENCE, _CONTAMINATION = 7, 11, 13
+
+CHARGE = 1.602176634e-19  # of an electron, in C
 
 
 def setup(settings: Settings) -> Setup:
@@ -102,6 +106,36 @@ def recorded(settings: Settings) -> Recorded:
     """A microscope that replays a recording."""
     source = recording(settings)
     return Recorded(source.setup, source.measurement, source.counts_per_electron, partial(reference, settings))
+
+
+def limited(settings: Settings) -> bool:
+    """Whether the settings limit what may be done to the specimen."""
+    return limits(settings) != Limits()
+
+
+def limits(settings: Settings) -> Limits:
+    """What no request may do."""
+    return Limits(**{name: getattr(settings.safety, name) for name in ("outside", "dose", "local", "jump", "seconds")})
+
+
+def guard(
+    settings: Settings,
+    session: Session,
+    counts_per_electron: float = 1.0,
+    approve: Callable[[Outlook], bool] | None = None,
+    **kept: Any,
+) -> Guard:
+    """A microscope with the limits of the settings in front of it.
+
+    Args:
+        settings: whose section `safety` limits, and whose beam current counts while nothing is asked for.
+        session: the microscope.
+        counts_per_electron: detector counts that one electron makes.
+        approve: says yes or no to each request.
+        kept: what `Guard` takes besides, `note` and `spent`.
+    """
+    leak = settings.safety.waiting * settings.instrument.current * 1e-12 / CHARGE
+    return Guard(session, limits(settings), settings.safety.electrons, counts_per_electron, leak, approve, **kept)
 
 
 def scanner(settings: Settings, policy: str | None = None, defocus: float | None = None) -> Scanner:

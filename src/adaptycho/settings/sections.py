@@ -42,6 +42,7 @@ from adaptycho.settings.bounds import (
     Whole,
 )
 from adaptycho.settings.learning import Network, Practice, Train
+from adaptycho.settings.safety import Safety
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -237,6 +238,7 @@ class Settings:
     specimen: Specimen = Field(default_factory=Specimen)
     instrument: Instrument = Field(default_factory=Instrument)
     scan: Scan = Field(default_factory=Scan)
+    safety: Safety = Field(default_factory=Safety)
     heuristic: Heuristic = Field(default_factory=Heuristic)
     crop: Crop = Field(default_factory=Crop)
     threshold: Threshold = Field(default_factory=Threshold)

@@ -12,6 +12,7 @@ import click
 from adaptycho import settings as tree
 from adaptycho.app.cli.advising import advise
 from adaptycho.app.cli.exporting import export
+from adaptycho.app.cli.exposing import approve, approved, rehearse
 from adaptycho.app.cli.importing import import_, inspect
 from adaptycho.app.cli.judging import evaluate, figures
 from adaptycho.app.cli.output import placed, progress, say, tell, teller, to_json, use, warn
@@ -143,11 +144,16 @@ def reconstruct(file: Path, out: Path, protocol: str | None, threads: int | None
 @with_settings(*SHORT)
 @threads
 @device
+@approve
+@click.option("--dry-run", is_flag=True, help="Print the first positions and what they would do to the specimen; expose and write nothing.")
 @as_json
-def scan(run: Path, protocol: str | None, threads: int | None, device: str, as_json: bool, **options: Any) -> None:
+def scan(
+    run: Path, protocol: str | None, threads: int | None, device: str, approve: bool, dry_run: bool, as_json: bool, **options: Any
+) -> None:
     """Scan, and keep everything in the new folder RUN: every sub-sequence is on disk before the next is decided.
 
-    A scan that was interrupted, by whatever, goes on with `adaptycho resume RUN`.
+    A scan that was interrupted, by whatever, goes on with `adaptycho resume RUN`. Limits that no request may break are settings of the
+    section `safety`.
     """
     targets.folder(run, new=True)
     from adaptycho.runs import scans
@@ -158,20 +164,25 @@ def scan(run: Path, protocol: str | None, threads: int | None, device: str, as_j
     for name, value in given(options).items():
         if name.startswith(kind.brings) or (name == "scan.dose" and not kind.capabilities.dose):
             raise click.UsageError(f"--{name}: expected none with {kind.noun}, which has its own, found {value}")
-    _finish(scans.Run.create(run, collect(options, {} if kind.capabilities.specimens else PROTOCOLS["best"], protocol)), as_json, device)
+    chosen = collect(options, {} if kind.capabilities.specimens else PROTOCOLS["best"], protocol)
+    if dry_run:
+        rehearse(chosen, as_json)
+    else:
+        _finish(scans.Run.create(run, chosen), as_json, device, approve)
 
 
 @commands.command()
 @click.argument("run", type=source)
 @threads
 @device
+@approve
 @as_json
-def resume(run: Path, threads: int | None, device: str, as_json: bool) -> None:
+def resume(run: Path, threads: int | None, device: str, approve: bool, as_json: bool) -> None:
     """Go on with an interrupted scan in the folder RUN, from the last whole sub-sequence."""
     from adaptycho.runs import scans
 
     use(threads)
-    _finish(scans.Run.open(run), as_json, placed(device))
+    _finish(scans.Run.open(run), as_json, placed(device), approve)
 
 
 @commands.command()
@@ -221,10 +232,10 @@ def settings(**options: Any) -> None:
         say("\n# Not set:\n" + "\n".join(unset))
 
 
-def _finish(run: Any, as_json: bool, device: str) -> None:
+def _finish(run: Any, as_json: bool, device: str, approve: bool) -> None:
     from adaptycho.app import tasks
 
-    found = tasks.scan(run, progress, device)
+    found = tasks.scan(run, progress, device, approved if approve else None)
     scores = ", ".join(f"{name} {value:.3f}" for name, value in found["scores"].items()) if run.referenced else "no reference for scores"
     text = [f"{found['positions']} positions in {found['subsequences']} sub-sequences: {scores}"]
     tell(found, [*text, f"wrote {found['run']}; pictures in {found['report']}"], as_json)

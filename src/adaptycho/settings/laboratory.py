@@ -71,3 +71,26 @@ NION = Kind(
     subject=_subject("a Nion microscope", _nion),
     brings=("specimen.",),
 )
+
+
+def _directelectron(settings: "Settings") -> "Described":
+    from adaptycho.instruments import directelectron, frames
+
+    return frames.read(settings.scan.file, directelectron.Description)
+
+
+def _open_directelectron(settings: "Settings") -> Session:
+    from adaptycho.instruments import directelectron, frames
+
+    told = frames.read(settings.scan.file, directelectron.Description)
+    return directelectron.open_(_setup(settings, told.frames), told, settings.instrument.current)
+
+
+DIRECTELECTRON = Kind(
+    name="directelectron",
+    capabilities=Capabilities(anywhere=False),
+    open=_open_directelectron,
+    files=_file,
+    subject=_subject("a microscope with a Direct Electron camera", _directelectron),
+    brings=("specimen.",),
+)

@@ -164,13 +164,13 @@ def alone() -> int:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     with tempfile.TemporaryDirectory() as name:
-        log = Path(name, "twin.log").open("w")
-        twin = subprocess.Popen([sys.executable, "-W", "ignore", __file__, name, str(port)], cwd=name, stdout=log, stderr=log)
+        with Path(name, "twin.log").open("w") as log:
+            twin = subprocess.Popen([sys.executable, "-W", "ignore", __file__, name, str(port)], cwd=name, stdout=log, stderr=log)
         try:
             until = time.monotonic() + 120
             while not Path(name, "ready").exists() and twin.poll() is None and time.monotonic() < until:
                 time.sleep(0.2)
-            time.sleep(1)
+            time.sleep(1)  # from then on it listens
             if twin.poll() is not None:
                 print(Path(name, "twin.log").read_text(), file=sys.stderr)
                 return 1
@@ -178,7 +178,6 @@ def alone() -> int:
         finally:
             twin.kill()
             twin.wait()
-            log.close()
     print(json.dumps(found), flush=True)
     return int(found["misplaced"] > 0 or found["verified"] < found["positions"] or found["off_grid"] > 0)
 

@@ -131,10 +131,7 @@ def main(folder: Path) -> dict[str, Any]:
         "retaken": tally.pop("misplaced"),
         "seconds": round(seconds, 2),
         "correlation": round(float(np.corrcoef(state.potential[0].numpy().ravel(), truth.ravel())[0, 1]), 4),
-        "split": {
-            **{name: round(value, 3) for name, value in tally.items()},
-            **{k: round(v, 3) for k, v in spent.items() if k != "acquire"},
-        },
+        "split": {name: round(value, 3) for name, value in tally.items()} | computed,
     }
 
 

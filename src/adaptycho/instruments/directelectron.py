@@ -1,8 +1,9 @@
 """Direct Electron's DE-Server: a sub-sequence is one acquisition along a list of grid points.
 
-The server takes a list of integer grid points and records one frame at each, so that the beam goes to the nearest point of the scan grid, and
-that is what is reported. Nothing can be changed while an acquisition runs. Frames are numbered by the server, and a number that is missing
-or out of turn ends the scan, for then nobody knows where a frame was taken. Camera, region and binning stay as the operator has set them.
+The server takes a list of integer grid points and records one frame at each, so that the beam goes to the nearest point of the scan grid,
+and that is what is reported. Nothing can be changed while an acquisition runs. Frames are numbered by the server, and a number that is
+missing or out of turn ends the scan, for then nobody knows where a frame was taken. Camera, region and binning stay as the operator has set
+them.
 """
 
 import contextlib
@@ -81,7 +82,7 @@ class Server(Protocol):
         """How a buffer of frames is laid out."""
         ...
 
-    def get_movie_buffer(self, movieBuffer: Any, movieBufferSize: int, numFrames: int, timeoutMsec: int) -> tuple[Any, int, int, Any]:  # noqa: N803
+    def get_movie_buffer(self, movieBuffer: Any, movieBufferSize: int, numFrames: int, timeoutMsec: int) -> tuple[Any, int, int, Any]:
         """State, bytes, frames and the buffer."""
         ...
 

@@ -94,3 +94,26 @@ DIRECTELECTRON = Kind(
     subject=_subject("a microscope with a Direct Electron camera", _directelectron),
     brings=("specimen.",),
 )
+
+
+def _bluesky(settings: "Settings") -> "Described":
+    from adaptycho.instruments import bluesky, frames
+
+    return frames.read(settings.scan.file, bluesky.Description)
+
+
+def _open_bluesky(settings: "Settings") -> Session:
+    from adaptycho.instruments import bluesky, frames
+
+    told = frames.read(settings.scan.file, bluesky.Description)
+    return bluesky.open_(_setup(settings, told.frames), told, settings.instrument.current)
+
+
+BLUESKY = Kind(
+    name="bluesky",
+    capabilities=Capabilities(),
+    open=_open_bluesky,
+    files=_file,
+    subject=_subject("an instrument under bluesky", _bluesky),
+    brings=("specimen.",),
+)

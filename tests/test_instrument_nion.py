@@ -2,9 +2,11 @@
 
 import itertools
 import math
+import tomllib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -130,7 +132,9 @@ def test_the_first_frame_after_a_move_alone_would_be_wrong(setup: Setup) -> None
 
 def test_dose_and_exposure(setup: Setup) -> None:
     camera = Camera(Beam())
-    found = Nion(setup, Description(camera="c", scan="s", frames=Frames(exposure=1e-3, counts_per_electron=2)), CURRENT, camera, camera.beam)
+    found = Nion(
+        setup, Description(camera="c", scan="s", frames=Frames(exposure=1e-3, counts_per_electron=2)), CURRENT, camera, camera.beam
+    )
     dose = found.acquire(ask(2)).dose
     assert camera.exposure == pytest.approx(1e-3)
     np.testing.assert_allclose(dose, 2 * 10e-12 * 1e-3 / 1.602176634e-19, rtol=1e-6)
@@ -284,7 +288,16 @@ def test_the_kind_tells_its_subject_unopened_and_turns_the_detector(tmp_path: Pa
     seen = NION.look(settings)
     assert (seen.counts_per_electron, seen.setup.rotation, seen.batch) == (2.0, 20.0, 1)
     assert NION.files(settings) == {"input": path}
-    assert not microscopes.Capabilities(specimens=True) == NION.capabilities
+
+
+def test_the_package_s_own_entry_points_name_kinds() -> None:
+    text = (Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8")
+    points = tomllib.loads(text)["project"]["entry-points"][microscopes.GROUP]
+    assert set(points) == {"nion", "directelectron", "bluesky"}
+    for name, value in points.items():
+        kind = EntryPoint(name, value, microscopes.GROUP).load()
+        assert isinstance(kind, microscopes.Kind)
+        assert (kind.name, kind.samples, kind.capabilities.dose) == (name, False, False)
 
 
 def test_without_nions_software_the_extra_is_named(tmp_path: Path) -> None:

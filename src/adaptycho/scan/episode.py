@@ -7,7 +7,7 @@ the seed and the number of the sub-sequence, so any sub-sequence can be repeated
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -23,6 +23,7 @@ from adaptycho.types import Action, Measurement, Memory, Observation, Scanner
 _BEAM = 500_000  # keeps the noise of a sub-sequence apart from its scanner's random numbers, however many of those it takes
 
 
+@runtime_checkable
 class Look(Protocol):
     """What a decision needs to know of a microscope."""
 

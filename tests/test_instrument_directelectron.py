@@ -1,4 +1,4 @@
-"""The Direct Electron adapter against a fake of deapi's client: a server that takes grid points and hands out numbered frames in buffers."""
+"""The Direct Electron adapter against a fake of deapi's client: a server that takes grid points and gives numbered frames in buffers."""
 
 import struct
 from collections.abc import Callable
@@ -64,9 +64,8 @@ class Server:
     def get_movie_buffer_info(self) -> Any:
         kind = SimpleNamespace(value=5)
         size = BUFFER * 40 * 36 * 2
-        return SimpleNamespace(
-            headerBytes=HEADER, imageBufferBytes=size, frameIndexStartPos=0, imageStartPos=HEADER, imageW=36, imageH=40, framesInBuffer=BUFFER, imageDataType=kind
-        )  # fmt: skip
+        where = {"headerBytes": HEADER, "imageBufferBytes": size, "frameIndexStartPos": 0, "imageStartPos": HEADER}
+        return SimpleNamespace(**where, imageW=36, imageH=40, framesInBuffer=BUFFER, imageDataType=kind)
 
     def get_movie_buffer(self, movieBuffer: Any, movieBufferSize: int, numFrames: int, timeoutMsec: int) -> tuple[Any, int, int, Any]:
         assert movieBufferSize == HEADER + BUFFER * 40 * 36 * 2

@@ -145,8 +145,8 @@ def test_where_the_field_lies(setup: Setup) -> None:
     corner, middle, right = fractions(np.array([[0, 0], [0.5, 0.5], [0.5, 1]]), setup, told, (10.0, 20.0))
     np.testing.assert_allclose(middle, [0.5 + 0.1, 0.5 + 0.1])
     # A quarter turn, counter-clockwise in (row, column): what was to the right of the middle is above it.
-    np.testing.assert_allclose(right, middle + [-0.3 / 10, 0], atol=1e-12)
-    np.testing.assert_allclose(corner, middle + [0.3 / 10, -0.4 / 20], atol=1e-12)
+    np.testing.assert_allclose(right - middle, [-0.3 / 10, 0], atol=1e-12)
+    np.testing.assert_allclose(corner - middle, [0.3 / 10, -0.4 / 20], atol=1e-12)
 
 
 def test_a_field_that_leaves_the_survey_is_refused(setup: Setup) -> None:
@@ -220,7 +220,7 @@ def test_underfocus_is_a_negative_c10() -> None:
 def test_another_camera_length_is_refused(setup: Setup, unit: str, factor: float) -> None:
     right = SimpleNamespace(units=unit, scale=setup.detector_pixel * factor)
     assert opened(setup, Camera(Beam(), calibration=right)).batch == 1
-    with pytest.raises(ValueError, match="pixel: expected .* mrad as the settings say, found"):
+    with pytest.raises(ValueError, match=r"pixel: expected .* mrad as the settings say, found"):
         opened(setup, Camera(Beam(), calibration=SimpleNamespace(units=unit, scale=2 * right.scale)))
 
 
@@ -326,7 +326,7 @@ def test_what_an_instrument_cannot_do_is_refused(setup: Setup) -> None:
     microscope = opened(setup, Camera(Beam()))
     positions = torch.rand(1, 2, 2)
     for action, said in [
-        (Action(positions, defocus=300.0), "action.defocus: expected the instrument's -?0 Å, got 300"),
+        (Action(positions, defocus=300.0), r"action\.defocus: expected the instrument's -?0 Å, got 300"),
         (Action(positions, dose=1.0), "action.dose: expected the instrument's"),
         (Action(positions.expand(2, -1, -1)), "action.positions: expected finite positions of shape"),
         (Action(positions * math.nan), "action.positions: expected finite positions"),

@@ -89,7 +89,7 @@ distclean: clean
 	@$(PIP) -c constraints.txt -e .
 	@touch $@
 
-# The instruments' own software is installed beside adaptycho in environments of their own, one for each.
+# The instruments' own software is installed beside adaptycho in environments of its own, one for each, for it needs other versions of some things.
 SIMULATOR-nion := nionswift-usim==5.4.2 nionswift-instrumentation==23.6.2
 SIMULATOR-directelectron := deapi==5.3.1 de-twin==0.3.0
 SIMULATOR-bluesky := bluesky==1.15.1 'ophyd-async[sim]==0.21.3' bluesky-adaptive==1.0.0
@@ -98,7 +98,8 @@ build/demo-%/.stamp: pyproject.toml constraints.txt .venv/.place
 	@echo 'installing adaptycho and the simulator into build/demo-$* (a minute or two the first time)'
 	@$(BIN)/python -m venv --clear build/demo-$*
 	@PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1 \
-		build/demo-$*/bin/python -m pip install --quiet -e '.[$*]' $(SIMULATOR-$*)
+		build/demo-$*/bin/python -m pip install --quiet -e .
+	@PIP_DISABLE_PIP_VERSION_CHECK=1 build/demo-$*/bin/python -m pip install --quiet $(SIMULATOR-$*)
 	@touch $@
 
 # .place holds the path .venv was made for: a tree that was copied or moved needs a new one, since its scripts and the link to src are absolute.

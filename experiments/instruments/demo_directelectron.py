@@ -51,18 +51,6 @@ def serve(folder: Path, port: int) -> None:
             super()._set_scan_xy_array(command)
             return (self._ack(command),)
 
-        def _movie_buffer(self, command: Any) -> Any:
-            """Counts below zero after the dark reference are none: the twin's server stores them without a sign, as 65,535 or so."""
-            acquisition = self._acq
-            if acquisition is not None:
-                with acquisition.cond:
-                    wanted = max(1, int(float(self["Grabbing - Frames Per Buffer"])))
-                    acquisition.cond.wait_for(lambda: len(acquisition.movie_frames) >= wanted or acquisition.done, 1.0)
-                    for k, frame in enumerate(acquisition.movie_frames):
-                        acquisition.movie_frames[k] = np.rint(frame).clip(0, 65535)
-                    return super()._movie_buffer(command)
-            return super()._movie_buffer(command)
-
     twin = DigitalTwin(
         "Apoferritin in ice",
         camera="CeleritasXS",
@@ -87,6 +75,9 @@ def serve(folder: Path, port: int) -> None:
         electrons=optics.pattern_e_per_s,
         centre=truth["detector_center_px"],
     )
+    # Counts below zero after the dark reference are none: the twin's server stores them without a sign, as 65,535 or so.
+    correct = twin.processor.correct
+    twin.processor.correct = lambda raw, references: np.rint(correct(raw, references)).clip(0, 65535)
     deapi_server.TwinFakeServer = Server
     (folder / "ready").touch()
     deapi_server.serve(twin, port, pace=False)

@@ -95,7 +95,7 @@ SIMULATOR-directelectron := deapi==5.3.1 de-twin==0.3.0
 SIMULATOR-bluesky := bluesky==1.15.1 'ophyd-async[sim]==0.21.3' bluesky-adaptive==1.0.0
 
 build/demo-%/.stamp: pyproject.toml constraints.txt .venv/.place
-	@echo 'installing adaptycho and the simulator into build/demo-$* (a minute or two the first time)'
+	@echo 'installing adaptycho and the simulator into build/demo-$* (a few minutes the first time)'
 	@$(BIN)/python -m venv --clear build/demo-$*
 	@PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1 \
 		build/demo-$*/bin/python -m pip install --quiet -e .

@@ -5,7 +5,7 @@
 .SUFFIXES:
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
-.PHONY: help demo test test-gpu machines lint types docs bench fuzz clean distclean FORCE
+.PHONY: help demo demo-nion demo-directelectron demo-bluesky test test-gpu machines lint types docs bench fuzz clean distclean FORCE
 
 BIN := .venv/bin
 # Versions are pinned for the build requirements too: older pips read the first variable in the build environment, newer ones the second.
@@ -13,6 +13,7 @@ PIP := PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt PIP_D
 
 help:
 	@echo 'make demo       simulate, scan adaptively, reconstruct, and write a report (creates .venv on first use)'
+	@echo 'make demo-nion  scan through the simulator of an instrument maker, in an environment of its own; also demo-directelectron, demo-bluesky'
 	@echo 'make test       all checks: ruff, mypy, import-linter, pytest with the code in the docs'
 	@echo 'make test-gpu   the loop, training and reconstruction on a GPU against the CPU, and their speed'
 	@echo 'make lint       ruff check, ruff format --check, import-linter'
@@ -25,6 +26,9 @@ help:
 
 demo: .venv/.stamp-run
 	@$(BIN)/adaptycho demo
+
+demo-nion demo-directelectron demo-bluesky: demo-%: build/demo-%/.stamp
+	@OMP_NUM_THREADS=1 build/demo-$*/bin/python experiments/instruments/demo_$*.py
 
 test: .venv/.stamp-test
 	@echo '== ruff check'
@@ -83,6 +87,19 @@ distclean: clean
 .venv/.stamp-run: pyproject.toml constraints.txt .venv/.place
 	@echo 'installing adaptycho into .venv (about a minute the first time)'
 	@$(PIP) -c constraints.txt -e .
+	@touch $@
+
+# The instruments' own software is installed beside adaptycho in environments of its own, one for each, for it needs other versions of some things.
+SIMULATOR-nion := nionswift-usim==5.4.2 nionswift-instrumentation==23.6.2
+SIMULATOR-directelectron := deapi==5.3.1 de-twin==0.3.0
+SIMULATOR-bluesky := bluesky==1.15.1 'ophyd-async[sim]==0.21.3' bluesky-adaptive==1.0.0
+
+build/demo-%/.stamp: pyproject.toml constraints.txt .venv/.place
+	@echo 'installing adaptycho and the simulator into build/demo-$* (a few minutes the first time)'
+	@$(BIN)/python -m venv --clear build/demo-$*
+	@PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1 \
+		build/demo-$*/bin/python -m pip install --quiet -e .
+	@PIP_DISABLE_PIP_VERSION_CHECK=1 build/demo-$*/bin/python -m pip install --quiet $(SIMULATOR-$*)
 	@touch $@
 
 # .place holds the path .venv was made for: a tree that was copied or moved needs a new one, since its scripts and the link to src are absolute.

@@ -3,7 +3,7 @@
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -52,7 +52,7 @@ class Bench:
     gone: bool = False
     parked: threading.Event = field(default_factory=threading.Event)
 
-    def expose(self, action: Action, first: int) -> Iterator[Frame]:
+    def expose(self, action: Action, first: int) -> Generator[Frame, None, None]:
         """Frames as they come, one of them perhaps not as it should."""
         now, self.asked = self.asked == self.fault.subsequence, self.asked + 1
         fault = self.fault.name if now else "none"
@@ -120,9 +120,10 @@ class Bench:
         os.write(handle, f"{line}\n".encode())
         os.close(handle)
 
-    def park(self) -> None:
+    def park(self) -> bool:
         """Ends what hangs."""
         self.parked.set()
+        return True
 
     def close(self) -> None:
         """There is nothing to let go of."""

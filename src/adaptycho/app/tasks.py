@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,6 @@ from adaptycho.app.refining import told
 from adaptycho.compare import archive, race, table, table1, trained
 from adaptycho.compare.ledger import Ledger
 from adaptycho.draw import report
-from adaptycho.instruments.guard import Outlook
 from adaptycho.reconstruct.choice import choose
 from adaptycho.runs import checks, scans, summary
 from adaptycho.scan.episode import observe, split_evenly, stream
@@ -91,7 +91,9 @@ def rehearse(chosen: Settings) -> dict[str, Any]:
         checks.check_scan(chosen, kind, microscope)
         lengths = split_evenly(chosen.scan.positions, chosen.scan.subsequences)
         action, _ = build.scanner(chosen)(observe(None, microscope, lengths, 0), None, generator=stream(chosen.scan.seed, 0))
-        ahead = build.guard(chosen, microscope, kind.look(chosen).counts_per_electron, lambda outlook: True).consider(action)
+        guard = build.guard(chosen, microscope, kind.look(chosen).counts_per_electron)
+        guard.limits = replace(guard.limits, local=guard.limits.local or math.inf)  # told, though nothing may limit it
+        ahead = guard.consider(action)
         size = torch.tensor(microscope.setup.field)
         figures = {name: getattr(ahead, name) for name in ("outside", "jump", "dose", "local")}
         return {
@@ -100,13 +102,13 @@ def rehearse(chosen: Settings) -> dict[str, Any]:
         }
 
 
-def scan(target: scans.Run, progress: Progress, device: str = "cpu", approve: Callable[[Outlook], bool] | None = None) -> dict[str, Any]:
+def scan(target: scans.Run, progress: Progress, device: str = "cpu") -> dict[str, Any]:
     """Runs or goes on with a scan, writes its report, and returns its final scores (NaN where nobody knows what they refer to).
 
     Of one that is finished the report is written again.
     """
     if not target.finished:
-        for _ in progress(scans.execute(target, device, approve), len(target.lengths), "sub-sequences"):
+        for _ in progress(scans.execute(target, device), len(target.lengths), "sub-sequences"):
             pass
     states = scans.read_states(target)
     scores = {name: round(float(values.mean()), 4) for name, values in states[-1]["scores"].items()}

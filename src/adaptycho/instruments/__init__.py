@@ -7,6 +7,7 @@ if TYPE_CHECKING:  # what a microscope can do is asked before torch is loaded
     import torch
     from torch import Tensor
 
+    from adaptycho.physics.exposure import Exposure
     from adaptycho.physics.optics import Setup
     from adaptycho.types import Action, Measurement
 
@@ -65,10 +66,23 @@ class Dosed(Protocol):
 
 @runtime_checkable
 class Parking(Protocol):
-    """A microscope that keeps the beam off the specimen while nothing is asked for."""
+    """A microscope that may keep the beam off the specimen while nothing is asked for."""
 
-    def park(self) -> None:
-        """Blanks the beam or sends it outside the field, at once; may be called from another thread while `acquire` runs."""
+    def park(self) -> bool:
+        """Blanks the beam or sends it outside the field, at once, and ends an `acquire` that runs in another thread.
+
+        Returns:
+            Whether the beam is off the field now.
+        """
+        ...
+
+
+@runtime_checkable
+class Besides(Protocol):
+    """A microscope that sends electrons of which it records no pattern, and knows it."""
+
+    def besides(self) -> "Exposure | None":
+        """Those of the last sub-sequence; None if there were none. Asked once after each, also after one that failed."""
         ...
 
 

@@ -4,15 +4,18 @@ Frames that are late, lost, repeated or in another order are told by their numbe
 is refused; what came of it is kept either way, as it comes.
 """
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from adaptycho.instruments import Besides
 from adaptycho.instruments.guard import Unfinished
+from adaptycho.physics.exposure import Exposure
 from adaptycho.physics.optics import Setup
 from adaptycho.types import Action, Measurement
 
@@ -37,14 +40,23 @@ class Frame:
 
 
 class Driver(Protocol):
-    """The software of an instrument."""
+    """The software of an instrument. One that sends electrons in frames that it throws away has `besides`, too."""
 
-    def expose(self, action: Action, first: int) -> Iterator[Frame]:
-        """Sends the beam to each position and yields frames as they come; the first request has the number `first`."""
+    def expose(self, action: Action, first: int) -> Generator[Frame, None, None]:
+        """Sends the beam to each position and yields frames as they come.
+
+        Args:
+            action: of one specimen, with positions inside the field.
+            first: number of its first position.
+        """
         ...
 
-    def park(self) -> None:
-        """Blanks the beam or sends it outside the field, at once; may be called from another thread, and ends an `expose`."""
+    def park(self) -> bool:
+        """Blanks the beam or sends it outside the field, at once, and ends an `expose` that runs in another thread.
+
+        Returns:
+            Whether the beam is off the field now.
+        """
         ...
 
     def close(self) -> None:
@@ -78,27 +90,38 @@ class Streamed:
         """One pattern for each position.
 
         Raises:
+            ValueError: no positions of one specimen.
             Unfinished: the frames that came are not one for each request, with what is wrong.
         """
-        first, count = self._next, action.positions.shape[1]
-        self._next += count
-        return collect(self._kept(action, first), action, self.setup, first=first, reach=self.reach, saturation=self.saturation)
+        asked = action.positions
+        if asked.ndim != 3 or len(asked) != 1 or not bool(torch.isfinite(asked).all()):
+            raise ValueError(f"action.positions: expected finite positions of shape (1, K, 2), found shape {tuple(asked.shape)}")
+        action = replace(action, positions=asked.clamp(0, 1))
+        first, self._next = self._next, self._next + asked.shape[1]
+        with closing(self.driver.expose(action, first)) as came:
+            return collect(
+                self._kept(came, first, asked.shape[1]), action, self.setup, first=first, reach=self.reach, saturation=self.saturation
+            )
 
     def reference(self) -> Tensor | None:
         """Nobody knows the specimen."""
         return None
 
-    def park(self) -> None:
-        """Blanks the beam."""
-        self.driver.park()
+    def park(self) -> bool:
+        """Blanks the beam, if the driver can; whether it is off the field."""
+        return self.driver.park()
+
+    def besides(self) -> Exposure | None:
+        """What was sent in frames that the driver threw away."""
+        return self.driver.besides() if isinstance(self.driver, Besides) else None
 
     def close(self) -> None:
         """Lets go of the instrument."""
         self.driver.close()
 
-    def _kept(self, action: Action, first: int) -> Iterator[Frame]:
-        for frame in self.driver.expose(action, first):
-            self.keep(frame, 0 <= frame.index - first < action.positions.shape[1])
+    def _kept(self, came: Iterable[Frame], first: int, count: int) -> Iterator[Frame]:
+        for frame in came:
+            self.keep(frame, 0 <= frame.index - first < count)
             yield frame
 
 
@@ -111,7 +134,7 @@ def collect(
 
     Args:
         frames: as they come.
-        action: the request, of one specimen.
+        action: the request, of one specimen, with positions inside the field.
         setup: geometry of the scan.
         first: number of its first position.
         reach: Å that a frame may be from where it was asked for.
@@ -120,7 +143,7 @@ def collect(
     Raises:
         Unfinished: one is missing, contradicts another, or is no pattern of this scan; with the good ones.
     """
-    wanted = action.positions[0].detach().double().cpu().clamp(0, 1) * torch.tensor(setup.field, dtype=torch.float64)
+    wanted = action.positions[0].detach().double().cpu() * torch.tensor(setup.field, dtype=torch.float64)
     found: dict[int, Frame] = {}
     try:
         for frame in frames:
@@ -132,7 +155,7 @@ def collect(
                 raise ValueError(f"the microscope: frame {frame.index}: expected it once, found two that differ")
             found[number] = frame
     except Exception as error:  # whatever a driver raises: the frames before it are good
-        said = str(error) if str(error).startswith("the microscope: ") else f"the microscope: {type(error).__name__}: {error}"
+        said = str(error) if isinstance(error, ValueError) else f"the microscope: {type(error).__name__}: {error}"
         raise Unfinished(f"{said}; {len(found)} of {len(wanted)} frames were good", _joined(found)) from error
     if len(found) < len(wanted):
         missing = next(n for n in range(len(wanted)) if n not in found)

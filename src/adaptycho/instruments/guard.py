@@ -1,8 +1,8 @@
 """The limits of a scan, in front of a microscope: a request that would break one is refused before an electron is sent.
 
 Everything that is sent is counted: what was recorded as it is reported, what was asked for and did not come as if all of it had been sent,
-and what reaches the specimen while nothing is asked for. Every request is noted before it is sent, so that what a process sent that was
-killed is counted too.
+what was sent in frames that are thrown away, and what reaches the specimen while nothing is asked for. Every request is noted before it is
+sent, so that what a process sent that was killed is counted too.
 """
 
 import math
@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from adaptycho.instruments import Computed, Dosed, Parking, Session
+from adaptycho.instruments import Besides, Computed, Dosed, Parking, Session
 from adaptycho.physics.exposure import Exposure, highest, local_dose
 from adaptycho.physics.optics import Setup
 from adaptycho.types import Action, Measurement
@@ -54,7 +54,7 @@ class Outlook:
         outside: Å that a position lies outside the field.
         jump: Å of the longest way from one position to the next.
         dose: electrons in all; NaN if nobody tells how many will be sent.
-        local: electrons per Å² where there are most, an upper bound; NaN likewise, or if nobody asks for it.
+        local: electrons per Å² where there are most, an upper bound; NaN likewise, or if there is no limit to it.
     """
 
     action: Action
@@ -86,8 +86,7 @@ class Guard:
         electrons: sent to each position, where neither the request nor the microscope tells.
         counts_per_electron: to compare reported doses with electrons.
         waiting: electrons per second that reach the specimen while nothing is asked for, unless the microscope parks the beam.
-        approve: looks at what a request would lead to and says yes or no; nobody is asked if there is none.
-        note: is told what is about to be sent, or, with False, what was sent while waiting, and returns when that is safe.
+        note: is told what is about to be sent, or, with False, what was sent without being asked for, and returns when that is safe.
         spent: what was sent before.
         clock: seconds.
     """
@@ -97,7 +96,6 @@ class Guard:
     electrons: float | None = None
     counts_per_electron: float = 1.0
     waiting: float = 0.0
-    approve: Callable[[Outlook], bool] | None = None
     note: Callable[[Exposure, bool], None] = lambda exposure, asked: None
     spent: Sequence[Exposure] = ()
     clock: Callable[[], float] = time.monotonic
@@ -105,6 +103,7 @@ class Guard:
     _local: Tensor | float = field(default=0.0, init=False, repr=False)
     _last: Tensor | None = field(default=None, init=False, repr=False)  # where the beam was left, (B, 2)
     _since: float = field(default=0.0, init=False, repr=False)
+    _parked: bool = field(default=False, init=False, repr=False)
 
     def __post_init__(self) -> None:
         self._dose = torch.zeros(self.batch, dtype=torch.float64)
@@ -117,11 +116,6 @@ class Guard:
         for exposure in self.spent:
             self._count(exposure)
         self._rest()
-
-    @property
-    def _mapped(self) -> bool:
-        """Whether anybody asks where the electrons go."""
-        return self.limits.local is not None or self.approve is not None
 
     @property
     def setup(self) -> Setup:
@@ -150,7 +144,7 @@ class Guard:
         jump = float(path.diff(dim=1).norm(dim=-1).max()) if path.shape[1] > 1 else 0.0
         if self.electrons is None and action.dose is None:
             return Outlook(action, float(outside), jump, math.nan, math.nan)
-        local = float(highest(self.setup, self._local + local_dose(self.setup, asked)).max()) if self._mapped else math.nan
+        local = float(highest(self.setup, self._local + local_dose(self.setup, asked)).max()) if self.limits.local is not None else math.nan
         return Outlook(action, float(outside), jump, float((self._dose + asked.total).max()), local)
 
     def consider(self, action: Action) -> Outlook:
@@ -169,12 +163,9 @@ class Guard:
         Raises:
             ValueError: `safety....: expected ..., found ...`, and nothing was sent; or the microscope failed, and the beam is parked.
         """
-        outlook = self.consider(action)
-        if self.approve is not None and not self.approve(outlook):
-            raise ValueError("the sub-sequence: expected it to be approved, found that it was not; nothing was sent")
+        self.consider(action)
         if (waited := self._waited()) is not None:
-            self.note(waited, False)
-            self._count(waited)
+            self._unasked(waited)
             self._since = self.clock()
             self.consider(action)
         asked = self._asked(action)
@@ -184,12 +175,15 @@ class Guard:
         except BaseException as error:
             self._count(asked)
             self._rest()
+            self._besides(0.0)
             if isinstance(error, Exception) and not isinstance(error, (ValueError, OSError)):
                 wanted = f"{action.positions.shape[1]} patterns"
                 raise ValueError(f"the microscope: expected {wanted}, found {type(error).__name__}: {error}") from error
             raise
-        self._count(self._reported(answer, asked, action))
+        reported = self._reported(answer, asked, action)
+        self._count(reported)
         self._rest()
+        self._besides(float(reported.electrons.max()))
         return answer
 
     def _refuse(self, outlook: Outlook) -> None:
@@ -220,7 +214,7 @@ class Guard:
 
     def _waited(self) -> Exposure | None:
         """What reached the specimen where the beam was left; nothing if the microscope parks it, or has none."""
-        if self._last is None or self.waiting == 0 or isinstance(self.session, (Parking, Computed)):
+        if self._last is None or self.waiting == 0 or self._parked or isinstance(self.session, Computed):
             return None
         sent = torch.full((self.batch, 1), self.waiting * (self.clock() - self._since), dtype=torch.float64)
         return Exposure(self._last[:, None], sent, torch.full_like(sent, self.setup.aberrations.defocus))
@@ -229,13 +223,27 @@ class Guard:
         if not exposure.positions.shape[1]:
             return
         self._dose = self._dose + exposure.total.cpu()
-        if self._mapped:
+        if self.limits.local is not None:
             self._local = self._local + local_dose(self.setup, exposure)
         self._last = exposure.positions[:, -1].double().cpu()
 
+    def _unasked(self, exposure: Exposure) -> None:
+        self.note(exposure, False)
+        self._count(exposure)
+
+    def _besides(self, each: float) -> None:
+        """Counts what was sent in frames that were thrown away; as much is reckoned with from then on, beside `each` that was not."""
+        found = self.session.besides() if isinstance(self.session, Besides) else None
+        if found is None or not found.positions.shape[1]:
+            return
+        last = self._last
+        self._unasked(found)
+        self._last = last
+        if self.electrons is not None:
+            self.electrons = max(self.electrons, each + float(found.electrons.max()))
+
     def _rest(self) -> None:
-        if isinstance(self.session, Parking):
-            self.session.park()
+        self._parked = self.session.park() if isinstance(self.session, Parking) else False
         self._since = self.clock()
 
     def _within(self, call: Callable[[], Measurement]) -> Measurement:

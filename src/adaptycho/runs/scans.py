@@ -21,7 +21,7 @@ microscope that no scan can go on with is kept beside, as subsequences/000.refus
 import json
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import cached_property
@@ -34,7 +34,6 @@ from torch import Tensor
 
 from adaptycho import settings
 from adaptycho.instruments import Computed, Session, calibration
-from adaptycho.instruments.guard import Outlook
 from adaptycho.physics.optics import Setup
 from adaptycho.reconstruct.reconstruction import Reconstruction
 from adaptycho.runs import checks, checksums, provenance, spent
@@ -169,7 +168,7 @@ class Run:
         return len(numbered(self.path / "subsequences"))
 
 
-def execute(target: Run, device: torch.device | str = "cpu", approve: Callable[[Outlook], bool] | None = None) -> Iterator[State]:
+def execute(target: Run, device: torch.device | str = "cpu") -> Iterator[State]:
     """Runs or goes on with a scan, yielding the state after each sub-sequence; at the end the folder holds the result.
 
     The microscope is closed at the end, also of a scan that fails or that nobody goes on with.
@@ -177,17 +176,16 @@ def execute(target: Run, device: torch.device | str = "cpu", approve: Callable[[
     Args:
         target: the run.
         device: where patterns are simulated and reconstructed, and learned policies decide.
-        approve: looks at what each sub-sequence would do to the specimen, and says yes or no.
 
     Raises:
         ValueError: another process is at work on the run, or the recording that is replayed is not the one that the run began with; or a
-            limit of the settings, or nobody's yes, is in the way.
+            limit of the settings is in the way.
     """
     with closing(target), alone(target.path):
-        yield from _execute(target, torch.device(device), approve)
+        yield from _execute(target, torch.device(device))
 
 
-def _execute(target: Run, device: torch.device, approve: Callable[[Outlook], bool] | None) -> Iterator[State]:
+def _execute(target: Run, device: torch.device) -> Iterator[State]:
     checksums.check_sources(target.path, target.provenance, target.settings)
     (target.path / "states").mkdir(exist_ok=True)
     checks.check_session(target.settings, target.kind, target.microscope)
@@ -195,7 +193,7 @@ def _execute(target: Run, device: torch.device, approve: Callable[[Outlook], boo
     reference = _reference(target, target.microscope)
     unknown = torch.full((target.microscope.batch,), math.nan)
     microscope = target.microscope.to(device) if isinstance(target.microscope, Computed) else target.microscope
-    microscope = spent.guarded(microscope, target, approve)
+    microscope = spent.guarded(microscope, target)
     if target.kind.capabilities.calibrate and not target.recorded:
         calibration.check(microscope, part=target.kind.capabilities.calibrate, generator=stream(chosen.scan.seed, -_CHECK))
     journal = Journal(microscope, target.path / "subsequences", target.provenance.settings or "", device)

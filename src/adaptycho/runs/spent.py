@@ -1,13 +1,12 @@
 """What a run with limits has sent to the specimen, kept so that no process that is killed makes it forget.
 
 `RUN/exposures.jsonl` has a line for each request, flushed to the disk before an electron is sent: {"number": 0, "positions": ...,
-"electrons": ..., "defocus": ...}, and one with the number null for what was sent while nothing was asked for. A sub-sequence that is there
+"electrons": ..., "defocus": ...}, and one with the number null for what was sent without being asked for. A sub-sequence that is there
 whole counts as it was reported; every other request counts as if all of it had been sent.
 """
 
 import json
 import os
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -18,7 +17,6 @@ from pydantic.dataclasses import dataclass
 
 from adaptycho.instruments import Session
 from adaptycho.instruments.frames import Streamed
-from adaptycho.instruments.guard import Outlook
 from adaptycho.physics.exposure import Exposure
 from adaptycho.physics.optics import Setup
 from adaptycho.runs.journal import numbered, read_subsequence
@@ -47,15 +45,15 @@ class Line:
 _LINE = TypeAdapter(Line)
 
 
-def guarded(microscope: Session, target: "Run", approve: Callable[[Outlook], bool] | None = None) -> Session:
+def guarded(microscope: Session, target: "Run") -> Session:
     """The microscope with the limits of a run's settings in front of it, and its frames kept as they come.
 
-    It is returned as it is if there are no limits, nobody is to approve, and it hands over whole sub-sequences.
+    It is returned as it is if there are no limits and it hands over whole sub-sequences.
 
     Raises:
         ValueError: what the run has sent cannot be read.
     """
-    if not build.limited(target.settings) and approve is None and not isinstance(microscope, Streamed):
+    if not build.limited(target.settings) and not isinstance(microscope, Streamed):
         return microscope
     path = target.path / "exposures.jsonl"
     shape = target.microscope.setup, target.microscope.batch, target.subject.counts_per_electron
@@ -76,7 +74,7 @@ def guarded(microscope: Session, target: "Run", approve: Callable[[Outlook], boo
         found.append(_recorded(file, *shape, count, sealed=target.sealed))
     began = len(recorded) if build.limited(target.settings) else 0  # without limits there may be no file of what was sent before
     found += unsettled(path, began) if began or path.exists() else []
-    return build.guard(target.settings, microscope, target.subject.counts_per_electron, approve, note=note, spent=found)
+    return build.guard(target.settings, microscope, target.subject.counts_per_electron, note=note, spent=found)
 
 
 def write(path: Path, number: int | None, exposure: Exposure) -> None:

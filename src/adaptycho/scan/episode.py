@@ -6,7 +6,8 @@ the seed and the number of the sub-sequence, so any sub-sequence can be repeated
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -20,6 +21,21 @@ from adaptycho.support.notebook import card
 from adaptycho.types import Action, Measurement, Memory, Observation, Scanner
 
 _BEAM = 500_000  # keeps the noise of a sub-sequence apart from its scanner's random numbers, however many of those it takes
+
+
+@runtime_checkable
+class Look(Protocol):
+    """What a decision needs to know of a microscope."""
+
+    @property
+    def setup(self) -> Setup:
+        """Geometry and beam."""
+        ...
+
+    @property
+    def batch(self) -> int:
+        """Number of specimens."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,23 +114,48 @@ def advance(
 ) -> State:
     """Takes one sub-sequence: decide, acquire, reconstruct."""
     started = time.perf_counter()
+    action, memory = decide(state, microscope, scanner, lengths, seed=seed, number=number)
+    decided = time.perf_counter()
+    latest = microscope.acquire(action, generator=stream(seed, number + _BEAM))
+    acquired = time.perf_counter()
+    after = absorb(state, action, memory, latest, microscope.setup, reconstructor, warm=warm)
+    return replace(after, seconds={"decide": decided - started, "acquire": acquired - decided, **after.seconds})
+
+
+def decide(
+    state: State | None, microscope: Look, scanner: Scanner, lengths: Sequence[int], *, seed: int, number: int
+) -> tuple[Action, Memory]:
+    """Where sub-sequence `number` goes, and the memory to hand back to the scanner."""
     action, memory = scanner(
         observe(state, microscope, lengths, number), None if state is None else state.memory, generator=stream(seed, number)
     )
-    decided = time.perf_counter()
     if action.positions.shape[1] != lengths[number]:
         raise ValueError(f"scanner: expected {lengths[number]} positions for sub-sequence {number}, got {action.positions.shape[1]}")
-    latest = microscope.acquire(action, generator=stream(seed, number + _BEAM))
-    acquired = time.perf_counter()
+    return action, memory
+
+
+def absorb(
+    state: State | None,
+    action: Action,
+    memory: Memory,
+    latest: Measurement,
+    setup: Setup,
+    reconstructor: Reconstructor,
+    *,
+    warm: bool = False,
+) -> State:
+    """The state after a sub-sequence was measured: everything seen is reconstructed."""
+    started = time.perf_counter()
     seen = latest if state is None else state.seen + latest
     reconstruction = reconstructor(seen, state.reconstruction if state is not None and warm else None)
-    potential = microscope.setup.crop(reconstruction.phase)
-    seconds = {"decide": decided - started, "acquire": acquired - decided, "reconstruct": time.perf_counter() - acquired}
-    dark = scattered(latest, microscope.setup) if state is None else torch.cat([state.scattered, scattered(latest, microscope.setup)], 1)
-    return State(number + 1, seen, latest, action, reconstruction, potential, memory, dark, seconds)
+    potential = setup.crop(reconstruction.phase)
+    seconds = {"reconstruct": time.perf_counter() - started}
+    dark = scattered(latest, setup) if state is None else torch.cat([state.scattered, scattered(latest, setup)], 1)
+    number = 1 if state is None else state.number + 1
+    return State(number, seen, latest, action, reconstruction, potential, memory, dark, seconds)
 
 
-def observe(state: State | None, microscope: Microscope, lengths: Sequence[int], number: int) -> Observation:
+def observe(state: State | None, microscope: Look, lengths: Sequence[int], number: int) -> Observation:
     """What the scanner may know before sub-sequence `number`."""
     setup, batch = microscope.setup, microscope.batch
     if state is None:

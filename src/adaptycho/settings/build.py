@@ -1,7 +1,7 @@
 """From settings to things: the beam and grids, specimens, microscope, scanner and reconstructor that they describe."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from adaptycho import formats
 from adaptycho.instruments import Session
-from adaptycho.instruments.guard import Guard, Limits, Outlook
+from adaptycho.instruments.guard import Guard, Limits
 from adaptycho.instruments.recorded import Recorded
 from adaptycho.instruments.simulated import Simulated
 from adaptycho.physics import specimen
@@ -122,7 +122,6 @@ def guard(
     settings: Settings,
     session: Session,
     counts_per_electron: float = 1.0,
-    approve: Callable[[Outlook], bool] | None = None,
     **kept: Any,
 ) -> Guard:
     """A microscope with the limits of the settings in front of it.
@@ -131,11 +130,10 @@ def guard(
         settings: whose section `safety` limits, and whose beam current counts while nothing is asked for.
         session: the microscope.
         counts_per_electron: detector counts that one electron makes.
-        approve: says yes or no to each request.
         kept: what `Guard` takes besides, `note` and `spent`.
     """
     leak = settings.safety.waiting * settings.instrument.current * 1e-12 / CHARGE
-    return Guard(session, limits(settings), settings.safety.electrons, counts_per_electron, leak, approve, **kept)
+    return Guard(session, limits(settings), settings.safety.electrons, counts_per_electron, leak, **kept)
 
 
 def scanner(settings: Settings, policy: str | None = None, defocus: float | None = None) -> Scanner:

@@ -1,17 +1,12 @@
-"""What is said before the specimen is exposed: by a dry run, and to whoever approves each sub-sequence."""
+"""What is said before the specimen is exposed."""
 
 import math
 from typing import TYPE_CHECKING, Any
 
-import click
-
-from adaptycho.app.cli.output import say, tell
+from adaptycho.app.cli.output import tell
 
 if TYPE_CHECKING:
-    from adaptycho.instruments.guard import Outlook
     from adaptycho.settings import Settings
-
-approve = click.option("--approve", is_flag=True, help="Ask before each sub-sequence, with what it would do to the specimen.")
 
 
 def rehearse(chosen: "Settings", as_json: bool) -> None:
@@ -22,15 +17,6 @@ def rehearse(chosen: "Settings", as_json: bool) -> None:
     lines = [f"{y:10.3f} {x:10.3f}" for specimen in found["positions"] for y, x in specimen]
     told = _told(len(found["positions"][0]), **{name: _number(found[name]) for name in ("dose", "local", "jump", "outside")})
     tell(found, [f"{'y in Å':>10} {'x in Å':>10}", *lines, told, "nothing was exposed"], as_json)
-
-
-def approved(outlook: "Outlook") -> bool:
-    """Asks on the terminal; no answer is a no."""
-    say(_told(outlook.action.positions.shape[1], outlook.dose, outlook.local, outlook.jump, outlook.outside), err=True)
-    try:
-        return click.confirm("expose?", err=True)
-    except click.Abort:
-        return False
 
 
 def _told(count: int, dose: float, local: float, jump: float, outside: float) -> str:

@@ -12,7 +12,7 @@ import click
 from adaptycho import settings as tree
 from adaptycho.app.cli.advising import advise
 from adaptycho.app.cli.exporting import export
-from adaptycho.app.cli.exposing import approve, approved, rehearse
+from adaptycho.app.cli.exposing import rehearse
 from adaptycho.app.cli.importing import import_, inspect
 from adaptycho.app.cli.judging import evaluate, figures
 from adaptycho.app.cli.output import placed, progress, say, tell, teller, to_json, use, warn
@@ -144,12 +144,9 @@ def reconstruct(file: Path, out: Path, protocol: str | None, threads: int | None
 @with_settings(*SHORT)
 @threads
 @device
-@approve
 @click.option("--dry-run", is_flag=True, help="Print the first positions and what they would do to the specimen; expose and write nothing.")
 @as_json
-def scan(
-    run: Path, protocol: str | None, threads: int | None, device: str, approve: bool, dry_run: bool, as_json: bool, **options: Any
-) -> None:
+def scan(run: Path, protocol: str | None, threads: int | None, device: str, dry_run: bool, as_json: bool, **options: Any) -> None:
     """Scan, and keep everything in the new folder RUN: every sub-sequence is on disk before the next is decided.
 
     A scan that was interrupted, by whatever, goes on with `adaptycho resume RUN`. Limits that no request may break are settings of the
@@ -168,21 +165,20 @@ def scan(
     if dry_run:
         rehearse(chosen, as_json)
     else:
-        _finish(scans.Run.create(run, chosen), as_json, device, approve)
+        _finish(scans.Run.create(run, chosen), as_json, device)
 
 
 @commands.command()
 @click.argument("run", type=source)
 @threads
 @device
-@approve
 @as_json
-def resume(run: Path, threads: int | None, device: str, approve: bool, as_json: bool) -> None:
+def resume(run: Path, threads: int | None, device: str, as_json: bool) -> None:
     """Go on with an interrupted scan in the folder RUN, from the last whole sub-sequence."""
     from adaptycho.runs import scans
 
     use(threads)
-    _finish(scans.Run.open(run), as_json, placed(device), approve)
+    _finish(scans.Run.open(run), as_json, placed(device))
 
 
 @commands.command()
@@ -232,10 +228,10 @@ def settings(**options: Any) -> None:
         say("\n# Not set:\n" + "\n".join(unset))
 
 
-def _finish(run: Any, as_json: bool, device: str, approve: bool) -> None:
+def _finish(run: Any, as_json: bool, device: str) -> None:
     from adaptycho.app import tasks
 
-    found = tasks.scan(run, progress, device, approved if approve else None)
+    found = tasks.scan(run, progress, device)
     scores = ", ".join(f"{name} {value:.3f}" for name, value in found["scores"].items()) if run.referenced else "no reference for scores"
     text = [f"{found['positions']} positions in {found['subsequences']} sub-sequences: {scores}"]
     tell(found, [*text, f"wrote {found['run']}; pictures in {found['report']}"], as_json)

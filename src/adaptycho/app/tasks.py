@@ -77,15 +77,20 @@ def scan(target: scans.Run, progress: Progress, device: str = "cpu") -> dict[str
     """Runs or goes on with a scan, writes its report, and returns its final scores (NaN where nobody knows what they refer to).
 
     Of one that is finished the report is written again.
+
+    Raises:
+        ValueError: it was told to stop before its first sub-sequence.
     """
     if not target.finished:
         for _ in progress(scans.execute(target, device), len(target.lengths), "sub-sequences"):
             pass
     states = scans.read_states(target)
+    if not states:
+        raise ValueError(f"{target.path}: expected a sub-sequence, found a scan that was stopped before (go on with `resume`)")
     scores = {name: round(float(values.mean()), 4) for name, values in states[-1]["scores"].items()}
     return {
         "run": str(target.path),
-        "positions": sum(target.lengths),
+        "positions": sum(target.lengths[: len(states)]),
         "subsequences": len(states),
         "policy": target.settings.scan.policy,
         "scores": scores,

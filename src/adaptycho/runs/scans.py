@@ -7,8 +7,8 @@ RUN/
   subsequences/000.h5 one sub-sequence: requested and reported positions, patterns (zero frequency in the centre), dose, defocus
   states/000.h5       phase inside the field after it, loss, scores, seconds
   reference.h5        what scores refer to, if anybody knows
-  result.h5           the final potential and probe
-  report.html
+  result.h5           the final potential and probe; report.html
+  monitor/            orders to the scan, if anybody watches (`adaptycho.runs.orders`)
 ```
 
 A sub-sequence is on disk, complete and flushed, before the next decision. A run is taken up by running the same loop again: sub-sequences
@@ -22,7 +22,7 @@ import math
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ from adaptycho import settings
 from adaptycho.instruments import Computed, Session
 from adaptycho.physics.optics import Setup
 from adaptycho.reconstruct.reconstruction import Reconstruction
-from adaptycho.runs import checks, checksums, provenance
+from adaptycho.runs import checks, checksums, provenance, steering
 from adaptycho.runs.journal import Journal, read_arrays, read_subsequence, write_arrays
 from adaptycho.runs.provenance import Provenance
 from adaptycho.runs.scores import SCORES, Scores, score
@@ -166,7 +166,7 @@ class Run:
 def execute(target: Run, device: torch.device | str = "cpu") -> Iterator[State]:
     """Runs or goes on with a scan, yielding the state after each sub-sequence; at the end the folder holds the result.
 
-    The microscope is closed at the end, also of a scan that fails or that nobody goes on with.
+    The microscope is closed at the end, also of a scan that fails or that nobody goes on with. A scan told to stop has no result.
 
     Args:
         target: the run.
@@ -190,10 +190,15 @@ def _execute(target: Run, device: torch.device) -> Iterator[State]:
     journal = Journal(microscope, target.path / "subsequences", target.provenance.settings or "", device)
     scanner, descent = build.scanner(chosen), build.reconstructor(chosen, setup, target.subject.counts_per_electron)
     scanner = scanner.to(device) if isinstance(scanner, Learned) else scanner
-    for state in run(journal, scanner, descent, target.lengths, seed=chosen.scan.seed, warm=chosen.scan.warm):
-        scores = Scores(unknown, unknown, unknown) if reference is None else score(state.potential.cpu(), reference)
-        _write_state(target.path / "states" / f"{state.number - 1:03d}.h5", state, scores)
-        yield state
+    steered = steering.Steered(scanner, target.path, chosen.scan.seed)
+    try:
+        for state in run(journal, steered, descent, target.lengths, seed=chosen.scan.seed, warm=chosen.scan.warm):
+            state = replace(state, seconds={**state.seconds, "decide": state.seconds["decide"] - steered.waited})
+            scores = Scores(unknown, unknown, unknown) if reference is None else score(state.potential.cpu(), reference)
+            _write_state(target.path / "states" / f"{state.number - 1:03d}.h5", state, scores)
+            yield state
+    except steering.Stopped:
+        return
     write_result(target.path / "result.h5", setup, state.reconstruction)
 
 

@@ -1,0 +1,54 @@
+"""The server itself: an address, a token if the address is open to others, and uvicorn behind it."""
+
+import secrets
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+
+import uvicorn
+
+from adaptycho.runs.monitor.access import loopback
+from adaptycho.runs.monitor.server import STREAMS, application
+from adaptycho.runs.monitor.watch import Watch
+from adaptycho.runs.orders import FOLDER
+
+
+def serve(watch: Watch, host: str, port: int, tell: Callable[[str], None]) -> None:
+    """Serves a run until somebody presses Ctrl-C.
+
+    Args:
+        watch: the run.
+        host: address or name to listen on; beyond the loopback address everything takes a token.
+        port: number to listen on; 0 takes one that is free.
+        tell: says where the page is.
+
+    Raises:
+        ValueError: nobody can listen there.
+    """
+    token = None if loopback(host) else secrets.token_urlsafe(32)
+    with suppress(OSError):  # a folder that is only read is shown all the same
+        (watch.run.path / FOLDER).mkdir(exist_ok=True)
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        listening = socket.create_server((host.strip("[]"), port), family=family)
+    except (OSError, OverflowError) as error:
+        raise ValueError(f"--host, --port: expected an address to listen on, found {host}, {port} ({error})") from None
+    with listening:
+        found = listening.getsockname()[1]
+        shown = f"[{host}]" if ":" in host and not host.startswith("[") else host
+        tell(f"http://{shown}:{found}/" + (f"?token={token}" if token else ""))
+        uvicorn.Server(configuration(watch, token)).run(sockets=[listening])
+
+
+def configuration(watch: Watch, token: str | None = None) -> uvicorn.Config:
+    """How uvicorn runs: quietly, believing no headers that a proxy might have set, and ending although pages are open."""
+    return uvicorn.Config(
+        application(watch, token),
+        log_level="warning",
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        ws="none",
+        limit_concurrency=2 * STREAMS,
+        timeout_graceful_shutdown=1,
+    )

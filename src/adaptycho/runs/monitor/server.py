@@ -171,6 +171,8 @@ async def _order(request: Request) -> Response:
         raise HTTPException(422, str(error)) from None
     if not watch.controlled():
         raise HTTPException(409, "expected a scan at work, found one that has ended")
+    if order.number is not None and (order.number, order.attempt) != watch.asked():
+        raise HTTPException(409, "expected a verdict on what the scan waits with, found one on something else")
     try:
         number = await to_thread.run_sync(orders.give, watch.run.path, order)
     except (OSError, ValueError) as error:

@@ -86,6 +86,11 @@ class Watch:
         status = orders.read_status(self.run.path)
         return not self._finished() and (status is None or (status.alive and status.doing != "stopped"))
 
+    def asked(self) -> tuple[int, int] | None:
+        """Sub-sequence and proposal that the scan waits for a verdict on."""
+        status = orders.read_status(self.run.path)
+        return (status.number, status.attempt) if status is not None and status.doing == "waits" else None
+
     def specimen(self, b: int) -> dict[str, Any]:
         """One specimen: positions, dose, quality. Nan is None."""
         frames, setup = self.frames, self.run.setup

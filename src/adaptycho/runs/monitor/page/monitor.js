@@ -188,7 +188,7 @@ function agreement() {
 }
 
 function latency() {
-  const totals = facts.seconds.map(sum), highest = Math.max(1e-3, ...totals);
+  const totals = facts.seconds.map(sum), highest = totals.length ? Math.max(1e-3, ...totals) : 1;
   const at = frame(byId("latency"), 0, highest, (v) => `${short(v)} s`), wide = Math.min(40, 0.7 * (540 / facts.subsequences));
   facts.seconds.forEach((parts, k) => {
     let below = 0;

@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import threading
@@ -171,7 +170,9 @@ def test_who_is_not_on_this_machine_sees_nothing(half: Path) -> None:
         assert client.get("/api/facts", headers={"host": "evil.example:8650"}).status_code == 403
         assert client.get("/api/facts", headers={"host": "127.0.0.1.evil.example"}).status_code == 403
         assert client.get("/api/facts", headers={"x-forwarded-for": "127.0.0.1", "host": "evil.example"}).status_code == 403
-        assert client.get("/api/facts", headers={"host": "localhost:8650"}).status_code == 200
+        assert client.get("/api/facts", headers={"host": ""}).status_code == 403
+        for host in ("localhost:8650", "localhost", "[::1]:8650", "127.8.9.1:8650"):
+            assert client.get("/api/facts", headers={"host": host}).status_code == 200
 
 
 def test_beyond_this_machine_everything_takes_the_token(half: Path) -> None:
@@ -264,10 +265,13 @@ def test_a_monitor_that_is_killed_leaves_the_run_as_it_was(folder: Path) -> None
     """As a process of its own, told by the command line, which also says where the page is."""
     command = [sys.executable, "-m", "adaptycho.app.cli", "monitor", str(folder), "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        address = process.stdout.readline().split()[0]
-        assert httpx2.get(f"{address}api/facts").json()["done"] == 2
-        httpx2.post(f"{address}api/orders", json={"word": "trust"})
-        process.send_signal(signal.SIGKILL)
+        try:
+            address = process.stdout.readline().split()[0]
+            with httpx2.Client(base_url=address, timeout=60) as client:
+                assert client.get("/api/facts").json()["done"] == 2
+                assert client.post("/api/orders", json={"word": "trust"}).status_code == 202
+        finally:
+            process.kill()
     assert len(list(execute(Run.open(folder)))) == COUNT
 
 

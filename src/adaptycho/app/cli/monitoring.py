@@ -9,8 +9,7 @@ import click
 
 from adaptycho.app.cli.output import say
 from adaptycho.app.options import source
-
-EVERY = ("pause", "resume", "stop", "ask", "trust", "approve", "reject")
+from adaptycho.runs.orders import WORDS
 
 
 @click.command()
@@ -20,7 +19,7 @@ EVERY = ("pause", "resume", "stop", "ask", "trust", "approve", "reject")
 @click.option(
     "--limit", type=click.FloatRange(0, min_open=True), metavar="E/Å²", help="Most electrons per Å² anywhere, to be marked on the dose map."
 )
-@click.option("--order", "word", type=click.Choice(EVERY), help="Give this order to the scan instead of showing a page.")
+@click.option("--order", "word", type=click.Choice(WORDS), help="Give this order to the scan instead of showing a page.")
 def monitor(run: Path, host: str, port: int, limit: float | None, word: str | None) -> None:
     """Show the scan in the folder RUN on a page in the browser while it runs: reconstruction, positions, dose, budget, times.
 
@@ -45,7 +44,7 @@ def monitor(run: Path, host: str, port: int, limit: float | None, word: str | No
 
     torch.set_num_threads(1)
     with suppress(OSError):
-        os.nice(10)  # the scan goes first
+        os.nice(19)  # the scan goes first
     serve(Watch(target, limit), host, port, lambda address: say(f"{address}  (Ctrl-C ends the monitor; the scan goes on)"))
 
 

@@ -14,7 +14,6 @@ from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 COOKIE = "adaptycho_token"
-LOCAL = ("localhost", "127.0.0.1", "[::1]", "::1")
 HEADERS = {
     "Content-Security-Policy": "default-src 'self'; img-src 'self' data:; frame-ancestors 'none'; form-action 'none'; base-uri 'none'",
     "X-Content-Type-Options": "nosniff",
@@ -66,7 +65,7 @@ class Gate:
         peer = (scope.get("client") or ("",))[0]
         if not loopback(peer):
             return _text(403, "expected a request from this machine, found one from another")
-        if host.rpartition(":")[0] not in LOCAL and host not in LOCAL:
+        if not loopback(host.rpartition(":")[0]) and not loopback(host):
             return _text(403, "expected a name of this machine, found another")
         return None
 

@@ -10,7 +10,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from adaptycho.metrics import correlation
-from adaptycho.metrics.spots import diffractogram_resolution
 from adaptycho.runs.journal import read_arrays
 from adaptycho.runs.scans import Run
 from adaptycho.runs.scores import SCORES
@@ -30,7 +29,6 @@ class Frame:
         scores: against the reference, for each specimen; empty without one.
         seconds: by task.
         agreement: correlation of the phase with the one before it; nan for the first.
-        resolution: finest spacing in Å that stands out of the diffractogram; None without lattice spots.
         at: when it was written, ISO 8601.
     """
 
@@ -41,7 +39,6 @@ class Frame:
     scores: dict[str, list[float]]
     seconds: dict[str, float]
     agreement: list[float]
-    resolution: list[float]
     at: str
 
 
@@ -76,7 +73,7 @@ def read_frame(run: Run, number: int, before: Tensor | None) -> tuple[Frame, Ten
     path = run.path / "states" / f"{number:03d}.h5"
     wanted: dict[str, tuple[int | None, ...]] = {"loss": (batch, None), **{f"scores/{name}": (batch,) for name in SCORES}}
     state = read_arrays(path, wanted | {f"seconds/{name}": () for name in TASKS}, sealed=run.sealed)
-    phase, pixel = read_phase(run, number), run.setup.object.pixel
+    phase = read_phase(run, number)
     alike = [float("nan")] * batch if before is None else correlation(phase, before).tolist()
     scores = {name: state[f"scores/{name}"].tolist() for name in SCORES} if run.referenced else {}
     frame = Frame(
@@ -87,7 +84,6 @@ def read_frame(run: Run, number: int, before: Tensor | None) -> tuple[Frame, Ten
         scores,
         {name: float(state[f"seconds/{name}"]) for name in TASKS},
         alike,
-        diffractogram_resolution(phase, pixel).tolist(),
         _written(path),
     )
     return frame, phase

@@ -137,7 +137,7 @@ async def _events(request: Request) -> Response:
 async def _specimen(request: Request) -> Response:
     hub: Hub = request.app.state.hub
     specimen = _known(request.path_params["specimen"], hub.watch.run.batch)
-    text = await hub.kept(("specimen", specimen, hub.version), lambda: json.dumps(hub.watch.specimen(specimen)))
+    text = await hub.kept(("specimen", specimen, hub.watch.content), lambda: json.dumps(hub.watch.specimen(specimen)))
     return Response(text, media_type="application/json")
 
 

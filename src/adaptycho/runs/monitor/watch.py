@@ -9,12 +9,14 @@ import torch
 from torch import Tensor
 
 from adaptycho.metrics.dose import coverage, local_dose
+from adaptycho.metrics.spots import spots
 from adaptycho.runs import orders
 from adaptycho.runs.monitor.frames import TASKS, Frame, count, dose_of, positions_of, read_frame
 from adaptycho.runs.orders import Order, Status
 from adaptycho.runs.scans import Run
 
 LINES = 300  # of the log, the last ones
+COARSE = 64  # pixels that tell how much was visited: good to 2 %, and a tenth of the time
 
 
 @dataclass
@@ -55,6 +57,12 @@ class Watch:
             self.problem = str(error)
         self._seen = seen
         return True
+
+    @property
+    def content(self) -> Hashable:
+        """What tells one answer of `specimen` from another."""
+        status = orders.read_status(self.run.path)
+        return len(self.frames), status and (status.number, status.attempt)
 
     def facts(self) -> dict[str, Any]:
         """Where the scan stands, ready for JSON."""
@@ -109,11 +117,11 @@ class Watch:
             "peak_dose": spent.peak,
             "peak_proposed": self._after(positions, dose, proposed, probe, each),
             "above": None if self.limit is None else spent.peak > self.limit,
-            "coverage": coverage(positions, setup.field, probe).fraction if len(positions) else 0.0,
+            "coverage": coverage(positions, setup.field, probe, pixels=COARSE).fraction if len(positions) else 0.0,
             "probe": probe,
             "loss": [frame.loss[b] for frame in frames],
             "agreement": [frame.agreement[b] for frame in frames],
-            "resolution": [frame.resolution[b] for frame in frames],
+            "resolution": None if self._phase is None else spots(self._phase[b], setup.object.pixel).resolution,
             "scores": {name: [frame.scores[name][b] for frame in frames] for name in (frames[-1].scores if frames else ())},
         }
         return {name: _json(value) for name, value in found.items()}

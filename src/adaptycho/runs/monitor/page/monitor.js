@@ -152,7 +152,7 @@ function quality() {
   const rows = [
     ["loss per position", short(last(specimen.loss))],
     ["agreement with the one before", fixed(last(specimen.agreement))],
-    ["finest spots", last(specimen.resolution) === null ? "–" : `${short(last(specimen.resolution))} Å`],
+    ["finest spots", specimen.resolution === null ? "–" : `${short(specimen.resolution)} Å`],
     ["field visited", `${Math.round(100 * specimen.coverage)} %`],
   ];
   for (const [name, values] of Object.entries(specimen.scores)) rows.push([NAMES[name] || name, fixed(last(values))]);

@@ -135,7 +135,7 @@ def test_pictures_are_the_arrays(half: Path, tmp_path: Path) -> None:
 
 def test_what_a_proposal_would_cost_is_said_before_it_is_taken(folder: Path) -> None:
     positions = [[[0.5, 0.5]] * 4]
-    orders.write_status(folder, {"doing": "waits", "number": 2, "attempt": 0, "positions": positions, "same": False})
+    orders.write_status(folder, {"doing": "waits", "number": 2, "attempt": 0, "positions": positions, "random": False})
     with browser(folder) as client:
         facts, found = client.get("/api/facts").json(), client.get("/api/specimen/0").json()
     assert facts["doing"] == "waits"
@@ -196,7 +196,7 @@ def test_orders_are_taken_and_others_refused(folder: Path) -> None:
     with browser(folder) as client:
         assert client.post("/api/orders", json={"word": "pause"}).json() == {"order": 1}
         assert client.post("/api/orders", json={"word": "approve", "number": 2, "attempt": 0}).status_code == 409  # nothing waits
-        orders.write_status(folder, {"doing": "waits", "number": 2, "attempt": 0, "positions": [[[0.5, 0.5]]], "same": False})
+        orders.write_status(folder, {"doing": "waits", "number": 2, "attempt": 0, "positions": [[[0.5, 0.5]]], "random": False})
         assert client.post("/api/orders", json={"word": "approve", "number": 2, "attempt": 1}).status_code == 409
         assert client.post("/api/orders", json={"word": "approve", "number": 2, "attempt": 0}).status_code == 202
         refused = {
@@ -299,7 +299,7 @@ def test_loopback_is_known(host: str) -> None:
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium on the PATH or in ADAPTYCHO_BROWSER")
 def test_a_browser_shows_it_and_its_buttons_give_orders(folder: Path) -> None:
     sync = pytest.importorskip("playwright.sync_api", reason="playwright drives the browser and is not installed")
-    orders.write_status(folder, {"doing": "waits", "number": 2, "attempt": 0, "positions": [[[0.5, 0.5]]], "same": False})
+    orders.write_status(folder, {"doing": "waits", "number": 2, "attempt": 0, "positions": [[[0.5, 0.5]]], "random": False})
     with served(folder) as address, sync.sync_playwright() as play:
         chromium = play.chromium.launch(executable_path=BROWSER, args=os.environ.get("ADAPTYCHO_BROWSER_ARGS", "").split())
         page, wrong = chromium.new_page(), []

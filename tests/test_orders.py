@@ -149,19 +149,27 @@ def test_what_is_rejected_is_proposed_anew_and_a_run_that_is_taken_up_knows(run:
     assert result(copy.path) == result(run.path)
 
 
-def test_a_policy_without_another_proposal_says_so(tmp_path: Path) -> None:
+def test_in_place_of_a_policy_without_another_proposal_it_is_random_and_known_again(tmp_path: Path) -> None:
     run = Run.create(tmp_path / "raster", tiny("raster"))
     give(run, "ask")
-    for attempt in (0, 1):
-        give(run, "reject", 0, attempt)
+    give(run, "reject", 0, 0)
     thread = threading.Thread(target=finish, args=(run,))
     thread.start()
-    until(lambda: doing(run) == ("waits", 0, 2))
+    until(lambda: doing(run) == ("waits", 0, 1))
     status = orders.read_status(run.path)
-    assert status and status.same
-    give(run, "stop")
+    assert status and status.random
+    give(run, "trust")
     thread.join(20)
-    assert run.recorded == 0
+    assert run.finished
+    plain = Run.create(tmp_path / "plain", tiny("raster"))
+    finish(plain)
+    assert not np.allclose(requested(run.path)[:4], requested(plain.path)[:4])
+    assert np.allclose(requested(run.path)[4:], requested(plain.path)[4:])
+    before = result(run.path)
+    for name in ("states/003.h5", "subsequences/003.h5", "result.h5"):
+        (run.path / name).unlink()
+    finish(Run.open(run.path))  # warns, which is an error here, if it would have gone elsewhere
+    assert result(run.path) == before
 
 
 def test_what_is_no_order_is_passed_over(run: Run, tmp_path: Path) -> None:
@@ -210,7 +218,7 @@ def test_orders_from_the_terminal(run: Run) -> None:
     assert orders.read(run.path, 1).word == "pause"
     assert "expected a scan that waits for a verdict" in str(told("approve").exception)
     (run.path / "monitor" / "status.json").write_text(
-        json.dumps({"doing": "waits", "number": 2, "attempt": 1, "positions": [], "same": False, "at": "", "pid": 1, "host": "x"})
+        json.dumps({"doing": "waits", "number": 2, "attempt": 1, "positions": [], "random": False, "at": "", "pid": 1, "host": "x"})
     )
     told("reject")
     found = orders.read(run.path, 2)
@@ -219,7 +227,7 @@ def test_orders_from_the_terminal(run: Run) -> None:
 
 def test_a_process_that_is_gone_is_known(run: Run) -> None:
     (run.path / "monitor").mkdir()
-    orders.write_status(run.path, {"doing": "proposed", "number": 0, "attempt": 0, "positions": [], "same": False})
+    orders.write_status(run.path, {"doing": "proposed", "number": 0, "attempt": 0, "positions": [], "random": False})
     status = orders.read_status(run.path)
     assert status.alive
     gone = subprocess.Popen(["true"])

@@ -68,7 +68,7 @@ class Status:
         number: of the sub-sequence, from 0.
         attempt: which proposal for it, from 0.
         positions: that are proposed, fractions (y, x) of the field for each specimen.
-        same: whether the proposal is the one that was rejected: the policy has no other.
+        random: whether the positions are random ones, since the policy has no other proposal than the one that was rejected.
         at: since when.
         pid: its process.
         host: the machine that this runs on.
@@ -78,7 +78,7 @@ class Status:
     number: int
     attempt: int
     positions: list[list[tuple[float, float]]]
-    same: bool
+    random: bool
     at: str
     pid: int
     host: str

@@ -9,7 +9,7 @@ import os
 import time
 import warnings
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -41,7 +41,8 @@ class _Rejected:
 class Steered:
     """A scanner that looks for orders before it is asked for the next sub-sequence.
 
-    A proposal that is rejected is made again with other random numbers. How many were is kept, so that a run that is taken up proposes what
+    A proposal that is rejected is made again with other random numbers, or, if they make no difference to the policy, spread at random over
+    the field. How many were is kept, so that a run that is taken up proposes what
     was taken. Orders to pause and to stop are for the process that is at work when they are given.
 
     Attributes:
@@ -71,23 +72,29 @@ class Steered:
             Stopped: somebody said so.
         """
         number, self.number, self.waited = self.number, self.number + 1, 0.0
-        if os.path.lexists(self.run / "subsequences" / f"{number:03d}.h5"):
+        recorded = os.path.lexists(self.run / "subsequences" / f"{number:03d}.h5")
+        if not recorded:
+            self._wait_while_paused(number)
+        action, after = first = self.scanner(seen, memory, generator=generator)
+        if recorded:
             attempt = self._rejected(number)
-            return self.scanner(seen, memory, generator=self._stream(number, attempt) if attempt else generator)
-        self._wait_while_paused(number)
-        attempt, before = 0, None
-        while True:
-            action, after = self.scanner(seen, memory, generator=self._stream(number, attempt) if attempt else generator)
-            same = before is not None and torch.equal(before, action.positions)
-            if self._accepted(action, number, attempt, same):
-                break
-            attempt, before = attempt + 1, action.positions
+            return first if not attempt else self._another(seen, memory, number, attempt, action)[0]
+        attempt, random = 0, False
+        while not self._accepted(action, number, attempt, random):
+            attempt += 1
+            (action, after), random = self._another(seen, memory, number, attempt, first[0])
         if attempt:
             _keep(self.run / FOLDER / "rejected" / f"{number:03d}.json", attempt)
         return action, after
 
-    def _stream(self, number: int, attempt: int) -> torch.Generator:
-        return stream(self.seed, number + AGAIN * attempt)
+    def _another(self, seen: Observation, memory: Memory, number: int, attempt: int, first: Action) -> tuple[tuple[Action, Memory], bool]:
+        """What is proposed after so many rejections; and whether it is random, since the policy had nothing but its first proposal."""
+        generator = stream(self.seed, number + AGAIN * attempt)
+        action, after = self.scanner(seen, memory, generator=generator)
+        if not torch.equal(action.positions, first.positions):
+            return (action, after), False
+        positions = torch.rand(first.positions.shape, generator=generator).to(first.positions)
+        return (replace(action, positions=positions, log_prob=None, mean=None), after), True
 
     def _wait_while_paused(self, number: int) -> None:
         began, told = time.perf_counter(), False
@@ -98,7 +105,7 @@ class Steered:
             time.sleep(SHORTEST)
         self.waited += time.perf_counter() - began
 
-    def _accepted(self, action: Action, number: int, attempt: int, same: bool) -> bool:
+    def _accepted(self, action: Action, number: int, attempt: int, random: bool) -> bool:
         """Whether a proposal may be taken; waits for the verdict if there has to be one."""
         began, told = time.perf_counter(), ""
         while True:
@@ -106,7 +113,7 @@ class Steered:
             verdict = self._verdict(number, attempt)
             doing = "paused" if paused == "pause" else "waits" if asks == "ask" and not verdict else "proposed"
             if doing != told:
-                self._say(doing, number, attempt, action, same)
+                self._say(doing, number, attempt, action, random)
                 told = doing
             if doing == "proposed":
                 self.waited += time.perf_counter() - began
@@ -142,13 +149,13 @@ class Steered:
             if number not in self._known:
                 self._known[number] = orders.read(self.run, number)
 
-    def _say(self, doing: str, number: int, attempt: int = 0, action: Action | None = None, same: bool = False) -> None:
+    def _say(self, doing: str, number: int, attempt: int = 0, action: Action | None = None, random: bool = False) -> None:
         """Says what it is at, if anybody ever wanted to know."""
         if not os.path.isdir(self.run / FOLDER):
             return
         positions = [] if action is None else action.positions.detach().cpu().double().tolist()
         try:
-            orders.write_status(self.run, {"doing": doing, "number": number, "attempt": attempt, "positions": positions, "same": same})
+            orders.write_status(self.run, {"doing": doing, "number": number, "attempt": attempt, "positions": positions, "random": random})
         except (OSError, ValueError) as error:
             warnings.warn(f"{self.run / FOLDER}: what the scan is at could not be written ({error}); it goes on", stacklevel=2)
 

@@ -78,7 +78,7 @@ class Watch:
             "doing": self._doing(status, taken),
             "asks": self._asks(),
             "controlled": self.controlled(),
-            "proposal": None if status is None else {"number": status.number, "attempt": status.attempt, "same": status.same},
+            "proposal": None if status is None else {"number": status.number, "attempt": status.attempt, "random": status.random},
             "done": len(self.frames),
             "subsequences": total,
             "positions": sum(self.run.lengths[: len(self.frames)]),

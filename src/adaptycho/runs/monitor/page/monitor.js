@@ -54,8 +54,8 @@ function head() {
   byId("verdict").hidden = !asked;
   if (asked) {
     const again = facts.proposal.attempt ? `, proposal ${facts.proposal.attempt + 1}` : "";
-    const same = facts.proposal.same ? " (the same again: this policy has no other)" : "";
-    byId("question").textContent = `Go to the marked positions of sub-sequence ${facts.proposal.number + 1}${again}?${same}`;
+    const random = facts.proposal.random ? " (at random: the policy has no other proposal)" : "";
+    byId("question").textContent = `Go to the marked positions of sub-sequence ${facts.proposal.number + 1}${again}?${random}`;
   }
   const select = byId("specimen");
   if (!select.options.length) {

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -15,7 +16,6 @@ import h5py
 import httpx2
 import numpy as np
 import pytest
-import uvicorn
 from PIL import Image
 from starlette.testclient import TestClient
 
@@ -81,7 +81,7 @@ def browser(folder: Path, *, token: str | None = None, limit: float | None = Non
 @contextmanager
 def served(folder: Path) -> Iterator[str]:
     """A server with a real socket, and its address."""
-    running = uvicorn.Server(serving.configuration(Watch(Run.open(folder))))
+    running = serving.Server(serving.configuration(Watch(Run.open(folder))))
     running.config.port = 0
     thread = threading.Thread(target=running.run)
     thread.start()
@@ -90,7 +90,7 @@ def served(folder: Path) -> Iterator[str]:
     try:
         yield f"http://127.0.0.1:{running.servers[0].sockets[0].getsockname()[1]}"
     finally:
-        running.should_exit = True
+        running.handle_exit(signal.SIGTERM, None)
         thread.join(20)
 
 
@@ -273,6 +273,16 @@ def test_a_monitor_that_is_killed_leaves_the_run_as_it_was(folder: Path) -> None
         finally:
             process.kill()
     assert len(list(execute(Run.open(folder)))) == COUNT
+
+
+def test_a_monitor_that_ends_lets_go_of_its_browsers(half: Path) -> None:
+    with served(half) as address:
+        answer = threading.Thread(target=httpx2.get, args=(f"{address}/api/events",), kwargs={"timeout": 60})
+        answer.start()
+        time.sleep(0.3)
+        assert answer.is_alive()
+    answer.join(5)  # whole, or it would raise, which is an error here
+    assert not answer.is_alive()
 
 
 def test_an_address_that_is_taken_is_a_sentence(half: Path, capsys: pytest.CaptureFixture[str]) -> None:

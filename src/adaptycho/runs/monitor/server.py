@@ -40,6 +40,7 @@ class Hub:
     def __init__(self, watch: Watch) -> None:
         self.watch, self.streams, self.facts, self.version = watch, 0, "", 0
         self._news, self._one, self._kept = asyncio.Event(), asyncio.Lock(), OrderedDict[Any, Any]()
+        self._ended = False
 
     async def look(self) -> None:
         """Looks into the folder once."""
@@ -66,12 +67,17 @@ class Hub:
                     self._kept.popitem(last=False)
             return self._kept[key]
 
+    def end(self) -> None:
+        """Ends all streams."""
+        self._ended = True
+        self._news.set()
+
     async def events(self) -> AsyncIterator[str]:
         """Facts as server-sent events: at once, and whenever there is news."""
         told = -1
         self.streams += 1
         try:
-            while True:
+            while not self._ended:
                 news = self._news
                 if self.version != told:
                     told = self.version

@@ -4,13 +4,17 @@ import secrets
 import socket
 from collections.abc import Callable
 from contextlib import suppress
+from types import FrameType
 
 import uvicorn
+from starlette.applications import Starlette
 
 from adaptycho.runs.monitor.access import loopback
 from adaptycho.runs.monitor.server import STREAMS, application
 from adaptycho.runs.monitor.watch import Watch
 from adaptycho.runs.orders import FOLDER
+
+EVERYWHERE = ("", "0.0.0.0", "::", "[::]")  # which no browser can be sent to
 
 
 def serve(watch: Watch, host: str, port: int, tell: Callable[[str], None]) -> None:
@@ -35,9 +39,20 @@ def serve(watch: Watch, host: str, port: int, tell: Callable[[str], None]) -> No
         raise ValueError(f"--host, --port: expected an address to listen on, found {host}, {port} ({error})") from None
     with listening:
         found = listening.getsockname()[1]
-        shown = f"[{host}]" if ":" in host and not host.startswith("[") else host
+        name = socket.gethostname() if host in EVERYWHERE else host
+        shown = f"[{name}]" if ":" in name and not name.startswith("[") else name
         tell(f"http://{shown}:{found}/" + (f"?token={token}" if token else ""))
-        uvicorn.Server(configuration(watch, token)).run(sockets=[listening])
+        Server(configuration(watch, token)).run(sockets=[listening])
+
+
+class Server(uvicorn.Server):
+    """Uvicorn, which waits for streams to end when it is to end: here they are told."""
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Somebody pressed Ctrl-C."""
+        super().handle_exit(sig, frame)
+        if isinstance(self.config.app, Starlette):
+            self.config.app.state.hub.end()
 
 
 def configuration(watch: Watch, token: str | None = None) -> uvicorn.Config:

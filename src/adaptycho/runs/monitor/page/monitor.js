@@ -6,7 +6,8 @@ const WORDS = { decides: "decides", acquires: "acquires", reconstructs: "reconst
   finished: "finished", stopped: "stopped", ended: "its process has ended", problem: "problem" };
 const NEW = "#ff9a00", EARLIER = "#9fd3ff", PROPOSED = "#e5007d";
 const LINES = ["#0072b2", "#d55e00", "#009e73", "#cc79a7"];
-const NAMES = { agreement: "with the one before", ssim: "SSIM", ssim_aligned: "SSIM, aligned", correlation: "correlation with the reference" };
+const NAMES = { agreement: "with the one before", ssim: "SSIM", ssim_aligned: "SSIM, aligned",
+  correlation: "correlation with the reference" };
 const TASKS = ["decide", "acquire", "reconstruct"];
 let facts = null, specimen = null, following = true, drawn = {}, asking = 0;
 
@@ -176,7 +177,8 @@ function agreement() {
   const low = Math.min(0, ...known), at = frame(byId("agreement"), low, 1, (v) => v.toFixed(1));
   lines.forEach(([, values], i) => {
     const points = values.map((v, k) => [k, v]).filter(([, v]) => v !== null).map(([k, v]) => at(k, v));
-    add(byId("agreement"), "polyline", { points: points.map((p) => p.join(",")).join(" "), fill: "none", stroke: LINES[i], "stroke-width": 2 });
+    const path = points.map((p) => p.join(",")).join(" ");
+    add(byId("agreement"), "polyline", { points: path, fill: "none", stroke: LINES[i], "stroke-width": 2 });
     for (const [x, y] of points) add(byId("agreement"), "circle", { cx: x, cy: y, r: 3, fill: LINES[i] });
   });
   byId("agreement-legend").replaceChildren(...lines.flatMap(([name], i) => {
@@ -194,7 +196,7 @@ function latency() {
     let below = 0;
     parts.forEach((part, i) => {
       const [x, top] = at(k, below + part), [, bottom] = at(k, below);
-      const box = add(byId("latency"), "rect", { x: x - wide / 2, y: top, width: wide, height: Math.max(0, bottom - top), class: TASKS[i] });
+      const box = add(byId("latency"), "rect", { x: x - wide / 2, y: top, width: wide, height: Math.max(0, bottom - top) });
       box.style.fill = ["#cc79a7", "#e69f00", "#0072b2"][i];
       add(box, "title", {}).textContent = `${TASKS[i]} ${short(part)} s`;
       below += part;

@@ -33,7 +33,8 @@ from scipy.special import j1
 
 from adaptycho.physics.optics import Setup
 from adaptycho.runs import journal, spool
-from adaptycho.runs.scans import Run, execute
+from adaptycho.runs.execution import execute
+from adaptycho.runs.scans import Run
 from adaptycho.settings import preset, update
 from adaptycho.settings.microscopes import GROUP
 from adaptycho.support import plugins

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from adaptycho.instruments import Capabilities, calibration
 from adaptycho.instruments.simulated import Simulated
-from adaptycho.runs.scans import Run, execute
+from adaptycho.runs.execution import execute
+from adaptycho.runs.scans import Run
 from adaptycho.settings import build, preset, update
 from adaptycho.settings.microscopes import GROUP, Kind
 from adaptycho.types import Action, Measurement

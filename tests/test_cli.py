@@ -32,6 +32,7 @@ COMMANDS = [
     "scan",
     "resume",
     "report",
+    "monitor",
     "settings",
     "evaluate",
     "figures",

@@ -16,7 +16,7 @@ from adaptycho.learn.imitate import imitate
 from adaptycho.learn.reinforce import reinforce
 from adaptycho.physics import noise
 from adaptycho.reconstruct.descent import Reconstructor
-from adaptycho.runs import scans
+from adaptycho.runs import execution, scans
 from adaptycho.scan import episode, patterns
 from adaptycho.scan.networks import library
 from adaptycho.scan.policies.learned import Learned
@@ -158,12 +158,12 @@ def test_a_run(device: torch.device, tmp_path: Path) -> None:
         CHOSEN, {"scan.subsequences": "3", "scan.positions": "12", "scan.policy": "adaptive", "reconstruct.reference_side": "12"}
     )
     target = scans.Run.create(tmp_path / "run", chosen)
-    begun = scans.execute(target, device)
+    begun = execution.execute(target, device)
     assert where(next(begun)) == {device.type}
     begun.close()
-    last = [*scans.execute(scans.Run.open(tmp_path / "run"))][-1]
+    last = [*execution.execute(scans.Run.open(tmp_path / "run"))][-1]
     assert where(last) == {"cpu"} and last.number == 3
-    whole = [*scans.execute(scans.Run.create(tmp_path / "whole", chosen))][-1]
+    whole = [*execution.execute(scans.Run.create(tmp_path / "whole", chosen))][-1]
     torch.testing.assert_close(last.potential, whole.potential, rtol=0, atol=apart(device) * float(whole.potential.abs().max()))
 
 

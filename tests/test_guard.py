@@ -17,7 +17,8 @@ from adaptycho.physics.exposure import Exposure, grid, highest, local_dose
 from adaptycho.physics.grid import Grid
 from adaptycho.physics.optics import Aberrations, Setup, object_grid
 from adaptycho.runs import spent
-from adaptycho.runs.scans import Run, execute
+from adaptycho.runs.execution import execute
+from adaptycho.runs.scans import Run
 from adaptycho.settings import Settings, preset, update
 from adaptycho.types import Action, Measurement
 

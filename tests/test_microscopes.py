@@ -21,8 +21,9 @@ from adaptycho.instruments import Capabilities, Session
 from adaptycho.instruments.contract import Contract, broken
 from adaptycho.physics.optics import Setup
 from adaptycho.runs import journal, scans, summary
+from adaptycho.runs.execution import execute
 from adaptycho.runs.journal import Journal
-from adaptycho.runs.scans import Run, execute, read_states
+from adaptycho.runs.scans import Run, read_states
 from adaptycho.settings import Settings, build, microscopes, override, preset, update
 from adaptycho.settings.microscopes import BUILT_IN, GROUP, Kind, Subject
 from adaptycho.types import Action, Measurement

@@ -10,7 +10,8 @@ import pytest
 from adaptycho import formats
 from adaptycho.formats import readers
 from adaptycho.runs import summary
-from adaptycho.runs.scans import Run, execute
+from adaptycho.runs.execution import execute
+from adaptycho.runs.scans import Run
 from adaptycho.settings import Settings, build, microscopes, policies, preset, update
 from adaptycho.support import plugins
 

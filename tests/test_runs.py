@@ -25,7 +25,10 @@ from ase.build import mx2
 from adaptycho import formats
 from adaptycho.formats import Recording
 from adaptycho.runs import checksums, scans, summary
-from adaptycho.runs.scans import Journal, Run, execute, read_reference, read_states
+from adaptycho.runs.execution import execute
+from adaptycho.runs.journal import Journal
+from adaptycho.runs.scans import Run, read_reference, read_states
+from adaptycho.runs.scores import score
 from adaptycho.settings import Settings, build, dump, load, override, preset, update
 from adaptycho.support.atomic import alone
 from adaptycho.types import Action, Measurement
@@ -301,7 +304,7 @@ def test_states_and_result_are_what_the_loop_gave(tmp_path: Path) -> None:
         for name in ("positions", "patterns", "dose", "defocus"):
             assert torch.equal(getattr(found["measurement"], name), getattr(state.latest, name))
         assert found["seconds"] == state.seconds
-        wanted = scans.score(state.potential, reference)
+        wanted = score(state.potential, reference)
         assert found["scores"].keys() == {"ssim", "ssim_aligned", "correlation"}
         for name, values in found["scores"].items():
             assert np.array_equal(values, getattr(wanted, name).numpy())

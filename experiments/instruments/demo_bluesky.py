@@ -22,7 +22,8 @@ from ophyd_async.sim import SimMotor
 
 from adaptycho.instruments.bluesky import Axes, Devices, acquisition
 from adaptycho.instruments.simulated import Simulated
-from adaptycho.runs.scans import Run, execute
+from adaptycho.runs.execution import execute
+from adaptycho.runs.scans import Run
 from adaptycho.scan.agent import ID, Agent
 from adaptycho.settings import BEST, Settings, build, update
 from adaptycho.types import Action
@@ -82,13 +83,13 @@ def driven(folder: Path) -> dict[str, Any]:
     chosen = update(settings(), {"scan": {"microscope": "bluesky", "file": str(folder / "bluesky.toml")}}, "demo")
     began = time.perf_counter()
     run = Run.create(folder / "run", chosen)
-    driven: Any = run.microscope
+    opened: Any = run.microscope
     spent: dict[str, float] = {}
     for state in execute(run):
         for name, seconds in state.seconds.items():
             spent[name] = spent.get(name, 0.0) + seconds
         print(f"sub-sequence {state.number}: {state.seen.positions.shape[1]} positions", flush=True)
-    tally = asdict(driven.driver.tally)
+    tally = asdict(opened.driver.tally)
     counts = {name: tally.pop(name) for name in ("positions", "verified", "misplaced", "stale", "mixed")}
     computed = {name: round(value, 3) for name, value in spent.items() if name != "acquire"}
     return {

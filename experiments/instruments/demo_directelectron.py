@@ -19,7 +19,8 @@ import numpy as np
 import torch
 from scipy.ndimage import gaussian_filter, map_coordinates
 
-from adaptycho.runs.scans import Run, execute
+from adaptycho.runs.execution import execute
+from adaptycho.runs.scans import Run
 from adaptycho.settings import BEST, Settings, update
 
 GRID, PITCH, CORNER = 128, 1.0, 4  # points along each side, Å between them, and where the field begins
@@ -128,13 +129,13 @@ def main(folder: Path, port: int) -> dict[str, Any]:
     chosen = update(chosen, {"scan": {"microscope": "directelectron", "file": str(folder / "de.toml")}}, "demo")
     began = time.perf_counter()
     run = Run.create(folder / "run", chosen)
-    driven: Any = run.microscope
+    opened: Any = run.microscope
     spent: dict[str, float] = {}
     for state in execute(run):
         for name, seconds in state.seconds.items():
             spent[name] = spent.get(name, 0.0) + seconds
         print(f"sub-sequence {state.number}: {state.seen.positions.shape[1]} positions", flush=True)
-    tally = asdict(driven.driver.tally)
+    tally = asdict(opened.driver.tally)
     counts = {name: tally.pop(name) for name in ("positions", "verified", "misplaced", "stale", "mixed")}
     computed = {name: round(value, 3) for name, value in spent.items() if name != "acquire"}
     on_grid = state.seen.positions[0].double().numpy() * 46 * pixel / PITCH

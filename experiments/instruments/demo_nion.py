@@ -24,7 +24,8 @@ from nion.usim_device import DeviceConfiguration
 from nion.utils import Registry
 
 from adaptycho.instruments.simulated import Simulated
-from adaptycho.runs.scans import Run, execute
+from adaptycho.runs.execution import execute
+from adaptycho.runs.scans import Run
 from adaptycho.settings import BEST, Settings, build, update
 from adaptycho.types import Action
 
@@ -109,7 +110,7 @@ def main(folder: Path) -> dict[str, Any]:
     chosen = update(chosen, {"scan": {"microscope": "nion", "file": str(folder / "nion.toml")}}, "demo")
     began = time.perf_counter()
     run = Run.create(folder / "run", chosen)
-    driven: Any = run.microscope
+    opened: Any = run.microscope
     spent: dict[str, float] = {}
     for state in execute(run):
         for name, seconds in state.seconds.items():
@@ -120,7 +121,7 @@ def main(folder: Path) -> dict[str, Any]:
     made = [camera.made.get(digest(pattern)) for pattern in state.seen.patterns[0].numpy()]
     wrong = sum(at is None or np.hypot(*((at - to) * field)) > 0.01 for at, to in zip(made, told, strict=True))
     truth = build.truth_in_field(microscope)[0].numpy()
-    tally = asdict(driven.driver.tally)
+    tally = asdict(opened.driver.tally)
     computed = {name: round(value, 3) for name, value in spent.items() if name != "acquire"}
     return {
         "positions": tally.pop("positions"),

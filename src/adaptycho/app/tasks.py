@@ -18,7 +18,7 @@ from adaptycho.compare import archive, race, table, table1, trained
 from adaptycho.compare.ledger import Ledger
 from adaptycho.draw import report
 from adaptycho.reconstruct.choice import choose
-from adaptycho.runs import checks, scans, summary
+from adaptycho.runs import checks, execution, scans, summary
 from adaptycho.scan.episode import observe, split_evenly, stream
 from adaptycho.settings import Settings, build, dump, microscopes, policies, update
 from adaptycho.support import targets
@@ -106,15 +106,20 @@ def scan(target: scans.Run, progress: Progress, device: str = "cpu") -> dict[str
     """Runs or goes on with a scan, writes its report, and returns its final scores (NaN where nobody knows what they refer to).
 
     Of one that is finished the report is written again.
+
+    Raises:
+        ValueError: it was told to stop before its first sub-sequence.
     """
     if not target.finished:
-        for _ in progress(scans.execute(target, device), len(target.lengths), "sub-sequences"):
+        for _ in progress(execution.execute(target, device), len(target.lengths), "sub-sequences"):
             pass
     states = scans.read_states(target)
+    if not states:
+        raise ValueError(f"{target.path}: expected a sub-sequence, found a scan that was stopped before (go on with `resume`)")
     scores = {name: round(float(values.mean()), 4) for name, values in states[-1]["scores"].items()}
     return {
         "run": str(target.path),
-        "positions": sum(target.lengths),
+        "positions": sum(target.lengths[: len(states)]),
         "subsequences": len(states),
         "policy": target.settings.scan.policy,
         "scores": scores,

@@ -8,8 +8,8 @@ RUN/
   states/000.h5       phase inside the field after it, loss, scores, seconds
   reference.h5        what scores refer to, if anybody knows
   exposures.jsonl     what was about to be sent, each time before it was; of scans with limits only (`adaptycho.runs.spent`)
-  result.h5           the final potential and probe
-  report.html
+  result.h5           the final potential and probe; report.html
+  monitor/            orders to the scan, if anybody watches (`adaptycho.runs.orders`)
 ```
 
 A sub-sequence is on disk, complete and flushed, before the next decision. A run is taken up by running the same loop again: sub-sequences
@@ -19,10 +19,8 @@ microscope that no scan can go on with is kept beside, as subsequences/000.refus
 """
 
 import json
-import math
 import os
-from collections.abc import Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -33,21 +31,18 @@ import torch
 from torch import Tensor
 
 from adaptycho import settings
-from adaptycho.instruments import Computed, Session, calibration
+from adaptycho.instruments import Session
 from adaptycho.physics.optics import Setup
 from adaptycho.reconstruct.reconstruction import Reconstruction
-from adaptycho.runs import checks, checksums, provenance, spent
-from adaptycho.runs.journal import Journal, numbered, read_arrays, read_subsequence, write_arrays
+from adaptycho.runs import checks, checksums, provenance
+from adaptycho.runs.journal import numbered, read_arrays, read_subsequence, write_arrays
 from adaptycho.runs.provenance import Provenance
-from adaptycho.runs.scores import SCORES, Scores, score
-from adaptycho.scan.episode import State, run, split_evenly, stream
-from adaptycho.scan.policies.learned import Learned
+from adaptycho.runs.scores import SCORES
+from adaptycho.scan.episode import split_evenly
 from adaptycho.settings import Settings, build, microscopes
 from adaptycho.settings.microscopes import Kind, Subject
 from adaptycho.support import document
-from adaptycho.support.atomic import alone, whole, whole_folder
-
-_CHECK = 17  # keeps the random numbers of a calibration apart from those of the scan
+from adaptycho.support.atomic import whole, whole_folder
 
 
 @dataclass(frozen=True)
@@ -168,44 +163,6 @@ class Run:
         return len(numbered(self.path / "subsequences"))
 
 
-def execute(target: Run, device: torch.device | str = "cpu") -> Iterator[State]:
-    """Runs or goes on with a scan, yielding the state after each sub-sequence; at the end the folder holds the result.
-
-    The microscope is closed at the end, also of a scan that fails or that nobody goes on with.
-
-    Args:
-        target: the run.
-        device: where patterns are simulated and reconstructed, and learned policies decide.
-
-    Raises:
-        ValueError: another process is at work on the run, or the recording that is replayed is not the one that the run began with; or a
-            limit of the settings is in the way.
-    """
-    with closing(target), alone(target.path):
-        yield from _execute(target, torch.device(device))
-
-
-def _execute(target: Run, device: torch.device) -> Iterator[State]:
-    checksums.check_sources(target.path, target.provenance, target.settings)
-    (target.path / "states").mkdir(exist_ok=True)
-    checks.check_session(target.settings, target.kind, target.microscope)
-    chosen, setup = target.settings, target.microscope.setup
-    reference = _reference(target, target.microscope)
-    unknown = torch.full((target.microscope.batch,), math.nan)
-    microscope = target.microscope.to(device) if isinstance(target.microscope, Computed) else target.microscope
-    microscope = spent.guarded(microscope, target)
-    if target.kind.capabilities.calibrate and not target.recorded:
-        calibration.check(microscope, part=target.kind.capabilities.calibrate, generator=stream(chosen.scan.seed, -_CHECK))
-    journal = Journal(microscope, target.path / "subsequences", target.provenance.settings or "", device)
-    scanner, descent = build.scanner(chosen), build.reconstructor(chosen, setup, target.subject.counts_per_electron)
-    scanner = scanner.to(device) if isinstance(scanner, Learned) else scanner
-    for state in run(journal, scanner, descent, target.lengths, seed=chosen.scan.seed, warm=chosen.scan.warm):
-        scores = Scores(unknown, unknown, unknown) if reference is None else score(state.potential.cpu(), reference)
-        _write_state(target.path / "states" / f"{state.number - 1:03d}.h5", state, scores)
-        yield state
-    write_result(target.path / "result.h5", setup, state.reconstruction)
-
-
 def write_result(path: Path, setup: Setup, result: Reconstruction) -> None:
     """Writes a reconstruction: potential on the object grid, phase inside the field, loss, and the probe (zero position in the centre).
 
@@ -216,7 +173,7 @@ def write_result(path: Path, setup: Setup, result: Reconstruction) -> None:
     if result.refined is not None:
         found = ("positions", "reported", "intensities", "affine", "defocus")
         arrays |= {f"refined/{name}": getattr(result.refined, name) for name in found}
-    write_arrays(path, arrays, _units(setup))
+    write_arrays(path, arrays, units(setup))
 
 
 def read_states(target: Run) -> list[dict[str, Any]]:
@@ -264,29 +221,8 @@ def read_reference(target: Run) -> Tensor:
     Raises:
         ValueError: it is missing, damaged or not of this run.
     """
-    return _read_reference(target, target.batch, target.setup)
-
-
-def _read_reference(target: Run, batch: int, setup: Setup) -> Tensor:
-    wanted = {"phase_in_field": (batch, *setup.field_shape)}
+    wanted = {"phase_in_field": (target.batch, *target.setup.field_shape)}
     return read_arrays(target.path / "reference.h5", wanted, sealed=target.sealed)["phase_in_field"]
-
-
-def _reference(target: Run, microscope: Session) -> Tensor | None:
-    """As it is on disk, else as the microscope knows it; None if nobody does."""
-    if not target.referenced:
-        if (known := microscope.reference()) is None:
-            return None
-        checks.check_reference(known, microscope.setup, microscope.batch)
-        write_arrays(target.path / "reference.h5", {"phase_in_field": known}, _units(microscope.setup))
-    return _read_reference(target, microscope.batch, microscope.setup)
-
-
-def _write_state(path: Path, state: State, scores: Scores) -> None:
-    arrays = {"phase_in_field": state.potential, "loss": state.reconstruction.loss}
-    named = {f"scores/{k}": getattr(scores, k) for k in SCORES}
-    seconds = {f"seconds/{k}": torch.tensor(v, dtype=torch.float64) for k, v in state.seconds.items()}
-    write_arrays(path, arrays | named | seconds, {})
 
 
 def _write_text(path: Path, text: str) -> None:
@@ -294,5 +230,6 @@ def _write_text(path: Path, text: str) -> None:
         part.write_text(text, encoding="utf-8")
 
 
-def _units(setup: Setup) -> dict[str, Any]:
+def units(setup: Setup) -> dict[str, Any]:
+    """Of the arrays of a run, as attributes of their file."""
     return {"pixel": setup.object.pixel, "pixel_unit": "Å", "field": np.array(setup.field), "field_unit": "Å (y, x)", "phase_unit": "rad"}

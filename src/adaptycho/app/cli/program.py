@@ -15,6 +15,7 @@ from adaptycho.app.cli.exporting import export
 from adaptycho.app.cli.exposing import rehearse
 from adaptycho.app.cli.importing import import_, inspect
 from adaptycho.app.cli.judging import evaluate, figures
+from adaptycho.app.cli.monitoring import monitor
 from adaptycho.app.cli.output import placed, progress, say, tell, teller, to_json, use, warn
 from adaptycho.app.cli.training import train
 from adaptycho.app.given import pop_given, with_given
@@ -142,18 +143,21 @@ def reconstruct(file: Path, out: Path, protocol: str | None, threads: int | None
 @click.argument("run", type=click.Path(path_type=Path))
 @protocol
 @with_settings(*SHORT)
+@click.option("--ask", is_flag=True, help="Wait before each sub-sequence until it is approved (`adaptycho monitor RUN`).")
 @threads
 @device
 @click.option("--dry-run", is_flag=True, help="Print the first positions and what they would do to the specimen; expose and write nothing.")
 @as_json
-def scan(run: Path, protocol: str | None, threads: int | None, device: str, dry_run: bool, as_json: bool, **options: Any) -> None:
+def scan(
+    run: Path, protocol: str | None, ask: bool, threads: int | None, device: str, dry_run: bool, as_json: bool, **options: Any
+) -> None:
     """Scan, and keep everything in the new folder RUN: every sub-sequence is on disk before the next is decided.
 
-    A scan that was interrupted, by whatever, goes on with `adaptycho resume RUN`. Limits that no request may break are settings of the
-    section `safety`.
+    A scan that was interrupted, by whatever, goes on with `adaptycho resume RUN`. `adaptycho monitor RUN` shows it while it runs. Limits
+    that no request may break are settings of the section `safety`.
     """
     targets.folder(run, new=True)
-    from adaptycho.runs import scans
+    from adaptycho.runs import orders, scans
 
     use(threads)
     placed(device)
@@ -164,8 +168,11 @@ def scan(run: Path, protocol: str | None, threads: int | None, device: str, dry_
     chosen = collect(options, {} if kind.capabilities.specimens else PROTOCOLS["best"], protocol)
     if dry_run:
         rehearse(chosen, as_json)
-    else:
-        _finish(scans.Run.create(run, chosen), as_json, device)
+        return
+    target = scans.Run.create(run, chosen)
+    if ask:
+        orders.give(target.path, orders.Order(word="ask"))
+    _finish(target, as_json, device)
 
 
 @commands.command()
@@ -206,7 +213,7 @@ def bench(what: str, as_json: bool) -> None:
     tell(flat, [f"{name}.{key}: {value}" for name, part in found.items() for key, value in part.items()], as_json)
 
 
-for command in (advise, evaluate, export, figures, import_, inspect, train):
+for command in (advise, evaluate, export, figures, import_, inspect, monitor, train):
     commands.add_command(command)
 
 
@@ -234,4 +241,6 @@ def _finish(run: Any, as_json: bool, device: str) -> None:
     found = tasks.scan(run, progress, device)
     scores = ", ".join(f"{name} {value:.3f}" for name, value in found["scores"].items()) if run.referenced else "no reference for scores"
     text = [f"{found['positions']} positions in {found['subsequences']} sub-sequences: {scores}"]
+    if not run.finished:
+        text.append(f"stopped before the end; `adaptycho resume {run.path}` goes on")
     tell(found, [*text, f"wrote {found['run']}; pictures in {found['report']}"], as_json)

@@ -20,6 +20,7 @@ from adaptycho.runs.journal import Journal, write_arrays
 from adaptycho.runs.scans import Run, read_reference, units, write_result
 from adaptycho.runs.scores import SCORES, Scores, score
 from adaptycho.scan.episode import State, run, stream
+from adaptycho.scan.overlap import run_overlapped
 from adaptycho.scan.policies.learned import Learned
 from adaptycho.settings import build
 from adaptycho.support.atomic import alone
@@ -60,8 +61,10 @@ def _execute(target: Run, device: torch.device) -> Iterator[State]:
     scanner = scanner.to(device) if isinstance(scanner, Learned) else scanner
     steered = steering.Steered(scanner, target.path, chosen.scan.seed)
     try:
-        for state in run(journal, steered, descent, target.lengths, seed=chosen.scan.seed, warm=chosen.scan.warm):
-            state = replace(state, seconds={**state.seconds, "decide": state.seconds["decide"] - steered.waited})
+        loop = run_overlapped if chosen.scan.overlap else run
+        for state in loop(journal, steered, descent, target.lengths, seed=chosen.scan.seed, warm=chosen.scan.warm):
+            decided = state.seconds["decide"] - steered.waited.pop(state.number - 1, 0.0)
+            state = replace(state, seconds={**state.seconds, "decide": decided})
             scores = Scores(unknown, unknown, unknown) if reference is None else score(state.potential.cpu(), reference)
             _write_state(target.path / "states" / f"{state.number - 1:03d}.h5", state, scores)
             yield state

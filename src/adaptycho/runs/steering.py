@@ -49,14 +49,14 @@ class Steered:
         scanner: the one that decides.
         run: folder of the run.
         seed: of all randomness in the scan.
-        waited: seconds of the last call that nothing was decided in.
+        waited: seconds of the call for a sub-sequence, by its number, that nothing was decided in.
         number: of the next sub-sequence, from 0.
     """
 
     scanner: Scanner
     run: Path
     seed: int
-    waited: float = field(default=0.0, init=False)
+    waited: dict[int, float] = field(default_factory=dict, init=False)
     number: int = field(default=0, init=False)
     _known: dict[int, Order | None] = field(default_factory=dict, init=False, repr=False)
     _past: int = field(default=0, init=False, repr=False)
@@ -71,7 +71,7 @@ class Steered:
         Raises:
             Stopped: somebody said so.
         """
-        number, self.number, self.waited = self.number, self.number + 1, 0.0
+        number, self.number = self.number, self.number + 1
         recorded = os.path.lexists(self.run / "subsequences" / f"{number:03d}.h5")
         if not recorded:
             self._wait_while_paused(number)
@@ -103,7 +103,7 @@ class Steered:
                 self._say("paused", number)
                 told = True
             time.sleep(SHORTEST)
-        self.waited += time.perf_counter() - began
+        self._wait(number, began)
 
     def _accepted(self, action: Action, number: int, attempt: int, random: bool) -> bool:
         """Whether a proposal may be taken; waits for the verdict if there has to be one."""
@@ -116,9 +116,12 @@ class Steered:
                 self._say(doing, number, attempt, action, random)
                 told = doing
             if doing == "proposed":
-                self.waited += time.perf_counter() - began
+                self._wait(number, began)
                 return verdict != "reject"
             time.sleep(SHORTEST)
+
+    def _wait(self, number: int, began: float) -> None:
+        self.waited[number] = self.waited.get(number, 0.0) + time.perf_counter() - began
 
     def _obey(self, number: int) -> tuple[str, str]:
         """The last of pause and resume, and the last of ask and trust.

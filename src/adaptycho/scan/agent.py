@@ -16,7 +16,7 @@ from adaptycho.instruments.bluesky import Axes
 from adaptycho.instruments.frames import Frame, collect
 from adaptycho.physics.optics import Setup
 from adaptycho.reconstruct.descent import Reconstructor
-from adaptycho.scan.episode import State, absorb, decide
+from adaptycho.scan.episode import State, absorb, decide, observe
 from adaptycho.types import Action, Memory, Scanner
 
 ID = "_id"  # bluesky-adaptive's name of what tells points apart
@@ -74,7 +74,9 @@ class Agent:
         if num_points is not None and num_points != (wanted := self.lengths[self.taken]):
             raise ValueError(f"num_points: expected {wanted} for sub-sequence {self.taken}, found {num_points}")
         if self._asked is None:
-            self._asked = decide(self.state, self, self.scanner, self.lengths, seed=self.seed, number=self.taken)
+            memory = None if self.state is None else self.state.memory
+            seen = observe(self.state, self, self.lengths, self.taken)
+            self._asked = decide(seen, memory, self.scanner, seed=self.seed, number=self.taken)
         places = self.axes.place(self._wanted(self._asked[0]), self.setup)
         y, x = self.names
         return [{ID: f"{self.taken}-{k}", y: float(a), x: float(b)} for k, (a, b) in enumerate(places)]

@@ -20,12 +20,12 @@ from adaptycho.reconstruct.reconstruction import Reconstruction
 from adaptycho.support.notebook import card
 from adaptycho.types import Action, Measurement, Memory, Observation, Scanner
 
-_BEAM = 500_000  # keeps the noise of a sub-sequence apart from its scanner's random numbers, however many of those it takes
+BEAM = 500_000  # keeps the noise of a sub-sequence apart from its scanner's random numbers, however many of those it takes
 
 
 @runtime_checkable
 class Look(Protocol):
-    """What a decision needs to know of a microscope."""
+    """What an observation needs to know of a microscope."""
 
     @property
     def setup(self) -> Setup:
@@ -114,23 +114,20 @@ def advance(
 ) -> State:
     """Takes one sub-sequence: decide, acquire, reconstruct."""
     started = time.perf_counter()
-    action, memory = decide(state, microscope, scanner, lengths, seed=seed, number=number)
+    memory = None if state is None else state.memory
+    action, memory = decide(observe(state, microscope, lengths, number), memory, scanner, seed=seed, number=number)
     decided = time.perf_counter()
-    latest = microscope.acquire(action, generator=stream(seed, number + _BEAM))
+    latest = microscope.acquire(action, generator=stream(seed, number + BEAM))
     acquired = time.perf_counter()
     after = absorb(state, action, memory, latest, microscope.setup, reconstructor, warm=warm)
     return replace(after, seconds={"decide": decided - started, "acquire": acquired - decided, **after.seconds})
 
 
-def decide(
-    state: State | None, microscope: Look, scanner: Scanner, lengths: Sequence[int], *, seed: int, number: int
-) -> tuple[Action, Memory]:
+def decide(seen: Observation, memory: Memory, scanner: Scanner, *, seed: int, number: int) -> tuple[Action, Memory]:
     """Where sub-sequence `number` goes, and the memory to hand back to the scanner."""
-    action, memory = scanner(
-        observe(state, microscope, lengths, number), None if state is None else state.memory, generator=stream(seed, number)
-    )
-    if action.positions.shape[1] != lengths[number]:
-        raise ValueError(f"scanner: expected {lengths[number]} positions for sub-sequence {number}, got {action.positions.shape[1]}")
+    action, memory = scanner(seen, memory, generator=stream(seed, number))
+    if action.positions.shape[1] != seen.count:
+        raise ValueError(f"scanner: expected {seen.count} positions for sub-sequence {number}, got {action.positions.shape[1]}")
     return action, memory
 
 

@@ -132,6 +132,9 @@ class Scan:
     dose: Dose = Field(default=2.14e5, description="electrons per position (simulated)")
     defocus: Defocus | None = Field(default=None, description="defocus in Å during the scan, if not the nominal one (simulated)")
     warm: bool = Field(default=False, description="go on from the last reconstruction instead of from zero after each sub-sequence")
+    overlap: bool = Field(
+        default=False, description="acquire while the sub-sequence before is reconstructed; a decision then knows all but the last one"
+    )
     seed: Seed = Field(default=0, description="of specimens, noise and random scans")
 
 

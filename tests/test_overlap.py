@@ -107,16 +107,17 @@ def test_the_reconstruction_is_made_while_the_next_sub_sequence_is_acquired() ->
     """A reconstruction that waits until the next acquisition has begun: the plain loop would never end."""
     began = [threading.Event() for _ in LENGTHS]
     source = Watched(build.simulated(chosen()), lambda number: began[number].set())
-    inner, made = Reconstructor(source.setup, 2), []
+    made: list[int] = []
 
-    def patient(seen: Measurement, start: Any = None) -> Any:
-        number = len(made)
-        if 0 < number < len(LENGTHS) - 1:
-            assert began[number + 1].wait(WAIT), "the microscope waited for the reconstruction"
-        made.append(seen.positions.shape[1])
-        return inner(seen, start)
+    class Patient(Reconstructor):
+        def __call__(self, seen: Measurement, start: Any = None) -> Any:
+            number = len(made)
+            if 0 < number < len(LENGTHS) - 1:
+                assert began[number + 1].wait(WAIT), "the microscope waited for the reconstruction"
+            made.append(seen.positions.shape[1])
+            return super().__call__(seen, start)
 
-    states = list(run_overlapped(source, Spy(), patient, LENGTHS, seed=1))  # type: ignore[arg-type]
+    states = list(run_overlapped(source, Spy(), Patient(source.setup, 2), LENGTHS, seed=1))
     assert made == [5, 9, 13, 16]
     assert len(states) == 4
 

@@ -1,7 +1,10 @@
 """An adaptive scan through Nion's own software, on its simulator, whose camera shows adaptycho's forward model: `make demo-nion`.
 
+    python experiments/instruments/demo_nion.py [POSITIONS]
+
 The last line is JSON. The camera notes where the beam was in each frame that it made, so that the patterns of the run can be compared with
-the positions that the adapter reports for them.
+the positions that the adapter reports for them. `chi_squared` is that of the patterns against what the forward model expects at those
+positions, for each pixel: 1 if they differ by counting noise alone.
 """
 
 import hashlib
@@ -27,7 +30,7 @@ from adaptycho.instruments.simulated import Simulated
 from adaptycho.runs.execution import execute
 from adaptycho.runs.scans import Run
 from adaptycho.settings import BEST, Settings, build, update
-from adaptycho.types import Action
+from adaptycho.types import Action, Measurement
 
 CAMERA = "adaptycho_camera"
 SURVEY = 8.0  # nm
@@ -96,10 +99,20 @@ def start(chosen: Settings, microscope: Simulated) -> tuple[Camera, str]:
     return camera, configuration.scan_module.device.scan_device_id
 
 
-def main(folder: Path) -> dict[str, Any]:
+def chi_squared(chosen: Settings, seen: Measurement) -> tuple[float, float]:
+    """For each pixel that expects a hundredth of an electron at least, and what counting noise alone makes of its deviation from 1."""
+    expected = build.simulated(update(chosen, {"instrument": {"noise": False}}, "quiet")).acquire(
+        Action(seen.positions), generator=torch.Generator()
+    )
+    rate = expected.patterns.double()
+    rate, counts = rate[rate > 0.01], seen.patterns.double()[rate > 0.01]
+    return float(((counts - rate) ** 2 / rate).mean()), float(((2 + 1 / rate).mean() / len(rate)) ** 0.5)
+
+
+def main(folder: Path, positions: int) -> dict[str, Any]:
     """The scan, and what came of it."""
     current = 2.14e5 * 1.602176634e-19 / EXPOSURE * 1e12  # pA: as many electrons as the paper's
-    wanted = {"positions": 250, "subsequences": 5, "policy": "adaptive"}
+    wanted = {"positions": positions, "subsequences": 5, "policy": "adaptive"}
     chosen = update(Settings(), {"scan": wanted, "instrument": {"current": current}, "reconstruct": BEST}, "demo")
     microscope = build.simulated(chosen)
     camera, scan = start(chosen, microscope)
@@ -107,9 +120,9 @@ def main(folder: Path) -> dict[str, Any]:
         f'camera = "{CAMERA}"\nscan = "{scan}"\nsurvey = {SURVEY}\nmiddle = {list(MIDDLE)}\nturn = {TURN}\npark = [0.0, 0.0]\n'
         f"[frames]\nexposure = {EXPOSURE}\n"
     )
-    chosen = update(chosen, {"scan": {"microscope": "nion", "file": str(folder / "nion.toml")}}, "demo")
+    described = {"microscope": "nion", "file": str(folder / "nion.toml")}
     began = time.perf_counter()
-    run = Run.create(folder / "run", chosen)
+    run = Run.create(folder / "run", update(chosen, {"scan": described}, "demo"))
     opened: Any = run.microscope
     spent: dict[str, float] = {}
     for state in execute(run):
@@ -121,7 +134,10 @@ def main(folder: Path) -> dict[str, Any]:
     made = [camera.made.get(digest(pattern)) for pattern in state.seen.patterns[0].numpy()]
     wrong = sum(at is None or np.hypot(*((at - to) * field)) > 0.01 for at, to in zip(made, told, strict=True))
     truth = build.truth_in_field(microscope)[0].numpy()
-    tally = asdict(opened.driver.tally)
+    tally, (found, noise) = (
+        asdict(opened.driver.tally),
+        chi_squared(chosen, state.seen),
+    )
     computed = {name: round(value, 3) for name, value in spent.items() if name != "acquire"}
     return {
         "positions": tally.pop("positions"),
@@ -131,6 +147,7 @@ def main(folder: Path) -> dict[str, Any]:
         "mixed": tally.pop("mixed"),
         "retaken": tally.pop("misplaced"),
         "seconds": round(seconds, 2),
+        "chi_squared": [round(found, 4), round(noise, 4)],
         "correlation": round(float(np.corrcoef(state.potential[0].numpy().ravel(), truth.ravel())[0, 1]), 4),
         "split": {name: round(value, 3) for name, value in tally.items()} | computed,
     }
@@ -142,7 +159,7 @@ def alone() -> int:
     with tempfile.TemporaryDirectory() as name:
         os.chdir(name)
         try:
-            found = main(Path(name))
+            found = main(Path(name), int(sys.argv[1]) if len(sys.argv) > 1 else 250)
         except Exception:
             traceback.print_exc()
             return 1

@@ -3,8 +3,10 @@
 A judge of many scans takes a Gaussian for the beam, whose peak may be half of the true one (`adaptycho.metrics.dose`); a limit may not be
 missed by that. Here every position adds `dose |probe(r - R)|^2`, at its own defocus, on pixels of a sixteenth of the resolution or finer.
 
-Between two pixels the map can be higher than on either. A function from 0 to M whose frequencies end at k is at least `M cos^2(pi k d)`
-at a distance d from its maximum (M. Riesz), and a probe's intensity ends at twice the aperture: with that, `highest` is an upper bound.
+The intensity of a probe has no frequencies above twice the aperture. The sum over positions is therefore made there, exactly and for a few
+thousand frequencies: `M(k) = I(k) sum dose exp(-2 pi i k R)`. Between two pixels the map can be higher than on either. A function from 0
+to M whose frequencies end at k is at least `M cos^2(pi k d)` at a distance d from its maximum (M. Riesz): with that, `highest` is an upper
+bound.
 """
 
 import math
@@ -20,7 +22,6 @@ from adaptycho.physics.optics import Setup, object_grid
 FINE = 16  # pixels to a wavelength over the semi-angle
 WIDE = 16  # wavelengths over the semi-angle that the window of a calculated beam spans at least: its skirt is wide
 MOST_PIXELS = 1 << 26  # of a map: 512 MiB
-CHUNK = 1 << 22  # pixels of probes in work at a time
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,11 +51,20 @@ def local_dose(setup: Setup, exposure: Exposure) -> Float[Tensor, "B h w"]:
         ValueError: the map would be too large.
     """
     fine = _fine(setup)
-    maps = torch.zeros(len(exposure.positions), *fine.object.shape, dtype=torch.float64)
-    positions = exposure.positions.double().clamp(0, 1).cpu()
-    for b, where in enumerate(maps):
-        _add(where, setup, fine, positions[b], exposure.electrons[b].double().cpu(), exposure.defocus[b].double().cpu(), b)
-    return maps
+    (ny, nx), pixel = fine.object.shape, fine.object.pixel
+    reach = _highest_frequency(fine)
+    ky, kx = torch.fft.fftfreq(ny, pixel, dtype=torch.float64), torch.fft.rfftfreq(nx, pixel, dtype=torch.float64)
+    rows, columns = ky.abs() <= reach, kx <= reach
+    pixels = fine.to_pixels(exposure.positions.double().clamp(0, 1).cpu()) * pixel
+    one = torch.ones((), dtype=torch.float64)
+    waves = [torch.polar(one, -2 * math.pi * k * pixels[..., i, None]) for i, k in enumerate((ky[rows], kx[columns]))]
+    spectrum = torch.zeros(len(pixels), ny, len(kx), dtype=torch.complex128)
+    electrons, defocus = exposure.electrons.double().cpu(), exposure.defocus.double().cpu()
+    for focus in defocus.unique():
+        sent = torch.where(defocus == focus, electrons, 0.0)[..., None]
+        beam = torch.fft.rfft2(_beam(setup, fine, focus))[:, rows][:, :, columns] / pixel**2
+        spectrum[:, rows[:, None] & columns] += (beam * ((sent * waves[0]).mT @ waves[1])).flatten(1)
+    return torch.fft.irfft2(spectrum, s=(ny, nx))
 
 
 def grid(setup: Setup) -> Grid:
@@ -62,12 +72,21 @@ def grid(setup: Setup) -> Grid:
     return _fine(setup).object
 
 
+def in_field(setup: Setup, maps: Float[Tensor, "B h w"]) -> Float[Tensor, "B y x"]:
+    """The part of maps inside the field, in the scan's own orientation."""
+    return _fine(setup).crop(maps)
+
+
 def highest(setup: Setup, maps: Float[Tensor, "B h w"]) -> Float[Tensor, " B"]:
     """An upper bound of the dose in electrons per Å² anywhere, also between the pixels of a map: at most 9 % above it."""
     fine = _fine(setup)
-    frequency = 2 * (setup.semiangle * 1e-3 / setup.wavelength + max(fine.window.reciprocal_pixel) / 2)
     away = fine.object.pixel / math.sqrt(2)
-    return maps.amax((-2, -1)) / math.cos(min(math.pi * frequency * away, math.pi / 4)) ** 2
+    return maps.amax((-2, -1)) / math.cos(min(math.pi * _highest_frequency(fine) * away, math.pi / 4)) ** 2
+
+
+def _highest_frequency(fine: Setup) -> float:
+    """Of a beam's intensity, in Å⁻¹: twice the aperture's, whose edge is soft over a pixel."""
+    return 2 * (fine.semiangle * 1e-3 / fine.wavelength + max(fine.window.reciprocal_pixel) / 2)
 
 
 def _fine(setup: Setup) -> Setup:
@@ -83,21 +102,18 @@ def _fine(setup: Setup) -> Setup:
     return replace(setup, object=fine, window=window, measured_probe=None)
 
 
-def _add(where: Tensor, setup: Setup, fine: Setup, positions: Tensor, electrons: Tensor, defocus: Tensor, b: int) -> None:
-    ny, nx = fine.window.shape
-    corners, offsets = fine.place(positions)
-    for chunk in torch.arange(len(positions)).split(max(1, CHUNK // (ny * nx))):
-        focus, which = defocus[chunk].unique(return_inverse=True)
-        spectra = fine.spectra(focus) if setup.measured_probe is None else _measured(setup, fine, focus, b)
-        density = fine.shift(spectra[which], offsets[chunk]).abs().square() * electrons[chunk, None, None] / fine.object.pixel**2
-        for (top, left), spot in zip(corners[chunk].tolist(), density, strict=True):
-            where[top : top + ny, left : left + nx] += spot
+def _beam(setup: Setup, fine: Setup, defocus: Float[Tensor, ""]) -> Float[Tensor, "b h w"]:
+    """The beam's intensity on the pixels of the map, its middle in the corner; one for each specimen if they have beams of their own."""
+    spectra = fine.spectra(defocus[None]) if setup.measured_probe is None else _measured(setup, fine, defocus[None])
+    intensity = torch.fft.fftshift(torch.fft.ifft2(spectra, norm="ortho").abs().square(), dim=(-2, -1))
+    (ny, nx), (height, width) = fine.window.shape, fine.object.shape
+    room = (0, width - nx, 0, height - ny)
+    return torch.nn.functional.pad(intensity.reshape(-1, ny, nx), room).roll((-(ny // 2), -(nx // 2)), dims=(-2, -1))
 
 
-def _measured(setup: Setup, fine: Setup, defocus: Float[Tensor, " U"], b: int) -> Complex[Tensor, "U M M2"]:
+def _measured(setup: Setup, fine: Setup, defocus: Float[Tensor, " U"]) -> Complex[Tensor, "*items U M M2"]:
     """Spectra of a measured beam among zeros at higher frequencies: the same probes on finer pixels."""
     spectra = setup.spectra(defocus)
-    spectra = spectra[b % len(spectra)] if spectra.ndim == 4 else spectra
     pairs = zip(reversed(spectra.shape[-2:]), reversed(fine.window.shape), strict=True)
     edges = [edge for n, m in pairs for edge in (m // 2 - n // 2, m - m // 2 - n + n // 2)]
     padded = torch.nn.functional.pad(torch.fft.fftshift(spectra, dim=(-2, -1)), edges)

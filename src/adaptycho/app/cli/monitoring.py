@@ -17,7 +17,10 @@ from adaptycho.runs.orders import WORDS
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on. Others than this machine's own take a token.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8650, show_default=True, help="Port to listen on; 0 takes a free one.")
 @click.option(
-    "--limit", type=click.FloatRange(0, min_open=True), metavar="E/Å²", help="Most electrons per Å² anywhere, to be marked on the dose map."
+    "--limit",
+    type=click.FloatRange(0, min_open=True),
+    metavar="E/Å²",
+    help="Most electrons per Å² anywhere, to be marked on the dose map; `safety.local` of the scan if left out.",
 )
 @click.option("--order", "word", type=click.Choice(WORDS), help="Give this order to the scan instead of showing a page.")
 def monitor(run: Path, host: str, port: int, limit: float | None, word: str | None) -> None:
@@ -45,7 +48,12 @@ def monitor(run: Path, host: str, port: int, limit: float | None, word: str | No
     torch.set_num_threads(1)
     with suppress(OSError):
         os.nice(19)  # the scan goes first
-    serve(Watch(target, limit), host, port, lambda address: say(f"{address}  (Ctrl-C ends the monitor; the scan goes on)"))
+    serve(
+        Watch(target, limit or target.settings.safety.local),
+        host,
+        port,
+        lambda address: say(f"{address}  (Ctrl-C ends the monitor; the scan goes on)"),
+    )
 
 
 def _give(target: Any, word: Any) -> None:

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from adaptycho.metrics import correlation
+from adaptycho.physics.exposure import Exposure
 from adaptycho.runs.journal import read_arrays
 from adaptycho.runs.scans import Run
 from adaptycho.runs.scores import SCORES
@@ -96,14 +97,11 @@ def read_phase(run: Run, number: int) -> Tensor:
     return read_arrays(path, {"phase_in_field": shape}, sealed=run.sealed)["phase_in_field"]
 
 
-def positions_of(frames: list[Frame], specimen: int) -> Tensor:
-    """All positions of one specimen, (P, 2)."""
-    return torch.cat([frame.positions[specimen] for frame in frames]) if frames else torch.zeros(0, 2)
-
-
-def dose_of(frames: list[Frame], specimen: int) -> Tensor:
-    """Electrons sent to each of them, (P,)."""
-    return torch.cat([frame.dose[specimen] for frame in frames]) if frames else torch.zeros(0)
+def exposure_of(frames: list[Frame], specimen: int) -> Exposure:
+    """What was sent to one specimen, (1, P)."""
+    nothing = {"positions": torch.zeros(0, 2), "dose": torch.zeros(0), "defocus": torch.zeros(0)}
+    parts = [[empty, *(getattr(frame, name)[specimen] for frame in frames)] for name, empty in nothing.items()]
+    return Exposure(*(torch.cat(part)[None] for part in parts))
 
 
 def _written(path: Path) -> str:

@@ -8,8 +8,8 @@ import numpy as np
 from PIL import Image
 
 from adaptycho.draw.style import centred, greys
-from adaptycho.metrics.dose import dose_map
-from adaptycho.runs.monitor.frames import dose_of, positions_of, read_phase
+from adaptycho.physics.exposure import in_field, local_dose
+from adaptycho.runs.monitor.frames import exposure_of, read_phase
 from adaptycho.runs.monitor.watch import Watch
 
 Kind = Literal["phase", "dose"]
@@ -34,9 +34,8 @@ def picture(watch: Watch, kind: Kind, specimen: int, number: int) -> tuple[bytes
         low, high = greys(phase)
         levels = np.nan_to_num((centred(phase) - low) / (high - low)).clip(0, 1)
         return _png((255 * levels).round().astype(np.uint8)), low, high
-    frames = watch.frames[: number + 1]
-    positions, dose = positions_of(frames, specimen), dose_of(frames, specimen)
-    spread = dose_map(positions, dose, watch.run.setup.field, watch.probe(frames, specimen))
+    setup = watch.run.setup
+    spread = in_field(setup, local_dose(setup, exposure_of(watch.frames[: number + 1], specimen)))[0].numpy().clip(0)
     high = max(float(spread.max()), watch.limit or 0.0) or 1.0
     colours = (255 * matplotlib.colormaps["cividis"](spread / high)[..., :3]).round().astype(np.uint8)
     if watch.limit is not None:

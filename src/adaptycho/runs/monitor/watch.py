@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from adaptycho.metrics.dose import coverage, local_dose
+from adaptycho.metrics.dose import coverage
 from adaptycho.metrics.spots import spots
+from adaptycho.physics.exposure import Exposure, highest, local_dose
 from adaptycho.runs import orders
-from adaptycho.runs.monitor.frames import TASKS, Frame, count, dose_of, positions_of, read_frame
+from adaptycho.runs.monitor.frames import TASKS, Frame, count, exposure_of, read_frame
 from adaptycho.runs.orders import Order, Status
 from adaptycho.runs.scans import Run
 
@@ -102,8 +103,10 @@ class Watch:
     def specimen(self, b: int) -> dict[str, Any]:
         """One specimen: positions, dose, quality. Nan is None."""
         frames, setup = self.frames, self.run.setup
-        positions, dose, probe = positions_of(frames, b), dose_of(frames, b), self.probe(frames, b)
-        spent = local_dose(positions, dose, setup.field, probe)
+        sent, probe = exposure_of(frames, b), self.probe(frames, b)
+        positions, dose = sent.positions[0], sent.electrons[0]
+        spread, total = local_dose(setup, sent), float(sent.total)
+        peak = float(highest(setup, spread))
         each = float(dose.mean()) if len(dose) else self._nominal()
         left = sum(self.run.lengths) - len(positions)
         proposed = self._proposed(b)
@@ -111,12 +114,12 @@ class Watch:
             "taken": [[round(v, 5) for v in row] for row in positions.tolist()],
             "counts": [frame.positions.shape[1] for frame in frames],
             "proposed": [[round(v, 5) for v in row] for row in proposed.tolist()],
-            "electrons": spent.total,
+            "electrons": total,
             "electrons_left": None if each is None else left * each,
-            "mean_dose": spent.mean,
-            "peak_dose": spent.peak,
-            "peak_proposed": self._after(positions, dose, proposed, probe, each),
-            "above": None if self.limit is None else spent.peak > self.limit,
+            "mean_dose": total / math.prod(setup.field),
+            "peak_dose": peak,
+            "peak_proposed": self._after(spread, proposed, each, frames[-1].defocus[b, -1] if frames else None),
+            "above": None if self.limit is None else peak > self.limit,
             "coverage": coverage(positions, setup.field, probe, pixels=COARSE).fraction if len(positions) else 0.0,
             "probe": probe,
             "loss": [frame.loss[b] for frame in frames],
@@ -133,12 +136,13 @@ class Watch:
             self._probes[defocus] = self.run.setup.probe_radius(defocus=defocus)
         return self._probes[defocus]
 
-    def _after(self, positions: Tensor, dose: Tensor, proposed: Tensor, probe: float, each: float | None) -> float | None:
-        """Peak dose if what is proposed is taken."""
+    def _after(self, spread: Tensor, proposed: Tensor, each: float | None, defocus: Tensor | None) -> float | None:
+        """Peak dose if what is proposed is taken, as the last was."""
         if each is None or not len(proposed):
             return None
-        every = torch.cat([positions.double(), proposed.double()])
-        return local_dose(every, torch.cat([dose, torch.full((len(proposed),), each)]), self.run.setup.field, probe).peak
+        sent, setup = torch.full((1, len(proposed)), each), self.run.setup
+        focus = torch.full_like(sent, setup.aberrations.defocus if defocus is None else float(defocus))
+        return float(highest(setup, spread + local_dose(setup, Exposure(proposed[None], sent, focus))))
 
     def _nominal(self) -> float | None:
         """Electrons of a position before any was taken, where the settings decide."""

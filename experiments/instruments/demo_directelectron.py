@@ -1,7 +1,8 @@
 """An adaptive scan through DE-Server's protocol, on Direct Electron's digital twin: `make demo-directelectron`. The last line is JSON.
 
 The twin runs in a process of its own, and its own coherent simulation makes the patterns; what is reconstructed is compared with the object
-that it says it simulated. Two habits of its server are put right here, see `serve`.
+that it says it simulated, with a raster of as many positions, and with the best that its patterns allow: a dense raster. Two habits of its
+server are put right here, see `serve`.
 """
 
 import json
@@ -21,11 +22,13 @@ from scipy.ndimage import gaussian_filter, map_coordinates
 
 from adaptycho.runs.execution import execute
 from adaptycho.runs.scans import Run
-from adaptycho.settings import BEST, Settings, update
+from adaptycho.settings import BEST, Settings, build, update
 
 GRID, PITCH, CORNER = 128, 1.0, 4  # points along each side, Å between them, and where the field begins
 BINNED = 64  # detector pixels along each side
-EXPOSURE = 1e-3  # s
+EXPOSURE = 3e-4  # s: at 1 ms the bright-field disc saturates
+ARRIVING = 0.827  # of the electrons: the mean of the patterns' counts over what was sent; the ice scatters the others beyond the detector
+DENSE = 1024  # positions of the raster that is compared with
 PROPERTIES = {
     "Hardware Binning X": 4,
     "Hardware Binning Y": 4,
@@ -84,16 +87,20 @@ def serve(folder: Path, port: int) -> None:
     deapi_server.serve(twin, port, pace=False)
 
 
-def score(phase: np.ndarray, truth: Any, pixel: float) -> float:
-    """Correlation with the twin's object inside the field, both without ramp and as sharp as the beam."""
-    n = len(phase)
+def truth_in_field(truth: Any, n: int, pixel: float) -> np.ndarray:
+    """The phase of the twin's object on the pixels of a reconstruction."""
     at = truth["positions"][CORNER, CORNER] + (np.indices((n, n)).reshape(2, -1).T + 0.5) * pixel / float(truth["pixel"])
     real, imaginary = (map_coordinates(part, at.T, order=1) for part in (truth["object"].real, truth["object"].imag))
-    known = np.angle((real + 1j * imaginary) * np.exp(-1j * np.angle((real + 1j * imaginary).mean()))).reshape(n, n)
+    return np.angle((real + 1j * imaginary) * np.exp(-1j * np.angle((real + 1j * imaginary).mean()))).reshape(n, n)
+
+
+def correlation(phase: np.ndarray, other: np.ndarray) -> float:
+    """Of two phases, both without ramp and as sharp as the beam."""
+    n = len(phase)
     plane = np.stack([np.ones(n * n), *np.indices((n, n)).reshape(2, -1)], 1)
-    flat = [values - plane @ np.linalg.lstsq(plane, values, rcond=None)[0] for values in (phase.ravel(), known.ravel())]
+    flat = [values - plane @ np.linalg.lstsq(plane, values, rcond=None)[0] for values in (phase.ravel(), other.ravel())]
     seen = [gaussian_filter(values.reshape(n, n), 1.5).ravel() for values in flat]
-    return float(np.corrcoef(*seen)[0, 1])
+    return round(float(np.corrcoef(*seen)[0, 1]), 4)
 
 
 def main(folder: Path, port: int) -> dict[str, Any]:
@@ -124,9 +131,15 @@ def main(folder: Path, port: int) -> dict[str, Any]:
     )
     (folder / "de.toml").write_text(
         f"port = {port}\ngrid = [{GRID}, {GRID}]\npitch = {PITCH}\ncorner = [{CORNER}, {CORNER}]\ntimeout = 120.0\n"
-        f"[frames]\nexposure = {EXPOSURE}\ncounts_per_electron = {208 / 16}\n"  # the twin's mean of 16 sensor pixels
+        # The counts that an electron makes in the twin at 200 kV, and its mean of 16 sensor pixels; what it calls saturated, less its dark counts.
+        f"[frames]\nexposure = {EXPOSURE}\ncounts_per_electron = {ARRIVING * 301 / 16}\nsaturation = 3600\n"
     )
     chosen = update(chosen, {"scan": {"microscope": "directelectron", "file": str(folder / "de.toml")}}, "demo")
+    known = truth_in_field(truth, build.setup(chosen).field_shape[0], pixel)
+    others = {
+        name: _last(Run.create(folder / name, update(chosen, {"scan": {"policy": "raster", "positions": count}}, name)))
+        for name, count in (("raster", 250), ("dense", DENSE))
+    }
     began = time.perf_counter()
     run = Run.create(folder / "run", chosen)
     opened: Any = run.microscope
@@ -143,10 +156,19 @@ def main(folder: Path, port: int) -> dict[str, Any]:
         **counts,
         "off_grid": int((abs(on_grid - np.rint(on_grid)) > 1e-3).any(1).sum()),
         "seconds": round(time.perf_counter() - began, 2),
-        "correlation": round(score(state.potential[0].numpy(), truth, pixel), 4),
+        "correlation": correlation(state.potential[0].numpy(), known),
+        "with_dense": correlation(state.potential[0].numpy(), others["dense"]),
+        "raster": {"correlation": correlation(others["raster"], known), "with_dense": correlation(others["raster"], others["dense"])},
+        "dense": {"positions": DENSE, "correlation": correlation(others["dense"], known)},
         "counted": round(float((state.seen.patterns.sum((-2, -1)) / state.seen.dose).mean()), 3),
         "split": {name: round(value, 3) for name, value in tally.items()} | computed,
     }
+
+
+def _last(run: Run) -> np.ndarray:
+    """The phase at the end of a scan."""
+    *_, state = execute(run)
+    return state.potential[0].numpy()
 
 
 def alone() -> int:

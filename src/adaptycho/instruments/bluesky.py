@@ -140,7 +140,7 @@ def open_(setup: Setup, told: Description, current: float) -> Streamed:
 
 def microscope(setup: Setup, told: Description, current: float, devices: Devices) -> Streamed:
     """A microscope of devices, opened for one scan."""
-    return Streamed(setup, Bluesky(setup, told, current, devices), told.frames.electrons(current), told.within)
+    return Streamed(setup, Bluesky(setup, told, current, devices), told.frames.electrons(current), told.within, told.frames.saturation)
 
 
 class Bluesky:

@@ -39,12 +39,14 @@ class Frames:
         counts_per_electron: counts that one electron makes in the camera.
         centre: pixel (row, column) of the unscattered beam; the middle of the frame if not given.
         rotation: degrees, counter-clockwise, that turn detector (row, column) into scan (row, column).
+        saturation: counts from which on a pixel counts no more; a frame that has as many is refused. Never if not given.
     """
 
     exposure: Seconds
     counts_per_electron: Annotated[Real, Field(gt=0, le=1e9)] = 1.0
     centre: tuple[int, int] | None = None
     rotation: Annotated[Real, Field(ge=-360, le=360)] = 0.0
+    saturation: Annotated[Real, Field(gt=0, le=1e12)] | None = None
 
     def electrons(self, current: float) -> float:
         """Electrons sent to each position by a beam current in pA."""

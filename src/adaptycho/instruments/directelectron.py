@@ -136,7 +136,8 @@ def open_(setup: Setup, told: Description, current: float) -> Streamed:
 def microscope(setup: Setup, told: Description, current: float, server: Server) -> Streamed:
     """A microscope of a server that is connected, opened for one scan."""
     away = math.sqrt(2) * told.pitch  # to the nearest point inside the field, and no rounding matters
-    return Streamed(setup, DirectElectron(setup, told, current, server), told.frames.electrons(current), away)
+    driver = DirectElectron(setup, told, current, server)
+    return Streamed(setup, driver, told.frames.electrons(current), away, told.frames.saturation)
 
 
 class DirectElectron:

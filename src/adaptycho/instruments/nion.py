@@ -150,7 +150,8 @@ def open_(setup: Setup, told: Description, current: float) -> Streamed:
 
 def microscope(setup: Setup, told: Description, current: float, camera: Camera, scan: Scan) -> Streamed:
     """A Nion microscope of its camera and its scan device, opened for one scan."""
-    return Streamed(setup, Nion(setup, told, current, camera, scan), LONG * told.frames.electrons(current), REACH)
+    driver = Nion(setup, told, current, camera, scan)
+    return Streamed(setup, driver, LONG * told.frames.electrons(current), REACH, told.frames.saturation)
 
 
 class Nion:

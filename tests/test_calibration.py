@@ -129,3 +129,7 @@ def test_a_run_of_a_microscope_that_asks_for_it_does_not_begin(tmp_path: Path, m
     WRONG.append({})
     *_, last = execute(Run.open(target.path))
     assert last.number == 2
+    WRONG.append({"lag": 1})
+    unchecked = Run.create(tmp_path / "unchecked", update(chosen, {"safety": {"calibrate": 0.0}}, "test"))
+    next(iter(execute(unchecked)))
+    assert unchecked.recorded == 1

@@ -54,8 +54,9 @@ def _execute(target: Run, device: torch.device) -> Iterator[State]:
     unknown = torch.full((target.microscope.batch,), math.nan)
     microscope = target.microscope.to(device) if isinstance(target.microscope, Computed) else target.microscope
     microscope = spent.guarded(microscope, target)
-    if target.kind.capabilities.calibrate and not target.recorded:
-        calibration.check(microscope, part=target.kind.capabilities.calibrate, generator=stream(chosen.scan.seed, -_CHECK))
+    part = target.kind.capabilities.calibrate if chosen.safety.calibrate is None else chosen.safety.calibrate
+    if part and not target.recorded:
+        calibration.check(microscope, part=part, generator=stream(chosen.scan.seed, -_CHECK))
     journal = Journal(microscope, target.path / "subsequences", target.provenance.settings or "", device)
     scanner, descent = build.scanner(chosen), build.reconstructor(chosen, setup, target.subject.counts_per_electron)
     scanner = scanner.to(device) if isinstance(scanner, Learned) else scanner

@@ -20,4 +20,7 @@ class Safety:
     jump: Positive | None = Field(default=None, description="Å from one position to the next at most; unset: any")
     seconds: Positive | None = Field(default=None, description="of a sub-sequence at most, then the beam is parked; unset: any time")
     electrons: Dose | None = Field(default=None, description="sent to each position at most, where the microscope does not tell")
+    calibrate: Fraction | None = Field(
+        default=None, description="part of the field that a check before the scan may expose, 0 for none; unset: as the microscope has it"
+    )
     waiting: Fraction = Field(default=1.0, description="part of the beam that reaches the specimen between sub-sequences, if none parks it")

@@ -131,7 +131,7 @@ def main(folder: Path, port: int) -> dict[str, Any]:
     )
     (folder / "de.toml").write_text(
         f"port = {port}\ngrid = [{GRID}, {GRID}]\npitch = {PITCH}\ncorner = [{CORNER}, {CORNER}]\ntimeout = 120.0\n"
-        # The counts that an electron makes in the twin at 200 kV, and its mean of 16 sensor pixels; what it calls saturated, less its dark counts.
+        # What an electron makes at 200 kV, and the mean of 16 sensor pixels; what the twin calls saturated, less its dark counts.
         f"[frames]\nexposure = {EXPOSURE}\ncounts_per_electron = {ARRIVING * 301 / 16}\nsaturation = 3600\n"
     )
     chosen = update(chosen, {"scan": {"microscope": "directelectron", "file": str(folder / "de.toml")}}, "demo")

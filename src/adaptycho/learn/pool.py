@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Iterable
 from functools import partial
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -39,8 +40,24 @@ def pool(settings: Settings, part: Part, count: int) -> list[Sample]:
 
 
 def simulated(settings: Settings, numbers: Iterable[int]) -> list[Specimen]:
-    """Specimens by their numbers, each of a family and filling drawn by its number from `settings.practice`."""
+    """Specimens by their numbers, each of a structure, family and filling drawn by its number from `settings.practice`."""
     return [sample.simulated(_drawn(settings, number), number) for number in numbers]
+
+
+def structures(folder: str) -> list[Path]:
+    """The files of a folder, in order of their names.
+
+    Raises:
+        ValueError: it is none, or has no files.
+    """
+    path = Path(folder)
+    if not path.is_dir():
+        found = "a file" if path.exists() else "none"
+        raise ValueError(f"practice.structures: expected a folder of structure files, found {found} ({folder})")
+    files = sorted(file for file in path.iterdir() if file.is_file() and not file.name.startswith("."))
+    if not files:
+        raise ValueError(f"practice.structures: expected structure files in {folder}, found none")
+    return files
 
 
 def recorded(settings: Settings, part: Part, count: int, number: int) -> list[Sample]:
@@ -90,9 +107,13 @@ def raster(settings: Settings, part: Part) -> tuple[Recording, tuple[list[float]
 
 
 def _drawn(settings: Settings, number: int) -> Settings:
-    """The settings of one specimen, whose family follows from its number."""
-    p = settings.practice
+    """The settings of one specimen, whose structure and family follow from its number."""
+    p, structure = settings.practice, settings.specimen.structure
+    if p.structures:
+        files = structures(p.structures)
+        structure = str(files[int(torch.randint(len(files), (1,), generator=stream(number, -37)))])
     family = p.families[int(torch.randint(len(p.families), (1,), generator=stream(number, -29)))]
     own = dict(settings.specimen.options) if family == settings.specimen.family else {}
     options = {"filling": list(p.filling)} if family in FILLED else own
-    return dataclasses.replace(settings, specimen=dataclasses.replace(settings.specimen, family=family, options=options))
+    specimen = dataclasses.replace(settings.specimen, structure=structure, family=family, options=options)
+    return dataclasses.replace(settings, specimen=specimen)

@@ -46,6 +46,7 @@ class Beginning:
         input: what the microscope replays or is configured by.
         weights: of a learned policy.
         structure: the file of the specimen's unit cell.
+        structures: the folder of those that a policy practises on.
         start: the weights that a training starts from.
     """
 
@@ -53,6 +54,7 @@ class Beginning:
     input: Source | None = None
     weights: Source | None = None
     structure: Source | None = None
+    structures: Source | None = None
     start: Source | None = None
 
 
@@ -69,14 +71,20 @@ def located(chosen: Settings) -> Settings:
     scan, specimen = chosen.scan, chosen.specimen
     file, weights = (name and os.path.realpath(name) for name in (scan.file, scan.weights))
     structure = os.path.realpath(specimen.structure) if Path(specimen.structure).is_file() else specimen.structure
-    return replace(chosen, scan=replace(scan, file=file, weights=weights), specimen=replace(specimen, structure=structure))
+    structures = chosen.practice.structures and os.path.realpath(chosen.practice.structures)
+    return replace(
+        chosen,
+        scan=replace(scan, file=file, weights=weights),
+        specimen=replace(specimen, structure=structure),
+        practice=replace(chosen.practice, structures=structures),
+    )
 
 
 def settings_digest(path: Path) -> str:
     """Checksum of a file of settings: of what they are, however they are written down, but not of where other files lie."""
     tree = tomllib.loads(path.read_text(encoding="utf-8"))
-    scan, specimen = tree.get("scan", {}), tree.get("specimen", {})
-    for section, name in ((scan, "file"), (scan, "weights"), (specimen, "structure")):
+    scan, specimen, practice = (tree.get(name, {}) for name in ("scan", "specimen", "practice"))
+    for section, name in ((scan, "file"), (scan, "weights"), (specimen, "structure"), (practice, "structures")):
         if name != "structure" or Path(section.get(name, "")).is_absolute():
             section.pop(name, None)
     return hashlib.sha256(json.dumps(tree, sort_keys=True, default=str).encode()).hexdigest()
@@ -127,15 +135,22 @@ def _sources(chosen: Settings) -> dict[str, Path | None]:
     found: dict[str, Path | None] = dict(microscopes.of(chosen).files(chosen).items())
     if chosen.scan.policy in LEARNED:
         found["weights"] = Path(chosen.scan.weights) if chosen.scan.weights else None
+    if chosen.practice.structures:
+        found["structures"] = Path(chosen.practice.structures)
     return found
 
 
 def _digest(path: Path | None) -> str:
-    """Of a file, or of all weights that come with the package."""
+    """Of a file, of the files in a folder, or of all weights that come with the package."""
     if path is None:
         with resources.as_file(resources.files("adaptycho.scan.networks") / "shipped") as folder:
-            every = "".join(_digest(each) for each in sorted(folder.glob("*.safetensors")))
-        return hashlib.sha256(every.encode()).hexdigest()
+            return _together(sorted(folder.glob("*.safetensors")))
+    if path.is_dir():
+        return _together(sorted(file for file in path.iterdir() if file.is_file() and not file.name.startswith(".")))
     regular(path, "a file that can be read")
     with reading(path, "a file that can be read"), path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _together(files: Sequence[Path]) -> str:
+    return hashlib.sha256("".join(_digest(file) for file in files).encode()).hexdigest()

@@ -6,7 +6,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from adaptycho.physics import Family
-from adaptycho.settings.bounds import STRICT, Count, Defocus, Dose, Fraction, Positions, Rate, Real, Seed, Side, Steps, Whole, Width
+from adaptycho.settings.bounds import STRICT, Count, Defocus, Dose, Fraction, Name, Positions, Rate, Real, Seed, Side, Steps, Whole, Width
 
 Reward = Literal["shared", "voronoi", "window", "error", "structure", "scattered"]  # files of adaptycho.learn.rewards
 REWARDS: tuple[Reward, ...] = get_args(Reward)
@@ -17,6 +17,9 @@ class Practice:
     """What a policy practises on (`adaptycho.learn.pool`); what is not here is as in the other sections."""
 
     families: tuple[Family, ...] = Field(min_length=1, default=("crystal",), description="families of specimens, drawn at random")
+    structures: Name | None = Field(
+        default=None, description="folder of structure files, of which each specimen has one at random; left out, specimen.structure"
+    )
     filling: tuple[Fraction, Fraction] = Field(default=(0.1, 0.5), description="filling of those that do not fill the field, from and to")
     turn: bool = Field(default=True, description="turn and mirror specimens; with train.imitate_bank mirror what was seen, recordings too")
     positions: tuple[Positions, ...] = Field(min_length=1, default=(250,), description="numbers of positions to choose from")

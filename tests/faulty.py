@@ -1,4 +1,4 @@
-"""An instrument that fails in one of eighteen ways, and keeps a log of its own: `E` exposed, `D` given to the scan."""
+"""An instrument that fails in one of nineteen ways, and keeps a log of its own: `E` exposed, `D` given to the scan."""
 
 import os
 import signal
@@ -22,6 +22,7 @@ SATURATED = 60_000
 FAULTS = (
     "time-out", "hang", "exception", "dropped", "late", "late by a sub-sequence", "repeated", "repeated otherwise", "reordered", "NaN",
     "saturated", "shape", "misplaced", "disconnect", "no room", "disk full", "SIGKILL in a frame", "SIGKILL at some time",
+    "SIGKILL of the monitor",
 )  # fmt: skip
 
 

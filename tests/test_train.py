@@ -4,9 +4,13 @@ import dataclasses
 import math
 import threading
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
+import ase.io
 import pytest
 import torch
+from ase.build import mx2
+from pydantic import TypeAdapter
 from torch import Tensor, nn
 
 from adaptycho.learn import pool as pools
@@ -20,12 +24,14 @@ from adaptycho.learn.pool import simulated
 from adaptycho.learn.reinforce import reinforce, returns
 from adaptycho.learn.share import Share, share
 from adaptycho.learn.turned import image, places, turned
+from adaptycho.runs import checksums
+from adaptycho.runs.checksums import Beginning
 from adaptycho.samples import windows
 from adaptycho.samples.sample import Specimen
 from adaptycho.scan.episode import run, stream
 from adaptycho.scan.oracles import HalfWay
 from adaptycho.scan.policies.learned import Learned, draw, even, log_probability
-from adaptycho.settings import Settings, build, preset, update
+from adaptycho.settings import Settings, build, dump, preset, update
 from adaptycho.types import Action, Memory, Observation
 
 TINY = {
@@ -476,6 +482,35 @@ def test_an_oblong_field_is_never_turned_by_a_quarter() -> None:
     oblong = simulated(settings, [1000])
     shapes = {tuple(share(settings, step, 0, 1, oblong).microscope.potential.shape) for step in range(12)}
     assert shapes == {tuple(oblong[0].microscope.potential.shape)}
+
+
+def test_each_specimen_has_one_of_many_structures(tmp_path: Path) -> None:
+    folder = tmp_path / "structures"
+    chosen = tiny(practice={"structures": str(folder)})
+    with pytest.raises(ValueError, match=r"practice\.structures: expected a folder of structure files, found none"):
+        simulated(chosen, [1000])
+    folder.mkdir()
+    with pytest.raises(ValueError, match=r"practice\.structures: expected structure files in .*, found none"):
+        simulated(chosen, [1000])
+    for name, a in (("MoS2", 3.16), ("NbSe2", 3.44), ("TiTe2", 3.76)):
+        ase.io.write(folder / f"{name}.xyz", mx2(name, a=a, vacuum=3.0))
+    made = simulated(chosen, range(1000, 1012))
+    found = ["".join(sorted(set(specimen.atoms.get_chemical_symbols()))) for specimen in made]
+    assert set(found) == {"MoS", "NbSe", "TeTi"}
+    assert [s.settings.specimen.structure for s in simulated(chosen, [1005])] == [made[5].settings.specimen.structure]
+
+
+def test_a_training_goes_on_with_the_structures_it_began_with(tmp_path: Path) -> None:
+    folder = tmp_path / "structures"
+    folder.mkdir()
+    ase.io.write(folder / "MoS2.xyz", mx2("MoS2", vacuum=3.0))
+    chosen, path = tiny(practice={"structures": str(folder)}), tmp_path / "settings.toml"
+    path.write_text(dump(chosen), encoding="utf-8")
+    began = TypeAdapter(Beginning).validate_python(checksums.facts(path, chosen))
+    checksums.check_sources(tmp_path, began, chosen, ["structures"])
+    ase.io.write(folder / "WS2.xyz", mx2("WS2", vacuum=3.0))
+    with pytest.raises(ValueError, match="structures: expected structures as it was when the run began, found another file"):
+        checksums.check_sources(tmp_path, began, chosen, ["structures"])
 
 
 def test_specimens_of_training_are_those_of_training(monkeypatch: pytest.MonkeyPatch, pool: list[Specimen]) -> None:

@@ -125,9 +125,9 @@ def scatter(
     if waves.device.type != "cpu":
         _scatter_torch(waves, back, corner, gradient)
     elif gradient.is_complex():
-        _scatter(pairs(waves), pairs(back), corner.numpy(), pairs(gradient))
+        add_product(pairs(waves), pairs(back), corner.numpy(), pairs(gradient))
     else:
-        _scatter_imaginary(pairs(waves), pairs(back), corner.numpy(), gradient.numpy())
+        add_imaginary(pairs(waves), pairs(back), corner.numpy(), gradient.numpy())
 
 
 def illumination(
@@ -162,7 +162,8 @@ def _exit_waves(probes, which, transmission, corner, out):  # type: ignore[no-un
 
 
 @_compiled
-def _scatter(waves, back, corner, gradient):  # type: ignore[no-untyped-def]
+def add_product(waves, back, corner, gradient):  # type: ignore[no-untyped-def]
+    """`scatter` of pairs to pairs."""
     count, height, width = waves.shape
     for k in range(count):
         top, left = corner[k, 0], 2 * corner[k, 1]
@@ -175,7 +176,8 @@ def _scatter(waves, back, corner, gradient):  # type: ignore[no-untyped-def]
 
 
 @_compiled
-def _scatter_imaginary(waves, back, corner, gradient):  # type: ignore[no-untyped-def]
+def add_imaginary(waves, back, corner, gradient):  # type: ignore[no-untyped-def]
+    """`scatter` of pairs to a real gradient."""
     count, height, width = waves.shape
     for k in range(count):
         top, left = corner[k, 0], corner[k, 1]
@@ -230,9 +232,9 @@ def _loops(loss: Loss) -> _Loops:
             total += _pattern(pixel, background, far.reshape(far.size), patterns[k], scale[k], weight) / raised
             mkl.apply(backward, plan, far.ctypes.data, chi.ctypes.data)
             if gradient.shape == transmission.shape:
-                _scatter(psi, chi, corner[only], gradient)
+                add_product(psi, chi, corner[only], gradient)
             else:
-                _scatter_imaginary(psi, chi, corner[only], gradient)
+                add_imaginary(psi, chi, corner[only], gradient)
         return total
 
     return _Loops(*(_compiled(named_after(pixel, loop)) for loop in (residual, through)))
@@ -253,7 +255,7 @@ def _pattern(pixel, background, wave, pattern, scale, weight):  # type: ignore[n
 
 def named_after(pixel: Callable[..., Any], loop: Callable[..., Any]) -> Callable[..., Any]:
     """The loop with a name that changes with the files that are compiled into it: numba looks at the date of this one only."""
-    files = (str(getsourcefile(pixel)), function.__file__, mkl.__file__)
+    files = (str(getsourcefile(pixel)), function.__file__, mkl.__file__, __file__)
     source = b"".join(Path(file).read_bytes() for file in files)
     loop.__qualname__ = f"{loop.__name__}_{sha256(source).hexdigest()[:12]}"
     return loop
@@ -284,7 +286,7 @@ def _residual_torch(waves: Tensor, patterns: Tensor, scale: Tensor, weight: Tens
 
 
 def _scatter_torch(waves: Tensor, back: Tensor, corner: Tensor, gradient: Tensor) -> None:
-    """The same as `_scatter` in torch, for other devices."""
+    """The same as `add_product` and `add_imaginary` in torch, for other devices."""
     product = waves.conj() * back
     gradient.view(-1).index_put_((_pixels(corner, waves, gradient),), product if gradient.is_complex() else product.imag, accumulate=True)
 

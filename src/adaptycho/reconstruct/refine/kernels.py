@@ -12,7 +12,7 @@ import numba
 from numba.extending import register_jitable
 
 from adaptycho.reconstruct import Loss, losses, mkl
-from adaptycho.reconstruct.kernels import named_after
+from adaptycho.reconstruct.kernels import add_imaginary, add_product, named_after
 from adaptycho.reconstruct.losses.function import FAST
 
 APART = 0.05  # relative difference of intensities that a loss's curvature is taken from
@@ -55,24 +55,6 @@ def _times(transmission, top, left, wave):  # type: ignore[no-untyped-def]
             a, b = o[re], o[im]
             o[re] = a * t[re] - b * t[im]
             o[im] = a * t[im] + b * t[re]
-
-
-@_part
-def _to_object(psi, chi, top, left, gradient):  # type: ignore[no-untyped-def]
-    for i in range(psi.shape[0]):
-        p, c, g = psi[i], chi[i], gradient[top + i, 2 * left : 2 * left + psi.shape[1]]
-        for j in range(psi.shape[1] // 2):
-            re, im = 2 * j, 2 * j + 1
-            g[re] += p[re] * c[re] + p[im] * c[im]
-            g[im] += p[re] * c[im] - p[im] * c[re]
-
-
-@_part
-def _to_real_object(psi, chi, top, left, gradient):  # type: ignore[no-untyped-def]
-    for i in range(psi.shape[0]):
-        p, c, g = psi[i], chi[i], gradient[top + i, left : left + psi.shape[1] // 2]
-        for j in range(psi.shape[1] // 2):
-            g[j] += p[2 * j] * c[2 * j + 1] - p[2 * j + 1] * c[2 * j]
 
 
 @_part
@@ -163,9 +145,9 @@ def loops(loss: Loss) -> Loops:
             for m in range(modes):
                 mkl.apply(backward, plan, far[m].ctypes.data, chi.ctypes.data)  # type: ignore[call-arg]
                 if to_object.shape == transmission.shape:
-                    _to_object(psi[m], chi, top, left, to_object)
+                    add_product(psi[m : m + 1], chi.reshape(1, *chi.shape), corner[k : k + 1], to_object)
                 else:
-                    _to_real_object(psi[m], chi, top, left, to_object)
+                    add_imaginary(psi[m : m + 1], chi.reshape(1, *chi.shape), corner[k : k + 1], to_object)
                 if len(to_probe):
                     _times_conjugate(transmission, top, left, chi)
                     mkl.apply(forward, plan, chi.ctypes.data, far[m].ctypes.data)

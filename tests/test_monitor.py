@@ -227,6 +227,17 @@ def test_a_scan_that_has_ended_takes_no_orders(folder: Path) -> None:
         assert client.post("/api/orders", json={"word": "pause"}).status_code == 409
 
 
+def test_a_scan_that_nobody_watched_and_that_writes_no_more_may_have_ended(folder: Path) -> None:
+    (folder / "monitor" / "status.json").unlink()
+    watch = Watch(Run.open(folder))
+    assert watch.look()
+    assert watch.facts()["doing"] == "decides"
+    for path in (folder, folder / "states", folder / "subsequences"):
+        os.utime(path, (1e9, 1e9))
+    assert watch.look()
+    assert watch.facts()["doing"] == "silent"
+
+
 def test_a_damaged_file_is_said_and_shown_up_to_there(folder: Path) -> None:
     (folder / "states" / "001.h5").write_bytes(b"no HDF5")
     with browser(folder) as client:

@@ -11,6 +11,7 @@ bound.
 
 import math
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import torch
 from jaxtyping import Complex, Float
@@ -51,19 +52,16 @@ def local_dose(setup: Setup, exposure: Exposure) -> Float[Tensor, "B h w"]:
         ValueError: the map would be too large.
     """
     fine = _fine(setup)
-    (ny, nx), pixel = fine.object.shape, fine.object.pixel
-    reach = _highest_frequency(fine)
-    ky, kx = torch.fft.fftfreq(ny, pixel, dtype=torch.float64), torch.fft.rfftfreq(nx, pixel, dtype=torch.float64)
-    rows, columns = ky.abs() <= reach, kx <= reach
-    pixels = fine.to_pixels(exposure.positions.double().clamp(0, 1).cpu()) * pixel
+    ny, nx = fine.object.shape
+    frequencies, (rows, columns) = _band(fine)
+    pixels = fine.to_pixels(exposure.positions.double().clamp(0, 1).cpu()) * fine.object.pixel
     one = torch.ones((), dtype=torch.float64)
-    waves = [torch.polar(one, -2 * math.pi * k * pixels[..., i, None]) for i, k in enumerate((ky[rows], kx[columns]))]
-    spectrum = torch.zeros(len(pixels), ny, len(kx), dtype=torch.complex128)
+    waves = [torch.polar(one, -2 * math.pi * k * pixels[..., i, None]) for i, k in enumerate(frequencies)]
+    spectrum = torch.zeros(len(pixels), ny, nx // 2 + 1, dtype=torch.complex128)
     electrons, defocus = exposure.electrons.double().cpu(), exposure.defocus.double().cpu()
-    for focus in defocus.unique():
+    for focus in defocus.unique().tolist():
         sent = torch.where(defocus == focus, electrons, 0.0)[..., None]
-        beam = torch.fft.rfft2(_beam(setup, fine, focus))[:, rows][:, :, columns] / pixel**2
-        spectrum[:, rows[:, None] & columns] += (beam * ((sent * waves[0]).mT @ waves[1])).flatten(1)
+        spectrum[:, rows[:, None] & columns] += (_beam(setup, focus) * ((sent * waves[0]).mT @ waves[1])).flatten(1)
     return torch.fft.irfft2(spectrum, s=(ny, nx))
 
 
@@ -102,13 +100,25 @@ def _fine(setup: Setup) -> Setup:
     return replace(setup, object=fine, window=window, measured_probe=None)
 
 
-def _beam(setup: Setup, fine: Setup, defocus: Float[Tensor, ""]) -> Float[Tensor, "b h w"]:
-    """The beam's intensity on the pixels of the map, its middle in the corner; one for each specimen if they have beams of their own."""
-    spectra = fine.spectra(defocus[None]) if setup.measured_probe is None else _measured(setup, fine, defocus[None])
+def _band(fine: Setup) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """Frequencies (ky, kx) in Å⁻¹ that a beam's intensity has, kx from 0 on; and which of the map's rows and columns they are."""
+    (ny, nx), pixel, highest = fine.object.shape, fine.object.pixel, _highest_frequency(fine)
+    ky, kx = torch.fft.fftfreq(ny, pixel, dtype=torch.float64), torch.fft.rfftfreq(nx, pixel, dtype=torch.float64)
+    rows, columns = ky.abs() <= highest, kx <= highest
+    return (ky[rows], kx[columns]), (rows, columns)
+
+
+@lru_cache(maxsize=16)
+def _beam(setup: Setup, defocus: float) -> Complex[Tensor, "b h w"]:
+    """Transform of the intensity per Å² where it is not 0, the beam in the corner; several if specimens have their own."""
+    fine, focus = _fine(setup), torch.tensor([defocus], dtype=torch.float64)
+    spectra = fine.spectra(focus) if setup.measured_probe is None else _measured(setup, fine, focus)
     intensity = torch.fft.fftshift(torch.fft.ifft2(spectra, norm="ortho").abs().square(), dim=(-2, -1))
     (ny, nx), (height, width) = fine.window.shape, fine.object.shape
     room = (0, width - nx, 0, height - ny)
-    return torch.nn.functional.pad(intensity.reshape(-1, ny, nx), room).roll((-(ny // 2), -(nx // 2)), dims=(-2, -1))
+    beam = torch.nn.functional.pad(intensity.reshape(-1, ny, nx), room).roll((-(ny // 2), -(nx // 2)), dims=(-2, -1))
+    _, (rows, columns) = _band(fine)
+    return torch.fft.rfft2(beam)[:, rows][:, :, columns] / fine.object.pixel**2
 
 
 def _measured(setup: Setup, fine: Setup, defocus: Float[Tensor, " U"]) -> Complex[Tensor, "*items U M M2"]:

@@ -1,6 +1,7 @@
 """A run as it stands: what the page is told, from what is in the folder and nothing else."""
 
 import math
+import time
 from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +18,7 @@ from adaptycho.runs.orders import Order, Status
 from adaptycho.runs.scans import Run
 
 LINES = 300  # of the log, the last ones
+QUIET = 60.0  # seconds without news after which a scan that nobody ever watched may have ended
 COARSE = 64  # pixels that tell how much was visited: good to 2 %, and a tenth of the time
 
 
@@ -44,7 +46,7 @@ class Watch:
         """Reads what is new; says whether anything is."""
         status = orders.read_status(self.run.path)
         there = (count(self.run, "subsequences"), count(self.run, "states"), len(orders.numbers(self.run.path)), self._finished())
-        seen = (*there, status and (status.at, status.doing, status.number, status.attempt, status.alive))
+        seen = (*there, self._silent(status), status and (status.at, status.doing, status.number, status.attempt, status.alive))
         if seen == self._seen:
             return False
         for number in orders.numbers(self.run.path):
@@ -85,7 +87,7 @@ class Watch:
             "positions": sum(self.run.lengths[: len(self.frames)]),
             "positions_total": sum(self.run.lengths),
             "seconds": [[frame.seconds[task] for task in TASKS] for frame in self.frames],
-            "seconds_left": None if last is None else sum(last.seconds.values()) * (total - len(self.frames)),
+            "seconds_left": None if last is None or not self.controlled() else sum(last.seconds.values()) * (total - len(self.frames)),
             "problem": self.problem,
             "log": self._log(),
         }
@@ -165,9 +167,20 @@ class Watch:
             return "stopped" if status.doing == "stopped" else "ended"
         if status is not None and status.doing in ("paused", "waits") and status.number >= done:
             return status.doing
+        if self._silent(status):
+            return "silent"
         if taken > done:
             return "reconstructs"
         return "acquires" if status is not None and status.number == done else "decides"
+
+    def _silent(self, status: Status | None) -> bool:
+        """Whether a scan that says nothing of itself has written nothing for long: its process may have ended."""
+        if status is not None or self._finished():
+            return False
+        folders = [self.run.path, *(self.run.path / name for name in ("subsequences", "states"))]
+        newest = max((folder.stat().st_mtime for folder in folders if folder.is_dir()), default=0.0)
+        usual = max((sum(frame.seconds.values()) for frame in self.frames), default=0.0)
+        return time.time() - newest > max(QUIET, 5 * usual)
 
     def _finished(self) -> bool:
         return (self.run.path / "result.h5").is_file()

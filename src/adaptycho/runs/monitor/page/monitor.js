@@ -3,7 +3,7 @@
 
 const byId = (id) => document.getElementById(id);
 const WORDS = { decides: "decides", acquires: "acquires", reconstructs: "reconstructs", paused: "paused", waits: "waits for your verdict",
-  finished: "finished", stopped: "stopped", ended: "its process has ended", problem: "problem" };
+  finished: "finished", stopped: "stopped", ended: "its process has ended", silent: "no news for long: it may have ended", problem: "problem" };
 const NEW = "#ff9a00", EARLIER = "#9fd3ff", PROPOSED = "#e5007d";
 const LINES = ["#0072b2", "#d55e00", "#009e73", "#cc79a7"];
 const NAMES = { agreement: "with the one before", ssim: "SSIM", ssim_aligned: "SSIM, aligned",
@@ -43,7 +43,7 @@ function head() {
   document.title = `${facts.name}: ${WORDS[facts.doing]}`;
   byId("name").textContent = facts.name;
   byId("title").textContent = `${facts.title}, policy ${facts.policy}`;
-  pill(WORDS[facts.doing], { waits: "asks", paused: "asks", ended: "bad", problem: "bad" }[facts.doing] || "");
+  pill(WORDS[facts.doing], { waits: "asks", paused: "asks", silent: "bad", ended: "bad", problem: "bad" }[facts.doing] || "");
   const left = facts.seconds_left && facts.doing !== "finished" ? `, about ${span(facts.seconds_left)} left` : "";
   byId("progress").textContent =
     `${facts.done} of ${facts.subsequences} sub-sequences, ${facts.positions} of ${facts.positions_total} positions${left}`;

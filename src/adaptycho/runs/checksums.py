@@ -62,7 +62,7 @@ def facts(settings_file: Path, chosen: Settings, start: Path | None = None) -> d
     """Checksums to keep, ready for JSON; what does not apply is left out."""
     found: dict[str, Any] = {"settings": settings_digest(settings_file)}
     for name, path in _sources(chosen).items():
-        found[name] = {"file": SHIPPED if path is None else path.name, "sha256": _digest(path)}
+        found[name] = {"file": SHIPPED if path is None else path.name, "sha256": _checksum(name, path)}
     return found | ({} if start is None else {"start": {"file": start.name, "sha256": _digest(start)}})
 
 
@@ -115,7 +115,7 @@ def check_sources(folder: Path, began: Beginning, chosen: Settings, names: Seque
         kept: Source | None = getattr(began, name)
         if kept is None and began.settings is None:
             continue
-        if kept is None or _digest(path) != kept.sha256:
+        if kept is None or _checksum(name, path) != kept.sha256:
             what = kept.file if kept else "a checksum of it"
             raise ValueError(f"{folder / 'run.json'}: {name}: expected {what} as it was when the run began, found another file")
 
@@ -140,13 +140,18 @@ def _sources(chosen: Settings) -> dict[str, Path | None]:
     return found
 
 
+def _checksum(name: str, path: Path | None) -> str:
+    """Of what a source of a name is: a folder's files for structures, a file for the others."""
+    if name != "structures" or path is None:
+        return _digest(path)
+    return _together(sorted(file for file in path.iterdir() if file.is_file() and not file.name.startswith(".")))
+
+
 def _digest(path: Path | None) -> str:
-    """Of a file, of the files in a folder, or of all weights that come with the package."""
+    """Of a file, or of all weights that come with the package."""
     if path is None:
         with resources.as_file(resources.files("adaptycho.scan.networks") / "shipped") as folder:
             return _together(sorted(folder.glob("*.safetensors")))
-    if path.is_dir():
-        return _together(sorted(file for file in path.iterdir() if file.is_file() and not file.name.startswith(".")))
     regular(path, "a file that can be read")
     with reading(path, "a file that can be read"), path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

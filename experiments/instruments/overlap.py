@@ -5,7 +5,7 @@
 `idle`: milliseconds for which a microscope that takes 5 ms for a position stands still before each sub-sequence of 50, without and with
 overlap, for each geometry and protocol (medians and the longest; the first two sub-sequences, before which
 there is nothing to overlap, left out). `quality`: correlation with the truth inside the structure at the end of the scan, without and with,
-and their difference with its 95 % interval over the specimens.
+and their difference with its 95 % interval over the specimens; without a prior, focused.
 """
 
 import argparse
@@ -96,7 +96,7 @@ def correlations(task: Task) -> dict[str, float]:
     """At the end of both scans."""
     policy, (family, dose, count, parts), number = task
     filling = {"filling": [0.15, 0.35]} if family == "island" else {}
-    changes = {"specimen": {"family": family, "options": filling}, "scan": {"policy": policy, "dose": dose}, "reconstruct": REGULARISED}
+    changes = {"specimen": {"family": family, "options": filling}, "scan": {"policy": policy, "dose": dose}, "reconstruct": BEST}
     chosen: Settings = tree.update(tree.preset("light"), changes, "quality")
     found = sample.simulated(chosen, number)
     scanner, descent = build.scanner(chosen), build.reconstructor(chosen, found.setup)

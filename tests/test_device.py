@@ -75,7 +75,7 @@ def test_the_whole_loop(device: torch.device, policy: str, microscope: Simulated
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("loss", ["intensity", "amplitude", "poisson"])
+@pytest.mark.parametrize("loss", LOSSES)
 def test_reconstruction_of_many_sets_at_once(device: torch.device, loss: str, microscope: Simulated) -> None:
     action = Action(torch.rand(2, 30, 2, generator=torch.Generator().manual_seed(5)))
     data = microscope.acquire(action, generator=torch.Generator().manual_seed(6))

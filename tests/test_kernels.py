@@ -80,7 +80,7 @@ def test_residuals_whose_squares_are_below_single_precision_are_not_lost(loss):
     """Intensities of 1e-20: their squares have no normal number, and the loss is still theirs; beside Poisson's background it is none."""
     waves = torch.full((1, 8, 6), 1e-10, dtype=torch.complex64)
     value = kernels.residual(waves, torch.zeros(1, 8, 6), torch.ones(1), torch.ones(8, 6), loss, 1)
-    expected = {"intensity": 48 * 1e-40, "amplitude": 48 * FLOOR, "poisson": 0.0}[loss]
+    expected = {"intensity": 48 * 1e-40, "amplitude": 48 * FLOOR, "anscombe": 0.0, "poisson": 0.0}[loss]
     # 48 terms in single precision.
     assert value == pytest.approx(expected, rel=48 * torch.finfo(torch.float32).eps, abs=0)
 
@@ -147,10 +147,11 @@ def test_a_detector_that_crops_and_bins(loss, binning, rows, columns, seed):
     )
     waves, weight = random(seed, 3, 16, 16, dtype=torch.complex128), (random(seed + 1, *q) > -1).double()
     patterns, scale = counts(torch.float64, 3, *q) + 1, torch.full((3,), 0.5, dtype=torch.float64)
-    model, data, more = record(setup, waves.abs().square()), 0.5 * patterns, 0.5 * BACKGROUND
+    model, data, more, few = record(setup, waves.abs().square()), 0.5 * patterns, 0.5 * BACKGROUND, 0.5 * 3 / 8
     value = {
         "intensity": (model - data).square(),
         "amplitude": (model.sqrt() - data.sqrt()).square(),
+        "anscombe": ((model + few).sqrt() - (data + few).sqrt()).square(),
         "poisson": model - data - (data + more) * torch.log((model + more) / (data + more)),
     }[loss]
     factor = waves.clone()
@@ -187,7 +188,7 @@ def test_every_loss_is_a_file_of_its_name_and_another_is_refused():
     names = {path.stem for path in Path(losses.__path__[0]).glob("*.py")} - {"__init__", "function"}
     assert names == set(LOSSES)
     assert all(isinstance(losses.load(name), LossFunction) for name in LOSSES)
-    with pytest.raises(ValueError, match="loss: expected one of intensity, amplitude, poisson, got 'huber'"):
+    with pytest.raises(ValueError, match="loss: expected one of intensity, amplitude, anscombe, poisson, got 'huber'"):
         losses.load("huber")
     waves = torch.ones(1, 8, 6, dtype=torch.complex64)
     with pytest.raises(ValueError, match=r"loss: expected one of .*, got 'huber'"):

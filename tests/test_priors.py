@@ -14,7 +14,7 @@ from adaptycho import settings as tree
 from adaptycho.physics.forward import diffract
 from adaptycho.physics.noise import counted
 from adaptycho.physics.optics import Setup
-from adaptycho.reconstruct import PRIORS, Prior, choice, losses, priors, proximal
+from adaptycho.reconstruct import PRIORS, Prior, choice, held_out, losses, priors, proximal
 from adaptycho.reconstruct.data_sets import prepare
 from adaptycho.reconstruct.descent import Reconstructor
 from adaptycho.reconstruct.priors import edges
@@ -185,7 +185,7 @@ def test_data_sets_do_not_see_each_other_and_a_descent_goes_on(name: str) -> Non
         ({"prior": "atoms", "blob": math.inf}, "blob: expected a finite number of at least 0, got inf"),
         (
             {"prior": "atoms", "loss": "intensity"},
-            "loss: expected amplitude or poisson, which the prior 'atoms' can be weighed against, got 'intensity'",
+            "loss: expected amplitude, anscombe or poisson, which the prior 'atoms' can be weighed against, got 'intensity'",
         ),
         ({"prior": "edges", "kind": "complex"}, "prior: expected 'none' for a complex potential, got 'edges'"),
     ],
@@ -240,7 +240,7 @@ def test_no_strength_is_no_penalty() -> None:
 
 def test_every_electron_is_in_one_part() -> None:
     seen = scanned(specimen("island"), 300.0)
-    pairs = choice.divided(seen, 0)
+    pairs = held_out.divided(seen, choice.PARTS, 0)
     assert len(pairs) == choice.PARTS
     assert torch.equal(sum(part.patterns for _, part in pairs), seen.patterns.float())
     for shown, part in pairs:
@@ -248,16 +248,16 @@ def test_every_electron_is_in_one_part() -> None:
         torch.testing.assert_close(shown.dose + part.dose, seen.dose)
         # A third of some 19,000 electrons, within four standard deviations.
         assert float(part.patterns.sum()) == pytest.approx(float(seen.patterns.sum()) / 3, abs=4 * math.sqrt(19_200 * 2 / 9))
-    again = choice.divided(seen, 0)
+    again = held_out.divided(seen, choice.PARTS, 0)
     assert all(torch.equal(a.patterns, b.patterns) for (a, _), (b, _) in zip(pairs, again, strict=True))
 
 
 def test_positions_are_divided_where_counts_are_not_electrons(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = scanned(specimen("island"), 300.0)
-    monkeypatch.setattr(choice, "divided", None)
+    monkeypatch.setattr(held_out, "divided", None)
     chosen = choice.choose(Reconstructor.best(specimen("island").setup, counts_per_electron=5.0), seen)
     assert chosen.prior in ("atoms", "edges")
-    pairs = choice.apart(seen)
+    pairs = held_out.apart(seen, choice.PARTS)
     assert sorted(torch.cat([part.positions[0, :, 0] for _, part in pairs]).tolist()) == sorted(seen.positions[0, :, 0].tolist())
 
 
@@ -271,9 +271,9 @@ def test_too_few_positions_choose_nothing(count: int) -> None:
 def test_counts_that_are_not_whole_are_not_divided(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = scanned(specimen("island"), 300.0)
     held = []
-    real = choice.apart
-    monkeypatch.setattr(choice, "divided", None)  # would fail
-    monkeypatch.setattr(choice, "apart", lambda measurement: held.append(measurement) or real(measurement))
+    real = held_out.apart
+    monkeypatch.setattr(held_out, "divided", None)  # would fail
+    monkeypatch.setattr(held_out, "apart", lambda measurement, parts: held.append(measurement) or real(measurement, parts))
     scaled = replace(seen, patterns=seen.patterns * 0.7)
     choice.choose(Reconstructor.best(specimen("island").setup, prior="auto"), scaled)
     assert held == [scaled]
@@ -332,7 +332,7 @@ def test_agreement_and_likelihood_are_those_of_the_truth() -> None:
     """The true phase foretells better than none, than half of it turned round, and than noise; its contrast does not matter."""
     found = specimen("island")
     seen = scanned(found, 3000.0)
-    (held,) = choice.parts(Reconstructor.best(found.setup), seen)
+    (held,) = held_out.judges(Reconstructor.best(found.setup), seen)
     truth = found.microscope.potential[0].real if found.microscope.potential.ndim == 3 else found.microscope.potential[0, 0].real
     assert held.likelihood(truth) > 100
     assert held.likelihood(truth * 0) == pytest.approx(0, abs=1e-6)

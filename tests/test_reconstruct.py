@@ -87,6 +87,9 @@ def literal(setup: Setup, measurement: Measurement, v: torch.Tensor, loss: str, 
         value = (model - seen).square()
     elif loss == "amplitude":
         value = (model.sqrt() - seen.sqrt()).square()
+    elif loss == "anscombe":
+        more = 3 / 8 / measurement.dose[0, :, None, None]
+        value = ((model + more).sqrt() - (seen + more).sqrt()).square()
     else:
         more = BACKGROUND / measurement.dose[0, :, None, None]
         value = model - seen - (seen + more) * torch.log((model + more) / (seen + more))

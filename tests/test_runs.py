@@ -681,6 +681,6 @@ def test_a_run_whose_prior_is_chosen_is_read_again(tmp_path: Path) -> None:
 
 def test_a_prior_that_cannot_be_weighed_leaves_no_folder(tmp_path: Path) -> None:
     chosen = override(preset("light"), {"reconstruct.prior": "atoms", "reconstruct.loss": "intensity"})
-    with pytest.raises(ValueError, match="loss: expected amplitude or poisson"):
+    with pytest.raises(ValueError, match="loss: expected amplitude, anscombe or poisson"):
         Run.create(tmp_path / "run", chosen)
     assert not (tmp_path / "run").exists()

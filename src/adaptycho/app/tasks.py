@@ -18,6 +18,7 @@ from adaptycho.compare import archive, race, table, table1, trained
 from adaptycho.compare.ledger import Ledger
 from adaptycho.draw import report
 from adaptycho.reconstruct.choice import choose
+from adaptycho.reconstruct.stopping import stopping
 from adaptycho.runs import checks, execution, scans, summary
 from adaptycho.scan.episode import observe, split_evenly, stream
 from adaptycho.settings import Settings, build, dump, microscopes, policies, update
@@ -68,6 +69,9 @@ def reconstruct(
     descent, measurement = build.reconstructor(chosen, recording.setup, recording.counts_per_electron), recording.measurement.to(device)
     if descent.prior == "auto":
         (descent,) = progress((choose(descent, measurement) for _ in range(1)), 1, "choosing a prior")
+    if descent.stop == "held-out":
+        found = progress(stopping(descent, measurement), descent.iterations, "finding where to stop")
+        descent = collections.deque(found, maxlen=1).pop()
     result = collections.deque(progress(descent.steps(measurement), descent.iterations, "iterations"), maxlen=1).pop()
     scans.write_result(out, recording.setup, result)
     phase = recording.setup.crop(result.phase)[0].cpu()

@@ -16,24 +16,18 @@ the odds are outweighed, or electrons are many, it is done without a prior.
 import dataclasses
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import cache
 
-import numpy as np
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from adaptycho.physics.optics import Setup
-from adaptycho.reconstruct.data_sets import DataSet, prepare
+from adaptycho.reconstruct import held_out
 from adaptycho.reconstruct.descent import Reconstructor
 from adaptycho.support.threads import workers
 from adaptycho.types import Measurement
 
 PARTS = 3  # that electrons or positions are divided into
 SETTLED = 12  # iterations after which a reconstruction with a prior changes little
-# Factors of a phase, the most likely of which counts: priors make phases smaller, noise makes them larger.
-CONTRASTS = (0.2, 0.3, 0.45, 0.7, 1.0, 1.4, 2.0)
 CLEARLY = 0.01  # of the likelihood, that a prior has to add where positions were held back
 STRENGTHS = (0.06, 0.12, 0.25, 0.5, 1.0)
 BLOBS = (0.08, 0.12, 0.17, 0.25)  # radii, in units of the wavelength over the convergence semi-angle
@@ -49,44 +43,6 @@ OTHER = 30.0  # for another prior than atoms, or none
 MANY = 1e5
 
 
-@dataclass(frozen=True, eq=False)
-class Held:
-    """A part of one data set that reconstructions are judged by.
-
-    Attributes:
-        data: of the part.
-        electrons: in a pattern of it, on average; counts, where those are not electrons.
-        empty: loss with nothing there.
-        slope: -dL/dV with nothing there, in nats per rad.
-        information: F at every pixel.
-    """
-
-    data: DataSet
-    electrons: float
-    empty: float
-    slope: Float[Tensor, "H W"]
-    information: Float[Tensor, "H W"]
-
-    def likelihood(self, phase: Float[Tensor, "H W"]) -> float:
-        """How much more likely the part is with a phase than with nothing there, in nats, at the contrast that suits the phase best."""
-        at = CONTRASTS.index(1.0)
-        least = self._loss(phase, at)
-        for way in (-1, 1):  # as long as it becomes more likely
-            next_ = at + way
-            while 0 <= next_ < len(CONTRASTS) and (loss := self._loss(phase, next_)) < least:
-                least, at, next_ = loss, next_, next_ + way
-        return self.electrons * (self.empty - least)
-
-    def _loss(self, phase: Tensor, contrast: int) -> float:
-        return self.data.gradient(CONTRASTS[contrast] * phase, map, real=True)[0]
-
-    def agreement(self, phase: Float[Tensor, "H W"]) -> float:
-        """How well a phase agrees to first order, in nats; its constant is free."""
-        level = phase - (phase * self.information).sum() / self.information.sum()
-        power = float((level.square() * self.information).sum())
-        return max(0.0, float((level * self.slope).sum())) ** 2 / (2 * power) if power > 0 else 0.0
-
-
 def choose(descent: Reconstructor, measurement: Measurement, *, seed: int = 0) -> Reconstructor:
     """The reconstructor with the prior that foretells best over all data sets together, or without any.
 
@@ -95,12 +51,12 @@ def choose(descent: Reconstructor, measurement: Measurement, *, seed: int = 0) -
         measurement: B data sets.
         seed: of the division.
     """
-    electrons = descent.counts_per_electron == 1 and bool((measurement.patterns == measurement.patterns.round()).all())
+    electrons = held_out.counted(measurement, descent.counts_per_electron)
     density = _density(descent.setup, measurement) / descent.counts_per_electron
     without, counted = unregularised(descent)
     if density > MANY or (not electrons and int(measurement.lengths.min()) < PARTS):
         return without
-    evidence = foretold(descent, divided(measurement, seed) if electrons else apart(measurement))
+    evidence = foretold(descent, held_out.divided(measurement, PARTS, seed) if electrons else held_out.apart(measurement, PARTS))
 
     @cache
     def worth(one: Reconstructor) -> float:
@@ -153,7 +109,7 @@ def climbed(descent: Reconstructor, density: float, worth: Callable[[Reconstruct
 def foretold(descent: Reconstructor, pairs: Sequence[tuple[Measurement, Measurement]]) -> Callable[[Reconstructor], tuple[float, float]]:
     """What gives likelihood and agreement, in nats, of the second measurements of some pairs with what is made of the first ones."""
     with workers():
-        held = [parts(descent, part) for _, part in pairs]
+        held = [held_out.judges(descent, part) for _, part in pairs]
 
     @cache
     def evidence(one: Reconstructor) -> tuple[float, float]:
@@ -198,34 +154,3 @@ def _density(setup: Setup, measurement: Measurement) -> float:
     """Counts sent for each square of wavelength over semi-angle, over the field."""
     sent = float(measurement.dose.sum(dtype=torch.float64)) / len(measurement)
     return sent * setup.resolution**2 / (setup.field[0] * setup.field[1])
-
-
-def divided(measurement: Measurement, seed: int) -> list[tuple[Measurement, Measurement]]:
-    """Pairs of measurements of the same specimen: one without a part of the electrons, and that part."""
-    counts = measurement.patterns.cpu().numpy().astype(np.int64)
-    left, generator, pairs = counts, np.random.default_rng(seed), []
-    for i in range(PARTS):
-        part = generator.binomial(left, 1 / (PARTS - i))
-        left = left - part
-        pairs.append((_of(measurement, counts - part, 1 - 1 / PARTS), _of(measurement, part, 1 / PARTS)))
-    return pairs
-
-
-def apart(measurement: Measurement) -> list[tuple[Measurement, Measurement]]:
-    """The same with positions: every third, and the others."""
-    which = torch.arange(int(measurement.lengths.min()))
-    return [(measurement.take(which[which % PARTS != i]), measurement.take(which[which % PARTS == i])) for i in range(PARTS)]
-
-
-def parts(descent: Reconstructor, measurement: Measurement) -> list[Held]:
-    """What reconstructions are judged by, one for each data set."""
-    found = []
-    for data in prepare(descent.setup, measurement, "poisson", subpixel=descent.subpixel, mask=descent.mask, illuminated=True):
-        empty, gradient = data.gradient(torch.zeros_like(data.illumination), map, real=True)
-        found.append(Held(data, data.dose, empty, -2 * data.dose * gradient, 4 * data.dose * data.illumination))
-    return found
-
-
-def _of(measurement: Measurement, counts: np.ndarray, fraction: float) -> Measurement:
-    patterns = torch.from_numpy(counts).to(measurement.positions)
-    return dataclasses.replace(measurement, patterns=patterns, dose=measurement.dose * fraction)

@@ -75,7 +75,9 @@ class DataSet:
         return loss, back if real else -1j * back
 
 
-def prepare(setup: Setup, measurement: Measurement, loss: Loss, *, subpixel: int, mask: Tensor | None, illuminated: bool) -> list[DataSet]:
+def prepare(
+    setup: Setup, measurement: Measurement, loss: Loss, *, subpixel: int, mask: Tensor | None, illuminated: bool, gain: float = 1.0
+) -> list[DataSet]:
     """Checks the data and makes all of each data set ready that is the same in every iteration.
 
     Args:
@@ -85,6 +87,7 @@ def prepare(setup: Setup, measurement: Measurement, loss: Loss, *, subpixel: int
         subpixel: probes are placed on a lattice of 1/subpixel of a pixel.
         mask: detector pixels to believe; all if None.
         illuminated: whether the illumination is wanted.
+        gain: counts that the detector makes of an electron.
 
     Raises:
         ValueError: patterns of another shape, or none, counts that are none, or positions outside the field.
@@ -103,7 +106,7 @@ def prepare(setup: Setup, measurement: Measurement, loss: Loss, *, subpixel: int
             cuts = min(4, max(1, len(some.which) // LANE))
             for c in range(cuts):
                 part = Patterns(*(x[len(some.which) * c // cuts : len(some.which) * (c + 1) // cuts] for x in some))
-                lanes.append(Lane(kernels.passes(probes, *part, weight, loss, setup.binning), share))
+                lanes.append(Lane(kernels.passes(probes, *part, weight, loss, setup.binning, gain), share))
             if illuminated:
                 light += share * kernels.illumination(probes, some.which, some.corner, setup.object.shape)
         found.append(DataSet(whole, float(dose[i, :n].mean(dtype=torch.float64)), lanes, light))

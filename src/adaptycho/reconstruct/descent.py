@@ -20,7 +20,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from adaptycho.physics.optics import Setup
-from adaptycho.reconstruct import LOSSES, PRIORS, Loss, Prior, losses, priors, proximal
+from adaptycho.reconstruct import LOSSES, METHODS, PRIORS, STOPS, Loss, Method, Prior, Stop, conjugate, losses, priors, proximal
 from adaptycho.reconstruct.data_sets import DataSet, prepare
 from adaptycho.reconstruct.reconstruction import Reconstruction
 from adaptycho.reconstruct.refine import Parameter, check
@@ -39,7 +39,7 @@ class Reconstructor:
     Attributes:
         setup: geometry and beam.
         iterations: gradient steps.
-        loss: `intensity` (Eq. 2), `amplitude` or `poisson`; the last two are safe where no electron was counted.
+        loss: `intensity` (Eq. 2), `amplitude`, `anscombe` or `poisson`; all but the first are safe where no electron was counted.
         step: step size; `auto`, and always with a prior, starts from the loss's curvature and adapts: back and halved when the loss rises,
             a little longer when not.
         scaling: `none`, or `illumination` to divide the step by the summed probe intensity at each pixel.
@@ -50,12 +50,18 @@ class Reconstructor:
             for what the measurement itself says (`adaptycho.reconstruct.choice`). With one, every step is scaled by illumination.
         strength: of the prior, in units of the counting noise (`adaptycho.reconstruct.proximal`).
         blob: rms radius in Å of the blobs that `atoms` has the potential made of; 0 for single pixels.
-        counts_per_electron: of the detector; the noise that a prior is weighed by is that of electrons.
+        counts_per_electron: of the detector; noise is that of electrons, by which losses and priors go.
         mask: detector pixels to believe, (Q, Q), zero frequency in the corner, 1 or 0; those of the setup if None.
         refine: what is found out with the object, some of `refine.PARAMETERS`; the step is then always `auto` and scaled by illumination.
         modes: of the probe, whose intensities add.
         probe: to begin with instead of the setup's, (modes, N, N), zero position in the corner.
         reach: Å that a refined position may be from where an affine map has it; one wavelength over the semi-angle if None.
+        slices: that the object is made of; with several the potential is their sum (`adaptycho.reconstruct.refine.passes`).
+        thickness: Å from one slice to the next.
+        method: `momentum`, or `conjugate` for conjugate gradients with a line search, for the object alone and without a prior
+            (`adaptycho.reconstruct.conjugate`).
+        stop: after all `iterations`, or with `held-out` after as many of them as foretell best electrons or patterns that are held back to
+            find that out (`adaptycho.reconstruct.stopping`).
     """
 
     setup: Setup
@@ -75,11 +81,15 @@ class Reconstructor:
     modes: int = 1
     probe: Tensor | None = field(default=None, compare=False)
     reach: float | None = None
+    slices: int = 1
+    thickness: float = 0.0
+    method: Method = "momentum"
+    stop: Stop = "iterations"
 
     def __post_init__(self) -> None:
         if self.loss not in LOSSES:
             raise ValueError(f"loss: expected one of {', '.join(LOSSES)}, got {self.loss!r}")
-        for name in ("iterations", "subpixel"):
+        for name in ("iterations", "subpixel", "slices"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
         if self.step != "auto" and not self.step > 0:
@@ -90,12 +100,12 @@ class Reconstructor:
             raise ValueError(f"prior: expected one of {', '.join(PRIORS)}, got {self.prior!r}")
         if not 0 < self.counts_per_electron < math.inf:
             raise ValueError(f"counts_per_electron: expected a positive number, got {self.counts_per_electron}")
-        for name in ("strength", "blob"):
+        for name in ("strength", "blob", "thickness"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name}: expected a finite number of at least 0, got {getattr(self, name)}")
         if self.prior not in ("none", "auto") and losses.load(self.loss).nats is None:
             raise ValueError(
-                f"loss: expected amplitude or poisson, which the prior {self.prior!r} can be weighed against, got {self.loss!r}"
+                f"loss: expected amplitude, anscombe or poisson, which the prior {self.prior!r} can be weighed against, got {self.loss!r}"
             )
         if self.prior != "none" and self.kind != "potential":
             raise ValueError(f"prior: expected 'none' for a complex potential, got {self.prior!r}")
@@ -103,7 +113,20 @@ class Reconstructor:
             object.__setattr__(self, "mask", self.setup.mask)
         if self.mask is not None and tuple(self.mask.shape) != self.setup.detector:
             raise ValueError(f"mask: expected the detector's shape {self.setup.detector}, got {tuple(self.mask.shape)}")
+        if self.method not in METHODS:
+            raise ValueError(f"method: expected one of {', '.join(METHODS)}, got {self.method!r}")
+        if self.method == "conjugate" and not (self.known and self.prior == "none"):
+            raise ValueError(
+                "method: expected momentum for more than one slice of an object with a known probe and no prior, got 'conjugate'"
+            )
+        if self.stop not in STOPS:
+            raise ValueError(f"stop: expected one of {', '.join(STOPS)}, got {self.stop!r}")
         check(self)
+
+    @property
+    def known(self) -> bool:
+        """Whether one slice of an object is all that is sought, lit by the probe of the setup."""
+        return not self.refine and self.probe is None and self.slices == 1
 
     @classmethod
     def best(cls, setup: Setup, *, iterations: int | None = None, **changes: Any) -> "Reconstructor":
@@ -135,18 +158,25 @@ class Reconstructor:
 
             yield from choose(self, measurement)._descend(measurement, start, stride)
             return
+        if self.stop == "held-out":
+            from adaptycho.reconstruct.stopping import stop  # which reconstructs
+
+            if start is not None:
+                raise ValueError("stop: expected 'iterations' to go on from a reconstruction, which has seen what would be held back")
+            yield from stop(self, measurement)._descend(measurement, None, stride)
+            return
         stride = stride or self.iterations
         dtype = measurement.positions.dtype.to_complex() if self.kind == "complex" else measurement.positions.dtype
         shape = (len(measurement), *self.setup.object.shape)
         if start is not None and tuple(start.potential.shape) != shape:
             raise ValueError(f"start: expected a potential of shape {shape}, got {tuple(start.potential.shape)}")
-        if self.refine or self.probe is not None:
+        if not self.known:
             from adaptycho.reconstruct.refine.descent import descend  # which compiles
 
             yield from descend(self, measurement, start, stride)
             return
         with workers():
-            courses = [self._begin(*pair, dtype, start) for pair in enumerate(self._prepare(measurement))]
+            courses = [self._begin(*pair, dtype, start) for pair in enumerate(self.prepared(measurement))]
         for _ in range(0, self.iterations, stride):
             with workers() as spread:
                 sets, lanes = (spread, map) if len(courses) > 1 else (map, spread)
@@ -160,13 +190,15 @@ class Reconstructor:
         the real part is given. Divided by the illumination where the step is.
         """
         with workers() as lanes:
-            sets = self._prepare(measurement)
+            sets = self.prepared(measurement)
             results = [self._gradient(one, self._light(one), v, lanes) for one, v in zip(sets, potential, strict=True)]
         return torch.tensor([r[0] for r in results], dtype=torch.float64), torch.stack([r[1] for r in results])
 
-    def _prepare(self, measurement: Measurement) -> list[DataSet]:
-        illuminated = self.scaling == "illumination" or self.step == "auto" or self.prior != "none"
-        return prepare(self.setup, measurement, self.loss, subpixel=self.subpixel, mask=self.mask, illuminated=illuminated)
+    def prepared(self, measurement: Measurement, loss: Loss | None = None) -> list[DataSet]:
+        """What is the same in every iteration over each data set, for the loss of the settings or another one."""
+        lit = loss is not None or self.scaling == "illumination" or self.step == "auto" or self.prior != "none"
+        how, gain = loss or self.loss, self.counts_per_electron
+        return prepare(self.setup, measurement, how, subpixel=self.subpixel, mask=self.mask, illuminated=lit, gain=gain)
 
     def _begin(self, b: int, data: DataSet, dtype: torch.dtype, start: Reconstruction | None) -> "_Course":
         """Data set number b from V = 0, or from where another reconstruction ended."""
@@ -182,10 +214,12 @@ class Reconstructor:
             if start is not None and alike and start.coefficients is not None:
                 first = start.coefficients[b].to(dtype)
             course.regularised = self._regularised(data), proximal.Point(first, course.velocity, course.step)
-        elif start is not None and start.held is not None and self.step == "auto":
+        elif start is not None and start.held is not None and (self.step == "auto" or self.method == "conjugate"):
             course.step = float(start.step[b])
             if int(start.count[b]) == len(data):  # with more patterns the loss is another one
                 course.held = start.held[0][b].to(dtype), start.held[1][b].to(dtype)
+        if self.method == "conjugate":
+            course.line = conjugate.Course(course.potential, course.step, course.velocity, course.held and course.held[1])
         return course
 
     def _light(self, data: DataSet) -> Tensor:
@@ -205,6 +239,13 @@ class Reconstructor:
                 course.losses.append(proximal.advance(problem, point, lanes) / len(course.data))
             course.potential, course.velocity, course.step = problem.potential(point.coefficients), point.velocity, point.step
             return
+        if course.line is not None:
+            light, line = course.light if self.scaling == "illumination" else torch.ones(()), course.line
+            for _ in range(times):
+                course.losses.append(conjugate.advance(partial(self._unscaled, course.data, lanes), light, line))
+            course.potential, course.velocity, course.step = line.potential, line.direction, line.step
+            course.held = None if line.before is None else (line.potential, line.before)
+            return
         for _ in range(times):
             loss, gradient = self._gradient(course.data, course.light, course.potential, lanes)
             if self.step == "auto":
@@ -221,8 +262,12 @@ class Reconstructor:
 
     def _gradient(self, data: DataSet, light: Tensor, potential: Tensor, lanes: Map) -> tuple[float, Tensor]:
         """Loss per position, and the Wirtinger gradient summed over positions (divided by the illumination if asked)."""
+        loss, gradient = self._unscaled(data, lanes, potential)
+        return loss, gradient / light if self.scaling == "illumination" else gradient
+
+    def _unscaled(self, data: DataSet, lanes: Map, potential: Tensor) -> tuple[float, Tensor]:
         loss, gradient = data.gradient(potential, lanes, real=self.kind == "potential")
-        return loss / len(data), gradient / light if self.scaling == "illumination" else gradient
+        return loss / len(data), gradient
 
     def _regularised(self, data: DataSet) -> proximal.Problem:
         """The prior, weighed against a data set."""
@@ -245,6 +290,7 @@ class _Course:
     step: float
     losses: list[float] = field(default_factory=list)
     held: tuple[Tensor, Tensor] | None = None
+    line: conjugate.Course | None = None  # by conjugate gradients
     regularised: tuple[proximal.Problem, proximal.Point] | None = None  # with a prior
 
 

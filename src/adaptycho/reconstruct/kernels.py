@@ -47,11 +47,12 @@ def passes(
     weight: Shaped[Tensor, "Q Q2"],
     loss: Loss,
     binning: int,
+    gain: float = 1.0,
 ) -> Passes:
     """What adds the `conj(psi) chi` of K positions (see `scatter`) to a gradient (H, W) at a transmission (H, W), and returns their loss.
 
     psi is the exit wave, chi its residual at the detector transformed back, the loss their sum (see `residual`). All that stays the same
-    from one iteration to the next is worked out here. One thread at a time may call it.
+    from one iteration to the next is worked out here. One thread at a time may call it. The detector makes `gain` counts of an electron.
     """
     height, width = probes.shape[1:]
     transform = mkl.transform((height, width), probes.dtype) if probes.device.type == "cpu" else None
@@ -59,13 +60,14 @@ def passes(
         through, addresses = _loops(loss).through, (transform.plan, transform.forward, transform.backward)
         arrays = corner.numpy(), patterns.numpy().reshape(len(which), -1), scale.numpy()
         chosen, table, known = which.numpy(), pairs(probes), weight.numpy().reshape(-1)
+        more = arrays[2].dtype.type(losses.load(loss).background * gain)
         order = _grouped(chosen, len(probes))
         # Of one position: psi, its transform, chi. From torch, whose arrays begin at multiples of 64 bytes: MKL's last bits depend on that.
         windows = [pairs(torch.empty_like(probes[:1])) for _ in range(3)]
 
         def compiled(transmission: Tensor, gradient: Tensor) -> float:
             back = pairs(gradient) if gradient.is_complex() else gradient.numpy()
-            return float(through(*addresses, order, table, chosen, *arrays, pairs(transmission), known, *windows, back))
+            return float(through(*addresses, order, table, chosen, *arrays, pairs(transmission), known, more, *windows, back))
 
         return compiled
     chunk = max(1, (CHUNK_BYTES if probes.device.type == "cpu" else DEVICE_CHUNK_BYTES) // probes[0].nbytes)
@@ -77,7 +79,7 @@ def passes(
             psi = probes.new_empty(len(some), *probes.shape[1:])
             exit_waves(probes, some, transmission, where, psi)
             far = fft2(psi)
-            total += residual(far, counts, fraction, weight, loss, binning)
+            total += residual(far, counts, fraction, weight, loss, binning, gain)
             scatter(psi, ifft2(far), where, gradient)
         return total
 
@@ -105,6 +107,7 @@ def residual(
     weight: Shaped[Tensor, "Q Q2"],
     loss: Loss,
     binning: int,
+    gain: float = 1.0,
 ) -> float:
     """Turns waves at the detector into `dL/dI * wave` in place and returns the summed loss L.
 
@@ -114,8 +117,9 @@ def residual(
     if waves.device.type == "cpu" and patterns.shape == waves.shape:
         count = len(waves)
         flat = pairs(waves).reshape(count, -1), patterns.numpy().reshape(count, -1), scale.numpy(), weight.numpy().reshape(-1)
-        return float(_loops(loss).residual(*flat))
-    return _residual_torch(waves, patterns, scale, weight, loss, binning)
+        more = flat[2].dtype.type(losses.load(loss).background * gain)
+        return float(_loops(loss).residual(*flat, more))
+    return _residual_torch(waves, patterns, scale, weight, loss, binning, gain)
 
 
 def scatter(
@@ -213,23 +217,23 @@ class _Loops(NamedTuple):
 
 @cache
 def _loops(loss: Loss) -> _Loops:
-    pixel, raised, background = (function := losses.load(loss)).pixel, function.raised, function.background
+    pixel, raised, added = (function := losses.load(loss)).pixel, function.raised, function.background > 0
 
-    def residual(waves, patterns, scale, weight):  # type: ignore[no-untyped-def]
+    def residual(waves, patterns, scale, weight, more):  # type: ignore[no-untyped-def]
         total = 0.0
         for k in range(len(patterns)):
-            total += _pattern(pixel, background, waves[k], patterns[k], scale[k], weight) / raised
+            total += _pattern(pixel, added, waves[k], patterns[k], scale[k], weight, more) / raised
         return total
 
     def through(  # type: ignore[no-untyped-def]
-        plan, forward, backward, order, probes, which, corner, patterns, scale, transmission, weight, psi, far, chi, gradient
+        plan, forward, backward, order, probes, which, corner, patterns, scale, transmission, weight, more, psi, far, chi, gradient
     ):
         total = 0.0
         for k in order:
             only = slice(k, k + 1)
             _exit_waves(probes, which[only], transmission, corner[only], psi)
             mkl.apply(forward, plan, psi.ctypes.data, far.ctypes.data)  # type: ignore[call-arg]
-            total += _pattern(pixel, background, far.reshape(far.size), patterns[k], scale[k], weight) / raised
+            total += _pattern(pixel, added, far.reshape(far.size), patterns[k], scale[k], weight, more) / raised
             mkl.apply(backward, plan, far.ctypes.data, chi.ctypes.data)
             if gradient.shape == transmission.shape:
                 add_product(psi, chi, corner[only], gradient)
@@ -241,10 +245,10 @@ def _loops(loss: Loss) -> _Loops:
 
 
 @register_jitable(error_model="numpy", fastmath=FAST)
-def _pattern(pixel, background, wave, pattern, scale, weight):  # type: ignore[no-untyped-def]
+def _pattern(pixel, added, wave, pattern, scale, weight, background):  # type: ignore[no-untyped-def]
     """One flat pass over a pattern (N N): any shorter inner loop costs more than its arithmetic."""
     real = type(scale)
-    loss, more = real(0), real(background) * scale
+    loss, more = real(0), background * scale if added else real(0)
     for j in range(len(pattern)):
         a, b = wave[2 * j], wave[2 * j + 1]
         value, factor = pixel(a * a + b * b + more, scale * real(pattern[j]) + more, weight[j])
@@ -266,7 +270,7 @@ def _exit_waves_torch(probes: Tensor, which: Tensor, transmission: Tensor, corne
     torch.mul(probes[which], transmission.reshape(-1)[_pixels(corner, out, transmission)], out=out)
 
 
-def _residual_torch(waves: Tensor, patterns: Tensor, scale: Tensor, weight: Tensor, loss: Loss, binning: int) -> float:
+def _residual_torch(waves: Tensor, patterns: Tensor, scale: Tensor, weight: Tensor, loss: Loss, binning: int, gain: float = 1.0) -> float:
     """The same as the compiled `residual` in torch, for other devices and for detectors that crop or bin."""
     known = []
     for n, q in zip(waves.shape[-2:], patterns.shape[-2:], strict=True):
@@ -277,7 +281,7 @@ def _residual_torch(waves: Tensor, patterns: Tensor, scale: Tensor, weight: Tens
     count, rows, columns = patterns.shape
     model = inside.abs().square().view(count, rows, binning, columns, binning).sum((2, 4))
     data = patterns.to(model.dtype) * scale[:, None, None]
-    more = (chosen := losses.load(loss)).background * scale[:, None, None]
+    more = (chosen := losses.load(loss)).background * gain * scale[:, None, None]
     value, factor = chosen.image(model + more, data + more)
     factor = (factor * weight).repeat_interleave(binning, 1).repeat_interleave(binning, 2)
     waves.zero_()

@@ -119,11 +119,11 @@ def metric(illumination: Float[Tensor, "H W"], blob: float) -> Float[Tensor, "H 
     return seen.clamp(min=FLOOR * float(seen.amax()))
 
 
-def blurred(image: Float[Tensor, "H W"], radius: float) -> Float[Tensor, "H W"]:
+def blurred(image: Float[Tensor, "*slices H W"], radius: float) -> Float[Tensor, "*slices H W"]:
     """Convolved with a Gaussian of sum 1 and of some rms radius in pixels; its own transpose."""
     if radius == 0:
         return image
-    h, w = image.shape
+    h, w = image.shape[-2:]
     y, x = (f(n, device=image.device, dtype=image.dtype) for f, n in ((torch.fft.fftfreq, h), (torch.fft.rfftfreq, w)))
     transfer = torch.exp(-2 * (math.pi * radius) ** 2 * (y[:, None].square() + x.square()))
     return torch.fft.irfft2(torch.fft.rfft2(image) * transfer, s=(h, w))

@@ -24,18 +24,20 @@ class Reconstruction:
         coefficients: of which a prior has the potential made, if there was a prior.
         prior: it was made with.
         blob: the same.
+        slices: potentials of which that is the sum, in the order of the beam, if there are several.
         refined: probe, positions and what else was refined with the object, if anything was.
     """
 
     potential: Shaped[Tensor, "B H W"]
     loss: Float[Tensor, "B I"]
-    velocity: Shaped[Tensor, "B H W"]
+    velocity: Shaped[Tensor, "B *slices H W"]
     step: Float[Tensor, " B"]
     count: Int[Tensor, " B"]
     held: tuple[Shaped[Tensor, "B H W"], Shaped[Tensor, "B H W"]] | None = None
-    coefficients: Float[Tensor, "B H W"] | None = None
+    coefficients: Float[Tensor, "B *slices H W"] | None = None
     prior: Prior = "none"
     blob: float = 0.0
+    slices: Shaped[Tensor, "B S H W"] | None = None
     refined: Refined | None = None
 
     @property

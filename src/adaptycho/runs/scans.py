@@ -193,7 +193,7 @@ def read_states(target: Run) -> list[dict[str, Any]]:
     how, warm = target.settings.reconstruct, target.settings.scan.warm
     wanted: dict[str, tuple[int | None, ...]] = {
         "phase_in_field": (batch, *target.setup.field_shape),
-        "loss": (batch, None if warm or how.prior == "auto" else how.iterations),
+        "loss": (batch, None if warm or how.prior == "auto" or how.stop == "held-out" else how.iterations),
         **{f"scores/{name}": (batch,) for name in SCORES},
         **{f"seconds/{name}": () for name in tasks},
     }

@@ -176,7 +176,8 @@ def reconstructor(settings: Settings, setup: Setup, counts_per_electron: float =
     """ROP as the settings have it, for a detector that makes so many counts of an electron."""
     r = settings.reconstruct
     how = (r.iterations, r.loss, r.step, r.scaling, r.momentum, r.kind, r.subpixel, r.prior, r.strength, r.blob)
-    return Reconstructor(setup, *how, counts_per_electron, refine=r.refine, modes=r.modes, reach=r.reach)
+    sought = {name: getattr(r, name) for name in ("refine", "modes", "reach", "slices", "thickness", "method", "stop")}
+    return Reconstructor(setup, *how, counts_per_electron, **sought)
 
 
 def reconstruction(recording: formats.Recording, *, device: str = "cpu", **changes: Any) -> Reconstruction:

@@ -8,7 +8,7 @@ from pydantic import AfterValidator, Field
 from pydantic.dataclasses import dataclass
 
 from adaptycho.physics import Family
-from adaptycho.reconstruct import Loss, Prior
+from adaptycho.reconstruct import Loss, Method, Prior, Stop
 from adaptycho.reconstruct.refine import PARAMETERS, Parameter
 from adaptycho.scan import Pattern, Signal
 from adaptycho.settings import microscopes, policies
@@ -181,7 +181,7 @@ class Reconstruct:
     """ROP (`adaptycho.reconstruct.descent`)."""
 
     iterations: Count = Field(default=5, description="gradient steps")
-    loss: Loss = Field(default="intensity", description="intensity (Eq. 2), amplitude or poisson")
+    loss: Loss = Field(default="intensity", description="intensity (Eq. 2), amplitude, anscombe or poisson")
     step: Positive | Literal["auto"] = Field(default=525.0, description="step size, or auto")
     scaling: Literal["none", "illumination"] = Field(
         default="none", description="illumination divides the step by the summed probe intensity"
@@ -197,6 +197,10 @@ class Reconstruct:
     refine: tuple[Parameter, ...] = Field(default=(), description=f"found out with the object: any of {', '.join(PARAMETERS)}")
     modes: Annotated[Whole, Field(ge=1, le=64)] = Field(default=1, description="modes of the probe that is refined, whose intensities add")
     reach: Positive | None = Field(default=None, description="Å that a position may be off; a wavelength over the semi-angle if unset")
+    slices: Annotated[Whole, Field(ge=1, le=1000)] = Field(default=1, description="of the object, whose sum the potential is")
+    thickness: Length = Field(default=0.0, description="Å from one slice to the next")
+    method: Method = Field(default="momentum", description="momentum, or conjugate: conjugate gradients with a line search")
+    stop: Stop = Field(default="iterations", description="iterations: after all of them; held-out: when held-out electrons say so")
     reference_step: Positive = Field(default=200.0, description="step of the full scan that scores refer to; its positions overlap more")
     reference_side: Annotated[Whole, Field(ge=1, le=10_000)] = Field(
         default=100, description="positions along each side of that full scan (simulated)"

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 if TYPE_CHECKING:
     from adaptycho.reconstruct.losses.function import LossFunction
 
-Loss = Literal["intensity", "amplitude", "poisson"]
+Loss = Literal["intensity", "amplitude", "anscombe", "poisson"]
 LOSSES: tuple[Loss, ...] = get_args(Loss)
 
 

@@ -30,7 +30,7 @@ class LossFunction:
             intensity: where an automatic step starts.
         raised: what the l of `pixel` has to be divided by, for one whose values are too small for single precision.
         nats: of the log-likelihood of counted electrons in one unit of L, for one electron in a pattern; None for what is no likelihood.
-        background: counts added to every pixel of model and data before they are compared.
+        background: electrons added to every pixel of model and data before they are compared.
     """
 
     pixel: Callable[[float, float, float], tuple[float, float]]

@@ -12,7 +12,7 @@ from adaptycho.reconstruct.losses.function import LossFunction, scalar
 
 SQRT_HALF = 0x3F3504F3  # the bits of 2^-0.5 in single precision
 LOG_2 = 0.6931471805599453
-BACKGROUND = 3e-3  # counts in a pixel; at 300 electrons 0.001 to 0.01 reconstruct alike, 0.1 hides much of the dark field
+BACKGROUND = 3e-3  # electrons in a pixel; at 300 electrons 0.001 to 0.01 reconstruct alike, 0.1 hides much of the dark field
 
 
 @scalar

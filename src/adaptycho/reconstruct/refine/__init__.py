@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 if TYPE_CHECKING:
     from adaptycho.reconstruct.descent import Reconstructor
 
-Parameter = Literal["probe", "positions", "affine", "rotation", "defocus", "intensities"]
+Parameter = Literal["probe", "positions", "affine", "rotation", "defocus", "intensities", "thickness"]
 PARAMETERS: tuple[Parameter, ...] = get_args(Parameter)
 
 
@@ -14,7 +14,8 @@ def check(how: "Reconstructor") -> None:
     """Refuses what cannot be refined.
 
     Raises:
-        ValueError: an unknown parameter, more modes than are known or sought, a probe of another shape, or a prior beside all that.
+        ValueError: an unknown parameter, more modes than are known or sought, a probe of another shape, the distance of a single slice, or
+            a prior that is to be chosen beside all that.
     """
     if isinstance(how.refine, str):
         raise ValueError(f"refine: expected a tuple of names, such as ('probe', 'positions'), got {how.refine!r}")
@@ -31,5 +32,7 @@ def check(how: "Reconstructor") -> None:
         raise ValueError(f"modes: expected at most the {known} of a probe that is not refined, got {how.modes}")
     if how.reach is not None and not 0 < how.reach < math.inf:
         raise ValueError(f"reach: expected a positive length in Å, got {how.reach}")
-    if how.prior != "none" and (how.refine or shape is not None):
-        raise ValueError(f"prior: expected 'none' where the probe or positions are refined, got {how.prior!r}")
+    if "thickness" in how.refine and how.slices == 1:
+        raise ValueError("refine: expected thickness only of several slices, got one slice")
+    if how.prior == "auto" and not how.known:
+        raise ValueError("prior: expected one by name, or none, where more than one slice is sought, got 'auto'")

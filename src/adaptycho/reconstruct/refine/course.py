@@ -1,7 +1,8 @@
 """One data set on its way: object and probe by gradient steps side by side, and every few of them a Newton step of the geometry.
 
 The step is the one without refinement (`adaptycho.reconstruct.descent`), adapted and with momentum, in a metric that bounds the curvature
-by object and by probe: the illumination, and the number of patterns, for a phase object lets all light through.
+by object and by probe: the illumination, and the number of patterns, for a phase object lets all light through. With a prior a step of the
+object is followed by the prior's own (`adaptycho.reconstruct.proximal`).
 """
 
 import math
@@ -15,7 +16,9 @@ from torch import Tensor
 from adaptycho.physics.forward import transmission
 from adaptycho.physics.grid import fft2, ifft2
 from adaptycho.physics.optics import Setup
+from adaptycho.reconstruct import proximal
 from adaptycho.reconstruct.descent import SOFT
+from adaptycho.reconstruct.priors.penalty import Penalty
 from adaptycho.reconstruct.refine import geometry, passes
 from adaptycho.support.threads import Map
 
@@ -27,14 +30,40 @@ LEAD = 3.0  # times the Newton step of an affine map: the object has settled to 
 
 @dataclass(frozen=True, eq=False)
 class Point:
-    """All that the loss depends on."""
+    """All that the loss depends on.
 
-    potential: Shaped[Tensor, "H W"]
+    Attributes:
+        object: the potential of each slice, or the coefficients that a prior has it made of.
+        probe: modes at the nominal defocus.
+        affine: map of distances from the middle of the field.
+        free: displacement of each position beyond that, in pixels.
+        level: logarithm of each pattern's amplitude.
+        defocus: in Å, found so far.
+        thickness: from one slice to the next, in Å.
+    """
+
+    object: Shaped[Tensor, "*slices H W"]
     probe: Complex[Tensor, "M N N2"]
     affine: Float[Tensor, "2 2"]
     free: Float[Tensor, "K 2"]
     level: Float[Tensor, " K"]
     defocus: float = 0.0
+    thickness: float = 0.0
+
+
+@dataclass(frozen=True)
+class Believed:
+    """A prior, weighed against the patterns.
+
+    Attributes:
+        penalty: on the coefficients.
+        weight: of it against the loss summed over positions.
+        blob: rms radius in pixels of what a coefficient stands for; 0 for a pixel.
+    """
+
+    penalty: Penalty
+    weight: float
+    blob: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,6 +79,7 @@ class Problem:
         setup: geometry and beam.
         refine: what is refined.
         momentum: fraction of the last update that is carried on.
+        believed: of the object beforehand, if anything.
     """
 
     lanes: list[tuple[slice, passes.Seen]]
@@ -60,6 +90,7 @@ class Problem:
     setup: Setup
     refine: frozenset[str]
     momentum: float
+    believed: Believed | None = None
 
     def __len__(self) -> int:
         return len(self.distance)
@@ -68,33 +99,43 @@ class Problem:
         """Of each position from the middle of the object, in pixels."""
         return (self.distance @ point.affine.T + point.free).clamp(self.room[0], self.room[1])
 
+    def potential(self, point: Point) -> Shaped[Tensor, "*slices H W"]:
+        """Of each slice."""
+        return point.object if self.believed is None else proximal.blurred(point.object, self.believed.blob)
+
     def light(self, point: Point) -> passes.Light:
         """The probes at a point."""
         spectra = fft2(point.probe) * self.change[:, None]
         middle = self.distance.new_tensor(self.setup.object.shape) / 2
-        return passes.light(spectra, self.offset(point) + middle, point.level.exp())
+        apart = None
+        if point.object.ndim == 3:
+            turn = point.thickness * _apart(self.setup).to(point.probe.real)
+            apart = torch.polar(torch.ones_like(turn), turn)
+        return passes.light(spectra, self.offset(point) + middle, point.level.exp(), apart)
 
     def gradient(self, point: Point, lanes: Map) -> tuple[float, Tensor, Tensor]:
-        """Loss, and its Wirtinger gradients by potential and by probe (zeros if that is known), summed over patterns."""
-        through, lit, refined = transmission(point.potential), self.light(point), "probe" in self.refine
-        work = partial(_backwards, through, point.potential.is_complex(), refined)
+        """Loss, and its Wirtinger gradients by object and by probe (zeros if that is known), summed over patterns."""
+        through, lit, refined = transmission(self.potential(point)), self.light(point), "probe" in self.refine
+        work = partial(_backwards, through, point.object.is_complex(), refined)
         (loss, to_object, to_probe), *others = (lanes if len(self.lanes) > 1 else map)(work, [(s, lit.part(c)) for c, s in self.lanes])
         for more, further, last in others:
             loss, to_object, to_probe = loss + more, to_object + further, to_probe + last
-        to_object = -1j * to_object if point.potential.is_complex() else to_object
+        to_object = -1j * to_object if point.object.is_complex() else to_object
+        if self.believed is not None:
+            to_object = proximal.blurred(to_object, self.believed.blob)
         by_probe = ifft2((to_probe * self.change.conj()[:, None]).sum(0)) if refined else torch.zeros_like(point.probe)
         return loss, to_object, by_probe
 
     def tangents(self, point: Point, lanes: Map) -> tuple[Tensor, Tensor]:
-        """Slopes and curvatures of each pattern's loss along y and x in pixels, defocus in Å, and the logarithm of its amplitude."""
-        through, lit = transmission(point.potential), self.light(point)
-        directions = _directions(self.setup).to(through.real)
-        wanted = [i for i, names in enumerate((PLACES, PLACES, {"defocus"})) if names & self.refine]
-        work = partial(_along, through, directions[wanted])
+        """Slopes and curvatures of each pattern's loss along y and x in pixels, defocus and distance of slices in Å, log amplitude."""
+        through, lit = transmission(self.potential(point)), self.light(point)
+        directions, apart = _directions(self.setup).to(through.real), _apart(self.setup).to(through.real)[None]
+        wanted = [i for i, names in enumerate((PLACES, PLACES, {"defocus"}, {"thickness"})) if names & self.refine]
+        work = partial(_along, through, directions[[i for i in wanted if i < 3]], apart if 3 in wanted else apart[:0])
         parts = (lanes if len(self.lanes) > 1 else map)(work, [(s, lit.part(c)) for c, s in self.lanes])
         some, bends = (torch.cat(x) for x in zip(*parts, strict=True))
-        at = torch.tensor([*wanted, 3], device=some.device)
-        slopes, curvatures = some.new_zeros(len(some), 4), some.new_zeros(len(some), 4, 4)
+        at = torch.tensor([*wanted, 4], device=some.device)
+        slopes, curvatures = some.new_zeros(len(some), 5), some.new_zeros(len(some), 5, 5)
         slopes[:, at] = some
         curvatures[:, at[:, None], at] = bends
         return slopes, curvatures
@@ -115,9 +156,28 @@ class Problem:
         padded = padded.roll((-(spot.shape[0] // 2), -(spot.shape[1] // 2)), (0, 1))
         return torch.fft.irfft2(torch.fft.rfft2(density) * torch.fft.rfft2(padded), s=(h, w)).clamp(min=0)
 
+    def metric(self, point: Point) -> Float[Tensor, "H W"]:
+        """By what a step of the object is divided."""
+        light = self.illumination(point)
+        return light + SOFT * light.amax() if self.believed is None else proximal.metric(light, self.believed.blob)
+
+    def penalty(self, point: Point) -> float:
+        """What the prior adds to the loss, summed over patterns."""
+        if self.believed is None:
+            return 0.0
+        value = self.believed.penalty.value
+        return self.believed.weight * sum(float(value(x).sum()) for x in point.object.view(-1, *point.object.shape[-2:]))
+
+    def proximal(self, object_: Shaped[Tensor, "*slices H W"], step: float, metric: Float[Tensor, "H W"]) -> Shaped[Tensor, "*slices H W"]:
+        """Where the prior takes the object after a step."""
+        if self.believed is None:
+            return object_
+        flat, room = object_.view(-1, *object_.shape[-2:]), step * self.believed.weight / 2 / metric
+        return torch.stack([self.believed.penalty.proximal(x, room) for x in flat]).view(object_.shape)
+
 
 PLACES = {"positions", "affine", "rotation"}
-MOVING = PLACES | {"defocus", "intensities"}
+MOVING = PLACES | {"defocus", "intensities", "thickness"}
 
 
 @dataclass
@@ -128,8 +188,9 @@ class Course:
         problem: what stays the same.
         point: where it stands.
         step: in units of the metric.
-        velocity: last updates of potential and probe.
+        velocity: last updates of object and probe.
         losses: per position, before each iteration so far.
+        total: loss and penalty where it was last downhill, per position.
         held: the last point that was downhill, with its gradients.
         trust: fraction of the geometry's Newton step that is taken.
         moved: whether the last iteration took one.
@@ -140,6 +201,7 @@ class Course:
     step: float
     velocity: tuple[Tensor, Tensor]
     losses: list[float] = field(default_factory=list)
+    total: float = math.inf
     held: tuple[Point, Tensor, Tensor] | None = None
     trust: float = 1.0
     moved: bool = False
@@ -150,7 +212,8 @@ def advance(course: Course, lanes: Map) -> None:
     problem, point, number = course.problem, course.point, len(course.losses)
     loss, by_object, by_probe = problem.gradient(point, lanes)
     loss /= len(problem)
-    if course.held is not None and not loss <= course.losses[-1]:
+    total = loss + problem.penalty(point) / len(problem)
+    if course.held is not None and not total <= course.total:
         # Downhill it was not: back to where we stood, half a step from there, momentum forgotten.
         (point, by_object, by_probe), loss = course.held, course.losses[-1]
         course.velocity = torch.zeros_like(course.velocity[0]), torch.zeros_like(course.velocity[1])
@@ -162,15 +225,16 @@ def advance(course: Course, lanes: Map) -> None:
         if course.moved:
             course.trust = min(1.0, GROWTH * course.trust)
         course.step *= GROWTH if course.held is not None else 1.0
-        course.held = point, by_object, by_probe
+        course.held, course.total = (point, by_object, by_probe), total
     course.losses.append(loss)
-    light = problem.illumination(point)
-    scaled = by_object / (light + SOFT * light.amax()), by_probe / float(problem.power(point).sum())
+    metric = problem.metric(point)
+    scaled = by_object / metric, by_probe / float(problem.power(point).sum())
     u, v = (problem.momentum * old - course.step * new for old, new in zip(course.velocity, scaled, strict=True))
     if number < PROBE_FROM:
         v = torch.zeros_like(v)
-    course.velocity = u, v
-    point = replace(point, potential=point.potential + u, probe=point.probe + v)
+    reached = problem.proximal(point.object + u, course.step, metric)
+    course.velocity = u if problem.believed is None else reached - point.object, v
+    point = replace(point, object=reached, probe=point.probe + v)
     course.moved = bool(MOVING & problem.refine) and number >= GEOMETRY_FROM and number % EVERY == 0
     course.point = _moved(problem, point, course.trust, lanes) if course.moved else point
 
@@ -187,6 +251,7 @@ def _moved(problem: Problem, point: Point, trust: float, lanes: Map) -> Point:
         free=(point.free + trust * found.free).clamp(-problem.reach, problem.reach),
         level=point.level + trust * found.level.to(point.level),
         defocus=point.defocus + trust * found.defocus,
+        thickness=max(0.0, point.thickness + trust * found.thickness),
     )
 
 
@@ -198,6 +263,12 @@ def _directions(setup: Setup) -> Float[Tensor, "3 N N2"]:
     return torch.stack([p.expand(setup.window.shape) for p in parts])
 
 
+def _apart(setup: Setup) -> Float[Tensor, "N N2"]:
+    """By what the phase of the propagator changes per Å between slices."""
+    ky, kx = setup.window.frequencies()
+    return -math.pi * setup.wavelength * (ky**2 + kx**2)
+
+
 def _backwards(through: Tensor, complex_: bool, refined: bool, part: tuple[passes.Seen, passes.Light]) -> tuple[float, Tensor, Tensor]:
     """Loss of a lane, and what it sends back to object and probe."""
     seen, lit = part
@@ -206,6 +277,6 @@ def _backwards(through: Tensor, complex_: bool, refined: bool, part: tuple[passe
     return passes.gradient(seen, lit, through, to_object, to_probe), to_object, to_probe
 
 
-def _along(through: Tensor, directions: Tensor, part: tuple[passes.Seen, passes.Light]) -> tuple[Tensor, Tensor]:
+def _along(through: Tensor, directions: Tensor, apart: Tensor, part: tuple[passes.Seen, passes.Light]) -> tuple[Tensor, Tensor]:
     """Slopes and curvatures of a lane."""
-    return passes.tangents(*part, through, directions)
+    return passes.tangents(*part, through, directions, apart)

@@ -24,17 +24,19 @@ class Move:
         free: displacement in pixels of each position beyond that.
         defocus: in Å.
         level: of the logarithm of each amplitude.
+        thickness: in Å, from one slice to the next.
     """
 
     affine: Float[Tensor, "2 2"]
     free: Float[Tensor, "K 2"]
     defocus: float
     level: Float[Tensor, " K"]
+    thickness: float
 
 
 def move(
-    slopes: Float[Tensor, "K 4"],
-    curvatures: Float[Tensor, "K 4 4"],
+    slopes: Float[Tensor, "K 5"],
+    curvatures: Float[Tensor, "K 5 5"],
     distance: Float[Tensor, "K 2"],
     names: Collection[str],
     deepest: float,
@@ -42,19 +44,21 @@ def move(
     """A step of the named parameters.
 
     Args:
-        slopes: along y and x in pixels, defocus in Å, logarithm of amplitude.
+        slopes: along y and x in pixels, defocus and distance of slices in Å, logarithm of amplitude.
         curvatures: the same.
         distance: of each position from the middle of the field, in pixels, as reported.
         names: of the parameters.
-        deepest: Å that the defocus may change by.
+        deepest: Å that the defocus or the distance of slices may change by.
     """
     slope, bend = slopes.double(), curvatures.double()
-    defocus, affine = 0.0, torch.zeros(2, 2, dtype=torch.float64, device=slope.device)
-    free, level = torch.zeros_like(slope[:, :2]), torch.zeros_like(slope[:, 3])
+    defocus, thickness, affine = 0.0, 0.0, torch.zeros(2, 2, dtype=torch.float64, device=slope.device)
+    free, level = torch.zeros_like(slope[:, :2]), torch.zeros_like(slope[:, 4])
     if "defocus" in names:
-        change = -slope[:, 2].sum() / bend[:, 2, 2].sum().clamp(min=torch.finfo(torch.float64).tiny)
-        defocus = float(change.clamp(-deepest, deepest))
+        defocus = _one(slope, bend, 2, deepest)
         slope = slope + bend[:, :, 2] * defocus
+    if "thickness" in names:
+        thickness = _one(slope, bend, 3, deepest)
+        slope = slope + bend[:, :, 3] * thickness
     maps = _maps(names).to(slope)
     if len(maps):
         shift = torch.einsum("jab,kb->kja", maps, distance.to(slope))
@@ -68,9 +72,15 @@ def move(
         free = _solved(damped, slope[:, :2]).clamp(-FARTHEST, FARTHEST)
         free = free - free.mean(0)  # the object moves along with all of them
     if "intensities" in names:
-        level = (-slope[:, 3] / bend[:, 3, 3].clamp(min=torch.finfo(torch.float64).tiny)).clamp(-0.3, 0.3)
+        level = (-slope[:, 4] / bend[:, 4, 4].clamp(min=torch.finfo(torch.float64).tiny)).clamp(-0.3, 0.3)
         level = level - level.mean()  # the probe takes what is common
-    return Move(affine, free, defocus, level)
+    return Move(affine, free, defocus, level, thickness)
+
+
+def _one(slope: Tensor, bend: Tensor, which: int, most: float) -> float:
+    """Change of one number that all patterns share."""
+    change = -slope[:, which].sum() / bend[:, which, which].sum().clamp(min=torch.finfo(torch.float64).tiny)
+    return float(change.clamp(-most, most))
 
 
 def _maps(names: Collection[str]) -> Tensor:

@@ -110,12 +110,12 @@ def _change(far, moved, out):  # type: ignore[no-untyped-def]
 @cache
 def loops(loss: Loss) -> Loops:
     """The passes compiled for a loss."""
-    pixel, raised, background = (chosen := losses.load(loss)).pixel, chosen.raised, chosen.background
+    pixel, raised, added = (chosen := losses.load(loss)).pixel, chosen.raised, chosen.background > 0
 
     @_part
-    def compared(far, intensity, pattern, scale, share, weight):  # type: ignore[no-untyped-def]
+    def compared(far, intensity, pattern, scale, share, weight, background):  # type: ignore[no-untyped-def]
         real = type(scale)
-        total, more = real(0), real(background) * scale
+        total, more = real(0), background * scale if added else real(0)
         _summed(far, intensity)
         for j in range(len(pattern)):
             value, factor = pixel(intensity[j] + more, scale * real(pattern[j]) + more, weight[j])
@@ -129,7 +129,7 @@ def loops(loss: Loss) -> Loops:
         return share * total
 
     def gradient(  # type: ignore[no-untyped-def]
-        plan, forward, backward, spectra, focus, rows, columns, corner, patterns, scale, share, transmission, weight,
+        plan, forward, backward, spectra, focus, rows, columns, corner, patterns, scale, share, transmission, weight, background,
         psi, far, chi, intensity, to_object, to_probe,
     ):  # fmt: skip
         total = 0.0
@@ -141,7 +141,7 @@ def loops(loss: Loss) -> Loops:
                 mkl.apply(backward, plan, chi.ctypes.data, psi[m].ctypes.data)  # type: ignore[call-arg]
                 _times(transmission, top, left, psi[m])
                 mkl.apply(forward, plan, psi[m].ctypes.data, far[m].ctypes.data)
-            total += compared(far, intensity, patterns[k], scale[k], share[k], weight) / raised
+            total += compared(far, intensity, patterns[k], scale[k], share[k], weight, background) / raised
             for m in range(modes):
                 mkl.apply(backward, plan, far[m].ctypes.data, chi.ctypes.data)  # type: ignore[call-arg]
                 if to_object.shape == transmission.shape:
@@ -155,7 +155,7 @@ def loops(loss: Loss) -> Loops:
         return total
 
     def tangents(  # type: ignore[no-untyped-def]
-        plan, forward, backward, spectra, focus, rows, columns, corner, patterns, scale, share, transmission, weight,
+        plan, forward, backward, spectra, focus, rows, columns, corner, patterns, scale, share, transmission, weight, background,
         directions, psi, far, chi, intensity, changes, slopes, curvatures,
     ):  # fmt: skip
         real = type(scale[0])
@@ -175,7 +175,7 @@ def loops(loss: Loss) -> Loops:
                     mkl.apply(forward, plan, psi[1].ctypes.data, chi.ctypes.data)
                     _change(far[m], chi, changes[d])
             _summed(far, intensity)
-            more = real(background) * scale[k]
+            more = background * scale[k] if added else real(0)
             slope, curvature = slopes[k], curvatures[k]
             for j in range(len(intensity)):
                 changes[count, j] = real(2) * intensity[j]

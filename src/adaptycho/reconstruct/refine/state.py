@@ -19,6 +19,7 @@ class Refined:
         intensities: electrons in each pattern against its dose; 1 unless refined.
         affine: matrix that takes a distance (y, x) from the middle of the field, as reported, to what it was found to be.
         defocus: underfocus in Å that was found beyond what the patterns are said to be taken with.
+        thickness: Å from one slice to the next; 0 of a single one.
         velocity: last update of the probe, which momentum carries on.
     """
 
@@ -28,6 +29,7 @@ class Refined:
     intensities: Float[Tensor, "B K"]
     affine: Float[Tensor, "B 2 2"]
     defocus: Float[Tensor, " B"]
+    thickness: Float[Tensor, " B"]
     velocity: Complex[Tensor, "B M N N2"]
 
     @property

@@ -1,0 +1,94 @@
+"""Parts of a measurement that a reconstruction is not shown, to judge it by.
+
+Poisson counts that are divided at random are independent measurements of the same specimen. Where counts are not electrons, positions are
+divided instead.
+"""
+
+import dataclasses
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from adaptycho.reconstruct.data_sets import DataSet
+from adaptycho.reconstruct.descent import Reconstructor
+from adaptycho.types import Measurement
+
+# Factors of a phase, the most likely of which counts: priors make phases smaller, noise makes them larger.
+CONTRASTS = (0.2, 0.3, 0.45, 0.7, 1.0, 1.4, 2.0)
+
+
+@dataclass(frozen=True, eq=False)
+class Held:
+    """A part of one data set that reconstructions are judged by.
+
+    Attributes:
+        data: of the part.
+        electrons: in a pattern of it, on average; counts, where those are not electrons.
+        empty: loss with nothing there.
+        slope: -dL/dV with nothing there, in nats per rad.
+        information: F at every pixel.
+    """
+
+    data: DataSet
+    electrons: float
+    empty: float
+    slope: Float[Tensor, "H W"]
+    information: Float[Tensor, "H W"]
+
+    def likelihood(self, phase: Float[Tensor, "H W"]) -> float:
+        """How much more likely the part is with a phase than with nothing there, in nats, at the contrast that suits the phase best."""
+        at = CONTRASTS.index(1.0)
+        least = self._loss(phase, at)
+        for way in (-1, 1):  # as long as it becomes more likely
+            next_ = at + way
+            while 0 <= next_ < len(CONTRASTS) and (loss := self._loss(phase, next_)) < least:
+                least, at, next_ = loss, next_, next_ + way
+        return self.electrons * (self.empty - least)
+
+    def _loss(self, phase: Tensor, contrast: int) -> float:
+        return self.data.gradient(CONTRASTS[contrast] * phase, map, real=True)[0]
+
+    def agreement(self, phase: Float[Tensor, "H W"]) -> float:
+        """How well a phase agrees to first order, in nats; its constant is free."""
+        level = phase - (phase * self.information).sum() / self.information.sum()
+        power = float((level.square() * self.information).sum())
+        return max(0.0, float((level * self.slope).sum())) ** 2 / (2 * power) if power > 0 else 0.0
+
+
+def counted(measurement: Measurement, counts_per_electron: float) -> bool:
+    """Whether what was counted are electrons."""
+    return counts_per_electron == 1 and bool((measurement.patterns == measurement.patterns.round()).all())
+
+
+def divided(measurement: Measurement, parts: int, seed: int) -> list[tuple[Measurement, Measurement]]:
+    """Pairs of measurements of the same specimen: one without a part of the electrons, and that part."""
+    counts = measurement.patterns.cpu().numpy().astype(np.int64)
+    left, generator, pairs = counts, np.random.default_rng(seed), []
+    for i in range(parts):
+        part = generator.binomial(left, 1 / (parts - i))
+        left = left - part
+        pairs.append((_of(measurement, counts - part, 1 - 1 / parts), _of(measurement, part, 1 / parts)))
+    return pairs
+
+
+def apart(measurement: Measurement, parts: int) -> list[tuple[Measurement, Measurement]]:
+    """The same with positions: all but every so manieth, and those."""
+    which = torch.arange(int(measurement.lengths.min()))
+    return [(measurement.take(which[which % parts != i]), measurement.take(which[which % parts == i])) for i in range(parts)]
+
+
+def judges(descent: Reconstructor, measurement: Measurement) -> list[Held]:
+    """What reconstructions are judged by, one for each data set."""
+    found = []
+    for data in descent.prepared(measurement, "poisson"):
+        empty, gradient = data.gradient(torch.zeros_like(data.illumination), map, real=True)
+        found.append(Held(data, data.dose, empty, -2 * data.dose * gradient, 4 * data.dose * data.illumination))
+    return found
+
+
+def _of(measurement: Measurement, counts: np.ndarray, fraction: float) -> Measurement:
+    patterns = torch.from_numpy(counts).to(measurement.positions)
+    return dataclasses.replace(measurement, patterns=patterns, dose=measurement.dose * fraction)

@@ -15,7 +15,7 @@ from adaptycho.physics.forward import Imperfections, diffract, expose
 from adaptycho.physics.grid import Grid, fft2
 from adaptycho.physics.optics import Aberrations, Setup
 from adaptycho.physics.specimen import crystal, potential, structure
-from adaptycho.reconstruct import LOSSES, descent, kernels
+from adaptycho.reconstruct import LOSSES, checks, kernels
 from adaptycho.reconstruct.data_sets import LANE
 from adaptycho.reconstruct.descent import SOFT, Reconstructor
 from adaptycho.reconstruct.losses.function import FLOOR
@@ -492,7 +492,7 @@ def test_positions_off_the_object_are_refused(outside):
 
 def test_an_unknown_loss_is_refused(monkeypatch):
     """The annotation says so too, but is checked in tests only; so one of the known ones is taken away."""
-    monkeypatch.setattr(descent, "LOSSES", ("intensity", "amplitude"))
+    monkeypatch.setattr(checks, "LOSSES", ("intensity", "amplitude"))
     with pytest.raises(ValueError, match="loss: expected one of intensity, amplitude, got 'poisson'"):
         Reconstructor(small(), loss="poisson")
 

@@ -17,10 +17,11 @@ from adaptycho.physics.grid import Grid, fft2, ifft2
 from adaptycho.physics.noise import counted
 from adaptycho.physics.optics import Aberrations, Setup
 from adaptycho.reconstruct import LOSSES
+from adaptycho.reconstruct.checks import check
 from adaptycho.reconstruct.descent import Reconstructor
 from adaptycho.reconstruct.losses.function import FLOOR
 from adaptycho.reconstruct.losses.poisson import BACKGROUND
-from adaptycho.reconstruct.refine import check, modes, passes
+from adaptycho.reconstruct.refine import modes, passes
 from adaptycho.settings import build, override, preset
 from adaptycho.types import Measurement
 
@@ -358,7 +359,7 @@ def test_where_its_input_is(monkeypatch):
 )
 def test_what_is_refused(changes, sentence):
     with pytest.raises(ValueError, match=sentence):
-        check(SimpleNamespace(**(vars(Reconstructor.best(scene())) | changes)))
+        check(SimpleNamespace(**({"known": False} | vars(Reconstructor.best(scene())) | changes)))
 
 
 def test_refused_data():

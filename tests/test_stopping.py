@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from adaptycho.reconstruct import descent, held_out
+from adaptycho.reconstruct import checks, held_out
 from adaptycho.reconstruct.descent import Reconstructor
 from adaptycho.reconstruct.stopping import PATIENCE, stop, stopping
 from test_priors import likeness, scanned, specimen
@@ -140,6 +140,6 @@ def test_what_cannot_be_is_refused(how, message):
 
 @pytest.mark.parametrize(("what", "names", "value"), [("method", "METHODS", "conjugate"), ("stop", "STOPS", "held-out")])
 def test_names_that_there_are_not_are_refused(what, names, value, monkeypatch):
-    monkeypatch.setattr(descent, names, ("one", "other"))
+    monkeypatch.setattr(checks, names, ("one", "other"))
     with pytest.raises(ValueError, match=f"{what}: expected one of one, other, got"):
         Reconstructor.best(small(), **{what: value})

@@ -27,7 +27,7 @@ from adaptycho.formats.recording import Recording
 from adaptycho.formats.writers import WRITERS, cxi, emd, npz, parts
 from adaptycho.physics.grid import ifft2
 from adaptycho.reconstruct.reconstruction import Reconstruction
-from adaptycho.runs import scans
+from adaptycho.runs import results, scans
 
 ROWS, COLUMNS, Q = 5, 7, 16
 STEP, ANGLE = 2.0, 1.5  # Å, mrad
@@ -232,7 +232,7 @@ def result(folder: Path, image: np.ndarray) -> Path:
     top, left = divmod(int(corner), phase.shape[-1])
     phase[1, top : top + image.shape[0], left : left + image.shape[1]] = torch.from_numpy(image)
     empty = torch.zeros(2)
-    scans.write_result(folder / "phase.h5", setup, Reconstruction(phase, torch.zeros(2, 3), phase, empty, empty.long()))
+    results.write_result(folder / "phase.h5", setup, Reconstruction(phase, torch.zeros(2, 3), phase, empty, empty.long()))
     return folder / "phase.h5"
 
 

@@ -43,6 +43,7 @@ def told(found: "Refined", field: tuple[float, float]) -> dict[str, Any]:
         "moved_angstrom": round(float(moved.square().sum(-1).mean().sqrt()), 4),
         "rotation_degrees": round(float(found.rotation[0]), 4),
         "defocus_angstrom": round(float(found.defocus[0]), 3),
+        **({"slices_apart_angstrom": round(float(found.thickness[0]), 3)} if bool(found.thickness.any()) else {}),
         "modes": [round(v, 4) for v in found.powers[0].tolist()],
     }
 
@@ -51,4 +52,5 @@ def spelled(found: dict[str, Any]) -> str:
     """The same on one line."""
     modes = ", ".join(f"{v:.1%}" for v in found["modes"])
     where = f"positions moved by {found['moved_angstrom']:g} Å (rms), axes by {found['rotation_degrees']:g} degrees"
+    where += f", slices {found['slices_apart_angstrom']:g} Å apart" if "slices_apart_angstrom" in found else ""
     return f"refined: {where}, defocus by {found['defocus_angstrom']:g} Å; intensity in the probe's modes {modes}"

@@ -19,7 +19,7 @@ from adaptycho.compare.ledger import Ledger
 from adaptycho.draw import report
 from adaptycho.reconstruct.choice import choose
 from adaptycho.reconstruct.stopping import stopping
-from adaptycho.runs import checks, execution, scans, summary
+from adaptycho.runs import checks, execution, results, scans, summary
 from adaptycho.scan.episode import observe, split_evenly, stream
 from adaptycho.settings import Settings, build, dump, microscopes, policies, update
 from adaptycho.support import targets
@@ -56,9 +56,28 @@ def simulate(out: Path, chosen: Settings, progress: Progress, *, workers: int | 
 
 
 def reconstruct(
-    file: Path, out: Path, chosen: Settings, progress: Progress, device: str = "cpu", given: formats.Given | None = None
+    file: Path,
+    out: Path,
+    chosen: Settings,
+    progress: Progress,
+    device: str = "cpu",
+    given: formats.Given | None = None,
+    *,
+    start: Path | None = None,
+    snapshots: int = 0,
 ) -> dict[str, Any]:
-    """Reconstructs a recording, of which something may be given; writes the potential and a picture."""
+    """Reconstructs a recording; writes the potential and a picture.
+
+    Args:
+        file: the recording.
+        out: where to.
+        chosen: settings.
+        progress: shown.
+        device: where to compute.
+        given: what is said of the recording beside what it says itself.
+        start: a result or a snapshot of the same recording to go on from.
+        snapshots: iterations after each of which what there is by then is written too, beside; 0 writes none.
+    """
     targets.named(out)
     picture = out.with_suffix(".png")
     if out == picture:
@@ -69,16 +88,30 @@ def reconstruct(
     descent, measurement = build.reconstructor(chosen, recording.setup, recording.counts_per_electron), recording.measurement.to(device)
     if descent.prior == "auto":
         (descent,) = progress((choose(descent, measurement) for _ in range(1)), 1, "choosing a prior")
+    if descent.stop == "held-out" and start is not None:
+        raise ValueError(f"reconstruct.stop: expected iterations to go on from {start}, which has seen what would be held back")
     if descent.stop == "held-out":
         found = progress(stopping(descent, measurement), descent.iterations, "finding where to stop")
         descent = collections.deque(found, maxlen=1).pop()
-    result = collections.deque(progress(descent.steps(measurement), descent.iterations, "iterations"), maxlen=1).pop()
-    scans.write_result(out, recording.setup, result)
+    known = None if start is None else results.read_state(start, recording.setup, measurement.positions.shape[1]).to(device)
+    between = {done: beside(out, done) for done in range(snapshots, descent.iterations, snapshots)} if snapshots else {}
+    for path in between.values():
+        targets.new_file(path)
+    for done, found in enumerate(progress(descent.steps(measurement, known), descent.iterations, "iterations"), 1):
+        result = found
+        if done in between:
+            results.write_state(between[done], recording.setup, result)
+    results.write_state(out, recording.setup, result)
     phase = recording.setup.crop(result.phase)[0].cpu()
     report.save_png(picture, draw.phase(phase, recording.setup.field, recording.title))
     prior = {"prior": descent.prior, "strength": descent.strength, "blob": descent.blob} if descent.prior != "none" else {"prior": "none"}
     refined = {} if result.refined is None else {"refined": told(result.refined, recording.setup.field)}
     return {"file": str(out), "picture": str(picture), "loss": [round(v, 9) for v in result.loss[0].tolist()], **prior, **refined}
+
+
+def beside(out: Path, done: int) -> Path:
+    """The name of what there is after some iterations."""
+    return out.with_name(f"{out.stem}-{done:04d}{out.suffix}")
 
 
 def rehearse(chosen: Settings) -> dict[str, Any]:

@@ -9,7 +9,6 @@ constant added to V changes no pattern, so it is free: its gradient is zero, des
 remove it (`adaptycho.metrics.align`).
 """
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -20,10 +19,11 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from adaptycho.physics.optics import Setup
-from adaptycho.reconstruct import LOSSES, METHODS, PRIORS, STOPS, Loss, Method, Prior, Stop, conjugate, losses, priors, proximal
+from adaptycho.reconstruct import Loss, Method, Prior, Stop, conjugate, losses, priors, proximal
+from adaptycho.reconstruct.checks import check
 from adaptycho.reconstruct.data_sets import DataSet, prepare
 from adaptycho.reconstruct.reconstruction import Reconstruction
-from adaptycho.reconstruct.refine import Parameter, check
+from adaptycho.reconstruct.refine import Parameter
 from adaptycho.support.threads import Map, workers
 from adaptycho.types import Measurement
 
@@ -87,40 +87,8 @@ class Reconstructor:
     stop: Stop = "iterations"
 
     def __post_init__(self) -> None:
-        if self.loss not in LOSSES:
-            raise ValueError(f"loss: expected one of {', '.join(LOSSES)}, got {self.loss!r}")
-        for name in ("iterations", "subpixel", "slices"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
-        if self.step != "auto" and not self.step > 0:
-            raise ValueError(f"step: expected a positive number or 'auto', got {self.step!r}")
-        if not 0 <= self.momentum < 1:
-            raise ValueError(f"momentum: expected a number from 0 to below 1, got {self.momentum}")
-        if self.prior not in PRIORS:
-            raise ValueError(f"prior: expected one of {', '.join(PRIORS)}, got {self.prior!r}")
-        if not 0 < self.counts_per_electron < math.inf:
-            raise ValueError(f"counts_per_electron: expected a positive number, got {self.counts_per_electron}")
-        for name in ("strength", "blob", "thickness"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(f"{name}: expected a finite number of at least 0, got {getattr(self, name)}")
-        if self.prior not in ("none", "auto") and losses.load(self.loss).nats is None:
-            raise ValueError(
-                f"loss: expected amplitude, anscombe or poisson, which the prior {self.prior!r} can be weighed against, got {self.loss!r}"
-            )
-        if self.prior != "none" and self.kind != "potential":
-            raise ValueError(f"prior: expected 'none' for a complex potential, got {self.prior!r}")
         if self.mask is None and self.setup.mask is not None:
             object.__setattr__(self, "mask", self.setup.mask)
-        if self.mask is not None and tuple(self.mask.shape) != self.setup.detector:
-            raise ValueError(f"mask: expected the detector's shape {self.setup.detector}, got {tuple(self.mask.shape)}")
-        if self.method not in METHODS:
-            raise ValueError(f"method: expected one of {', '.join(METHODS)}, got {self.method!r}")
-        if self.method == "conjugate" and not (self.known and self.prior == "none"):
-            raise ValueError(
-                "method: expected momentum for more than one slice of an object with a known probe and no prior, got 'conjugate'"
-            )
-        if self.stop not in STOPS:
-            raise ValueError(f"stop: expected one of {', '.join(STOPS)}, got {self.stop!r}")
         check(self)
 
     @property

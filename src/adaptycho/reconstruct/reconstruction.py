@@ -1,6 +1,6 @@
 """What a descent hands back, and goes on from."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from jaxtyping import Complex, Float, Int, Shaped
 from torch import Tensor
@@ -54,6 +54,13 @@ class Reconstruction:
     def phase(self) -> Float[Tensor, "B H W"]:
         """Real part of the potential in rad."""
         return self.potential.real if self.potential.is_complex() else self.potential
+
+    def to(self, device: str) -> "Reconstruction":
+        """Moves what is computed with to a device."""
+        held = None if self.held is None else (self.held[0].to(device), self.held[1].to(device))
+        coefficients, slices = (None if values is None else values.to(device) for values in (self.coefficients, self.slices))
+        potential, velocity = self.potential.to(device), self.velocity.to(device)
+        return replace(self, potential=potential, velocity=velocity, held=held, coefficients=coefficients, slices=slices)
 
     def _repr_html_(self) -> str:
         """As a notebook shows it: the first data set's phase."""

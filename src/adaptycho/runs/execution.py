@@ -17,7 +17,8 @@ from torch import Tensor
 from adaptycho.instruments import Computed, calibration
 from adaptycho.runs import checks, checksums, spent, steering
 from adaptycho.runs.journal import Journal, write_arrays
-from adaptycho.runs.scans import Run, read_reference, units, write_result
+from adaptycho.runs.results import units, write_result
+from adaptycho.runs.scans import Run, read_reference
 from adaptycho.runs.scores import SCORES, Scores, score
 from adaptycho.scan.episode import State, run, stream
 from adaptycho.scan.overlap import run_overlapped

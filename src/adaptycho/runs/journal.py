@@ -213,10 +213,10 @@ def read_arrays(path: Path, wanted: Mapping[str, tuple[int | None, ...]], kinds:
 
 
 def _read(file: h5py.File, name: str, shape: tuple[int | None, ...], path: Path, kinds: str, sealed: bool) -> np.ndarray:
-    held = stored.dataset(file, name, path)
+    held = stored.dataset(file, name, path, "ciuf")
     alike = len(held.shape) == len(shape) and all(wanted in (None, n) for wanted, n in zip(shape, held.shape, strict=True))
     if not alike or held.values.dtype.kind not in kinds:
-        wanted = f"{'real' if kinds == 'f' else 'real or integer'} numbers of shape {shape}"
+        wanted = f"{stored.SYMBOLS.get(kinds, 'real')} numbers of shape {shape}"
         raise ValueError(f"{path}: {name}: expected {wanted} as the settings say, found {held.values.dtype} of shape {held.shape}")
     values = stored.whole(held)
     kept = held.values.attrs.get("sha256")

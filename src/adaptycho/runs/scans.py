@@ -26,16 +26,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from torch import Tensor
 
 from adaptycho import settings
 from adaptycho.instruments import Session
 from adaptycho.physics.optics import Setup
-from adaptycho.reconstruct.reconstruction import Reconstruction
 from adaptycho.runs import checks, checksums, provenance
-from adaptycho.runs.journal import numbered, read_arrays, read_subsequence, write_arrays
+from adaptycho.runs.journal import numbered, read_arrays, read_subsequence
 from adaptycho.runs.provenance import Provenance
 from adaptycho.runs.scores import SCORES
 from adaptycho.scan.episode import split_evenly
@@ -163,19 +160,6 @@ class Run:
         return len(numbered(self.path / "subsequences"))
 
 
-def write_result(path: Path, setup: Setup, result: Reconstruction) -> None:
-    """Writes a reconstruction: potential on the object grid, phase inside the field, loss, and the probe (zero position in the centre).
-
-    Of one that was refined also its positions, as they were reported and as they were found, and what else was found.
-    """
-    probe = torch.fft.fftshift(setup.probe() if result.probe is None else result.probe, dim=(-2, -1))
-    arrays = {"potential": result.potential, "phase_in_field": setup.crop(result.phase), "loss": result.loss, "probe": probe}
-    if result.refined is not None:
-        found = ("positions", "reported", "intensities", "affine", "defocus")
-        arrays |= {f"refined/{name}": getattr(result.refined, name) for name in found}
-    write_arrays(path, arrays, units(setup))
-
-
 def read_states(target: Run) -> list[dict[str, Any]]:
     """What was known after each sub-sequence that is on disk: phase in the field, loss, scores, seconds, positions, dose.
 
@@ -228,8 +212,3 @@ def read_reference(target: Run) -> Tensor:
 def _write_text(path: Path, text: str) -> None:
     with whole(path) as part:
         part.write_text(text, encoding="utf-8")
-
-
-def units(setup: Setup) -> dict[str, Any]:
-    """Of the arrays of a run, as attributes of their file."""
-    return {"pixel": setup.object.pixel, "pixel_unit": "Å", "field": np.array(setup.field), "field_unit": "Å (y, x)", "phase_unit": "rad"}

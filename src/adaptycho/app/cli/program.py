@@ -113,11 +113,23 @@ def simulate(out: Path, workers: int | None, scheduler: str | None, as_json: boo
 @with_given
 @protocol
 @with_refinement
+@click.option("--start", type=source, metavar="RESULT", help="Go on from a result or a snapshot of the same recording.")
+@click.option("--snapshots", type=click.IntRange(1), metavar="N", help="Write what there is after every N iterations too, as OUT-0020.h5.")
 @with_settings()
 @threads
 @device
 @as_json
-def reconstruct(file: Path, out: Path, protocol: str | None, threads: int | None, device: str, as_json: bool, **options: Any) -> None:
+def reconstruct(
+    file: Path,
+    out: Path,
+    start: Path | None,
+    snapshots: int | None,
+    protocol: str | None,
+    threads: int | None,
+    device: str,
+    as_json: bool,
+    **options: Any,
+) -> None:
     """Reconstruct a recording FILE; writes the potential to OUT (.h5) and a picture beside it (.png).
 
     Take single settings of the reconstruction as --reconstruct.iterations 40 and so on. A FILE that lacks facts is told them by the
@@ -128,7 +140,8 @@ def reconstruct(file: Path, out: Path, protocol: str | None, threads: int | None
     use(threads)
     given = pop_given(options)
     base = PROTOCOLS["best"] | pop_refinement(options)
-    found = tasks.reconstruct(file, out, collect(options, base, protocol), progress, placed(device), given)
+    chosen = collect(options, base, protocol)
+    found = tasks.reconstruct(file, out, chosen, progress, placed(device), given, start=start, snapshots=snapshots or 0)
     if not found["loss"][-1] <= found["loss"][0]:
         say("adaptycho: the loss rose: the step is too long for these data (--protocol best adapts it)", err=True)
     text = [f"loss per position {found['loss'][0]:.4g} to {found['loss'][-1]:.4g}", f"wrote {found['file']} and {found['picture']}"]

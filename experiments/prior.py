@@ -41,14 +41,17 @@ CASES = (
     ("island", 1000.0, 144, (144, 256), (144, 256, 400)),
     ("particles", 1000.0, 144, (144, 256), (144, 256, 400)),
 )
+EMPTY = (("empty field", 300.0, 256, (256, 576, 1024), (256, 1024, 1600)),)  # an island on 5 % of 40 x 40 Å
 UNIFORM = tuple((family, dose, count) for family in ("crystal", "amorphous") for dose, count in ((300.0, 64), (1000.0, 144)))
 
 
 def cell(family: str, dose: float, positions: int) -> Settings:
     """Settings of a comparison."""
-    filling = {"filling": [0.15, 0.35]} if family in ("island", "particles") else {}
+    filling = {"island": [0.15, 0.35], "particles": [0.15, 0.35], "empty field": [0.05, 0.05]}.get(family)
+    empty = family == "empty field"
     changes = {
-        "specimen": {"family": family, "options": filling},
+        "specimen": {"family": "island" if empty else family, "options": {} if filling is None else {"filling": filling}},
+        "geometry": {"field": [40.0, 40.0], "object": "auto"} if empty else {},
         "scan": {"positions": positions, "dose": dose},
         "evaluate": {"specimens": 25, "test": RANGE, "defoci": DEFOCI},
     }
@@ -71,11 +74,11 @@ def curve(cells: Sequence[race.Cell], names: Sequence[str]) -> tuple[torch.Tenso
     return spent, torch.stack([column(c, best(c, names), INSIDE) for c in cells])
 
 
-def compared(plain: Sequence[race.Cell], regular: Sequence[race.Cell], names: Sequence[str]) -> list[dict[str, Any]]:
+def compared(family: str, plain: Sequence[race.Cell], regular: Sequence[race.Cell], names: Sequence[str]) -> list[dict[str, Any]]:
     """One line for each strategy of the first cells: its scores, and how much dose it saves."""
     asked, scan = regular[0], regular[0].settings.scan
     spent = scan.positions * scan.dose
-    shown = {"family": asked.settings.specimen.family, "dose": scan.dose, "positions": scan.positions}
+    shown = {"family": family, "dose": scan.dose, "positions": scan.positions}
     without = best(plain[0], STRONG)
     lines = [{**shown, "strategy": without, "prior": False, **scores(plain[0], without)}]
     rival = column(asked, best(asked, EVEN), INSIDE)
@@ -121,7 +124,7 @@ def main() -> None:
         kept.extend(found)
         return found
 
-    every = [(f, d, p, c, w) for f, d, p, c, w in CASES] + [(f, d, p, (p,), (p,)) for f, d, p in UNIFORM]
+    every = [*CASES, *((f, d, p, (p,), (p,)) for f, d, p in UNIFORM), *EMPTY]
     for family, dose, positions, regular, plain in every:
         if given.only and f"{family}:{dose:g}" not in given.only:
             continue
@@ -134,7 +137,7 @@ def main() -> None:
             numbers, plans = ({**getattr(first, of), **getattr(looking, of)} for of in ("numbers", "plans"))
             first = replace(first, numbers=numbers, plans=plans)
         more = judge("regularised", [cell(family, dose, p) for p in regular if p != positions], EVEN)
-        for line in compared(without, [first, *more], names):
+        for line in compared(family, without, [first, *more], names):
             print(json.dumps({"comparison": "prior", **line}), flush=True)
         archive.write(given.out / "prior.json.gz", kept)
         print(f"{family} {dose:g}: done", file=sys.stderr, flush=True)

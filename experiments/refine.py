@@ -9,6 +9,9 @@
 - `both`: both.
 - `defocus`: 50 Å more than is known.
 - `coherence`: light of two modes; correlation with the true modes, with one mode refined and with two.
+- `slices`: two crystals of random orientation 80 Å apart, their distance taken 30 % too small; the worse of both slices, and one slice for
+  comparison.
+- `few`: 50 Å more defocus than is known and 1,000 electrons in a pattern, refined with the prior `atoms` and without.
 - `semiangle`, `blur`: the semi-angle taken 20 % too large, the defocus 20 % too small; 128 x 128 patterns at irregular positions.
 
 Simulated are crystals of MoS2 of random orientation at jittered positions, with electron noise. `correlation` is that with the true
@@ -59,14 +62,16 @@ def irregular(seed: int, count: int = POSITIONS) -> Tensor:
     return WINDOW + (1 - 2 * WINDOW) * found
 
 
-def seen(setup: Setup, potential: Tensor, where: Tensor, reported: Tensor, seed: int, probe: Tensor | None = None) -> Measurement:
+def seen(
+    setup: Setup, potential: Tensor, where: Tensor, reported: Tensor, seed: int, probe: Tensor | None = None, *, dose: float = DOSE
+) -> Measurement:
     """Counts at true positions, said to be of others; of light in some modes if there are any."""
     lit = [setup] if probe is None else [dataclasses.replace(setup, measured_probe=m) for m in probe]
     power = [1.0] if probe is None else (probe.abs().square().sum((1, 2)) / probe.abs().square().sum()).tolist()
     focus = torch.full((len(where),), setup.aberrations.defocus)
     expected = sum(p * diffract(s, potential, where, focus) for p, s in zip(power, lit, strict=True))
-    counts = counted(DOSE * expected, generator=torch.Generator().manual_seed(seed))
-    return Measurement(reported[None], counts[None], torch.full((1, len(where)), DOSE), focus[None])
+    counts = counted(dose * expected, generator=torch.Generator().manual_seed(seed))
+    return Measurement(reported[None], counts[None], torch.full((1, len(where)), dose), focus[None])
 
 
 def score(setup: Setup, potential: Tensor, found: Reconstruction) -> float:
@@ -171,6 +176,47 @@ def mistaken(seed: int, what: str) -> dict[str, Any]:
     }
 
 
+def slices(seed: int) -> dict[str, Any]:
+    (setup, first), (_, second) = crystal(seed, defocus=100.0), crystal(seed + 1000, defocus=100.0)
+    where, apart = irregular(seed), 80.0
+    focus = torch.full((len(where),), setup.aberrations.defocus)
+    expected = diffract(setup, torch.stack([first, second]), where, focus, thickness=apart)
+    counts = counted(DOSE * expected, generator=torch.Generator().manual_seed(seed))
+    data = Measurement(where[None], counts[None], torch.full((1, len(where)), DOSE), focus[None])
+    found = Reconstructor.best(setup, slices=2, thickness=0.7 * apart, refine=("thickness",))(data)
+    known = Reconstructor.best(setup, slices=2, thickness=apart, iterations=100)(data)
+    assert found.refined is not None
+
+    def worse(one: Reconstruction) -> float:
+        assert one.slices is not None
+        each = [dataclasses.replace(one, potential=one.slices[:, s]) for s in range(2)]
+        return min(score(setup, truth, layer) for truth, layer in zip((first, second), each, strict=True))
+
+    single = Reconstructor.best(setup, iterations=100)(data)
+    return {
+        "angstrom_error": abs(float(found.refined.thickness[0]) - apart),
+        "correlation": worse(found),
+        "true": worse(known),
+        "loss_against_one_slice": float(found.loss[0, -1] / single.loss[0, -1]),
+    }
+
+
+def few(seed: int) -> dict[str, Any]:
+    setup, potential = crystal(seed, defocus=100.0)
+    where = irregular(seed)
+    data = seen(setup, potential, where, where, seed, dose=1000.0)
+    guess, said = setup.with_defocus(50.0), dataclasses.replace(data, defocus=torch.full_like(data.defocus, 50.0))
+    prior: dict[str, Any] = {"prior": "atoms", "loss": "poisson"}
+    plain, found = (Reconstructor.best(guess, refine=("defocus",), **how)(said) for how in ({}, prior))
+    assert found.refined is not None
+    return {
+        "angstrom_error": abs(float(found.refined.defocus[0]) - 50),
+        "correlation": score(setup, potential, found),
+        "without_prior": score(setup, potential, plain),
+        "true": score(setup, potential, Reconstructor.best(setup, **prior)(data)),
+    }
+
+
 CASES: dict[str, Callable[[int], dict[str, Any]]] = {
     "recorded": recorded,
     "positions": lambda seed: displaced(seed, 1.0, 0.0, ("positions",)),
@@ -178,6 +224,8 @@ CASES: dict[str, Callable[[int], dict[str, Any]]] = {
     "both": lambda seed: displaced(seed, 1.0, 3.0, ("rotation", "positions")),
     "defocus": defocus,
     "coherence": coherence,
+    "slices": slices,
+    "few": few,
     "semiangle": lambda seed: mistaken(seed, "semiangle"),
     "blur": lambda seed: mistaken(seed, "defocus"),
 }

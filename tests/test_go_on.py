@@ -90,4 +90,4 @@ def test_what_cannot_be_gone_on_from_is_refused(recording: Path, tmp_path: Path,
     assert main(["reconstruct", str(other), str(tmp_path / "elsewhere.h5")]) == 0
     capsys.readouterr()
     assert "potential: expected" in refused(tmp_path / "elsewhere.h5")
-    assert "reconstruct.stop: expected iterations to go on" in refused(tmp_path / "good.h5", "--reconstruct.stop", "held-out")
+    assert "reconstruct.stop: expected iterations to go on from a result" in refused(tmp_path / "good.h5", "--reconstruct.stop", "held-out")

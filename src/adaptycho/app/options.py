@@ -15,7 +15,7 @@ from adaptycho.settings import Settings
 SHORT = ("microscope", "file", "policy", "positions", "subsequences", "dose", "seed")  # fields of `scan` that need no section name
 PROTOCOLS = {
     protocol: {f"reconstruct.{name}": json.dumps(value) for name, value in {"prior": "none", **values}.items()}
-    for protocol, values in (("best", settings.BEST), ("paper", settings.PAPER), ("regularised", settings.REGULARISED))
+    for protocol, values in (("best", settings.BEST), ("paper", settings.PAPER | {"refine": ()}), ("regularised", settings.REGULARISED))
 }
 EXAMPLE = "--beam.energy 80e3 --specimen.family island"
 protocol = click.option(

@@ -16,7 +16,10 @@ ITERATIONS = {"reconstruct.iterations": "100"}  # instead of twenty for the obje
 
 def with_refinement(function: Callable[..., Any]) -> Callable[..., Any]:
     """Adds --refine and --modes, short for `reconstruct.refine` and `reconstruct.modes`."""
-    text = f"Find out with the object, with commas between: {', '.join(PARAMETERS)}. Takes 100 iterations unless told otherwise."
+    text = (
+        f"Find out with the object, with commas between: {', '.join(PARAMETERS)}; or none, or auto: the probe, if that foretells patterns "
+        "better. Takes 100 iterations unless told otherwise.  [default: auto]"
+    )
     modes = click.option("--modes", type=click.IntRange(1), metavar="N", help="Modes of a probe that is refined.  [default: 1]")
     return click.option("--refine", metavar="NAMES", help=text)(modes(function))
 
@@ -25,10 +28,14 @@ def pop_refinement(options: dict[str, Any]) -> dict[str, str]:
     """Takes the two out of a command's options, and returns the settings that go with them, to begin with."""
     names, modes = options.pop("refine"), options.pop("modes")
     if names is not None and options["reconstruct__refine"] is None:
-        options["reconstruct__refine"] = json.dumps([name.strip() for name in names.split(",") if name.strip()])
+        named = [name.strip() for name in names.split(",") if name.strip() not in ("", "none")]
+        options["reconstruct__refine"] = "auto" if named == ["auto"] else json.dumps(named)
     if modes is not None and options["reconstruct__modes"] is None:
         options["reconstruct__modes"] = str(modes)
-    return ITERATIONS if options["reconstruct__refine"] else {}
+    chosen = options["reconstruct__refine"]
+    if chosen is None:
+        return {"reconstruct.refine": "auto"}
+    return ITERATIONS if chosen not in ("auto", "[]") else {}
 
 
 def told(found: "Refined", field: tuple[float, float]) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """What the commands do once their options are understood: each function makes files and returns what is worth printing."""
 
-import collections
 import itertools
 import json
 import math
@@ -18,6 +17,9 @@ from adaptycho.compare import archive, race, table, table1, trained
 from adaptycho.compare.ledger import Ledger
 from adaptycho.draw import report
 from adaptycho.reconstruct.choice import choose
+from adaptycho.reconstruct.descent import Reconstructor
+from adaptycho.reconstruct.reconstruction import Reconstruction
+from adaptycho.reconstruct.seeking import seek
 from adaptycho.reconstruct.stopping import stopping
 from adaptycho.runs import checks, execution, results, scans, summary
 from adaptycho.scan.episode import observe, split_evenly, stream
@@ -25,6 +27,7 @@ from adaptycho.settings import Settings, build, dump, microscopes, policies, upd
 from adaptycho.support import targets
 from adaptycho.support.atomic import alone, whole
 from adaptycho.support.parallel import spread
+from adaptycho.types import Measurement
 
 Progress = Callable[[Iterable[Any], int, str], Iterable[Any]]
 
@@ -86,14 +89,8 @@ def reconstruct(
         targets.new_file(path)
     recording = formats.read(file, given)
     descent, measurement = build.reconstructor(chosen, recording.setup, recording.counts_per_electron), recording.measurement.to(device)
-    if descent.prior == "auto":
-        (descent,) = progress((choose(descent, measurement) for _ in range(1)), 1, "choosing a prior")
-    if descent.stop == "held-out" and start is not None:
-        raise ValueError(f"reconstruct.stop: expected iterations to go on from {start}, which has seen what would be held back")
-    if descent.stop == "held-out":
-        found = progress(stopping(descent, measurement), descent.iterations, "finding where to stop")
-        descent = collections.deque(found, maxlen=1).pop()
     known = None if start is None else results.read_state(start, recording.setup, measurement.positions.shape[1]).to(device)
+    descent = _decided(descent, measurement, known, progress)
     between = {done: beside(out, done) for done in range(snapshots, descent.iterations, snapshots)} if snapshots else {}
     for path in between.values():
         targets.new_file(path)
@@ -107,6 +104,25 @@ def reconstruct(
     prior = {"prior": descent.prior, "strength": descent.strength, "blob": descent.blob} if descent.prior != "none" else {"prior": "none"}
     refined = {} if result.refined is None else {"refined": told(result.refined, recording.setup.field)}
     return {"file": str(out), "picture": str(picture), "loss": [round(v, 9) for v in result.loss[0].tolist()], **prior, **refined}
+
+
+def _decided(descent: Reconstructor, measurement: Measurement, start: Reconstruction | None, progress: Progress) -> Reconstructor:
+    """With everything that the data decide: whether the probe is refined, which prior, when to stop; of what went on before, as it was.
+
+    Raises:
+        ValueError: what was to be held back has been seen.
+    """
+    if descent.refine == "auto" and start is not None:
+        descent = replace(descent, refine=() if start.refined is None else ("probe",))
+    if descent.stop == "held-out" and start is not None:
+        raise ValueError("reconstruct.stop: expected iterations to go on from a result, which has seen what would be held back")
+    if descent.refine == "auto":
+        (descent,) = progress((seek(descent, measurement) for _ in range(1)), 1, "trying whether to refine the probe")
+    if descent.prior == "auto":
+        (descent,) = progress((choose(descent, measurement) for _ in range(1)), 1, "choosing a prior")
+    if descent.stop == "held-out":
+        *_, descent = progress(stopping(descent, measurement), descent.iterations, "finding where to stop")
+    return descent
 
 
 def beside(out: Path, done: int) -> Path:

@@ -51,9 +51,10 @@ def check(how: "Reconstructor") -> None:
 
 def _check_sought(how: "Reconstructor") -> None:
     """What is found out with the object."""
-    if isinstance(how.refine, str):
+    if isinstance(how.refine, str) and how.refine != "auto":
         raise ValueError(f"refine: expected a tuple of names, such as ('probe', 'positions'), got {how.refine!r}")
-    unknown = [name for name in how.refine if name not in PARAMETERS]
+    names = () if how.refine == "auto" else how.refine
+    unknown = [name for name in names if name not in PARAMETERS]
     if unknown:
         raise ValueError(f"refine: expected some of {', '.join(PARAMETERS)}, got {unknown[0]!r}")
     window, shape = how.setup.window.shape, None if how.probe is None else tuple(how.probe.shape)
@@ -62,11 +63,11 @@ def _check_sought(how: "Reconstructor") -> None:
     if how.modes < 1:
         raise ValueError(f"modes: expected at least 1, got {how.modes}")
     known = 1 if shape is None or len(shape) == 2 else shape[0]
-    if how.modes > known and "probe" not in how.refine:
+    if how.modes > known and "probe" not in names:
         raise ValueError(f"modes: expected at most the {known} of a probe that is not refined, got {how.modes}")
     if how.reach is not None and not 0 < how.reach < math.inf:
         raise ValueError(f"reach: expected a positive length in Å, got {how.reach}")
-    if "thickness" in how.refine and how.slices == 1:
+    if "thickness" in names and how.slices == 1:
         raise ValueError("refine: expected thickness only of several slices, got one slice")
-    if how.prior == "auto" and not how.known:
+    if how.prior == "auto" and not how.known and how.refine != "auto":
         raise ValueError("prior: expected one by name, or none, where more than one slice is sought, got 'auto'")

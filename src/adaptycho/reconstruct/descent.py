@@ -53,6 +53,7 @@ class Reconstructor:
         counts_per_electron: of the detector; noise is that of electrons, by which losses and priors go.
         mask: detector pixels to believe, (Q, Q), zero frequency in the corner, 1 or 0; those of the setup if None.
         refine: what is found out with the object, some of `refine.PARAMETERS`; the step is then always `auto` and scaled by illumination.
+            With `auto` the probe, where that foretells patterns better (`adaptycho.reconstruct.seeking`).
         modes: of the probe, whose intensities add.
         probe: to begin with instead of the setup's, (modes, N, N), zero position in the corner.
         reach: Å that a refined position may be from where an affine map has it; one wavelength over the semi-angle if None.
@@ -77,7 +78,7 @@ class Reconstructor:
     blob: float = 0.25
     counts_per_electron: float = 1.0
     mask: Tensor | None = field(default=None, compare=False)
-    refine: tuple[Parameter, ...] = ()
+    refine: tuple[Parameter, ...] | Literal["auto"] = ()
     modes: int = 1
     probe: Tensor | None = field(default=None, compare=False)
     reach: float | None = None
@@ -102,7 +103,7 @@ class Reconstructor:
 
         Twenty iterations unless told otherwise, and a hundred where more than the object is sought.
         """
-        iterations = iterations or (100 if changes.get("refine") else 20)
+        iterations = iterations or (100 if changes.get("refine", ()) not in ((), "auto") else 20)
         settings: dict[str, Any] = {"loss": "amplitude", "step": "auto", "scaling": "illumination", "momentum": 0.7} | changes
         return cls(setup, iterations=iterations, **settings)
 
@@ -121,6 +122,11 @@ class Reconstructor:
 
     def _descend(self, measurement: Measurement, start: Reconstruction | None, stride: int | None) -> Iterator[Reconstruction]:
         """Yields after every `stride` iterations or all of them; the longer, the more of a data set is still in cache at the next one."""
+        if self.refine == "auto":
+            from adaptycho.reconstruct.seeking import seek  # which reconstructs
+
+            yield from seek(self, measurement)._descend(measurement, start, stride)
+            return
         if self.prior == "auto":
             from adaptycho.reconstruct.choice import choose  # which reconstructs
 

@@ -50,14 +50,15 @@ def stopping(descent: Reconstructor, measurement: Measurement, *, seed: int = 0)
 def surprise(descent: Reconstructor, held: Measurement, *, electrons: bool) -> Callable[[Reconstruction], float]:
     """What says how little a reconstruction that was not shown a measurement foretells of it, summed over data sets.
 
-    For electrons that is the likelihood of the phase, at the contrast that suits it best: what few electrons are reconstructed to has too
-    much of it. Otherwise it is the loss per position. What was refined for all patterns together is taken from the reconstruction, and what
-    was for each if the measurement has as many.
+    It goes by the likelihood of counts whatever loss the descent makes smaller: the amplitudes of few electrons are smaller on average
+    than the amplitude of their mean, and a loss of them prefers what is too dark. For electrons it is that at the contrast that suits the
+    phase best, which has too much of it where electrons are few; otherwise as it is, per position. What was refined for all patterns
+    together is taken from the reconstruction, and what was for each if the measurement has as many.
     """
     if not descent.known:
         from adaptycho.reconstruct.refine.descent import foretold  # which compiles
 
-        return foretold(descent, held)
+        return foretold(dataclasses.replace(descent, loss="poisson"), held)
     if electrons and descent.kind == "potential":
         with workers():
             judges = held_out.judges(descent, held)
@@ -68,7 +69,7 @@ def surprise(descent: Reconstructor, held: Measurement, *, electrons: bool) -> C
 
         return unlikely
     with workers():
-        sets = descent.prepared(held)
+        sets = descent.prepared(held, "poisson")
 
     def loss(found: Reconstruction) -> float:
         real = not found.potential.is_complex()

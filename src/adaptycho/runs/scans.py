@@ -173,11 +173,11 @@ def read_states(target: Run) -> list[dict[str, Any]]:
             f"{target.path / 'states'}: expected at most {len(target.lengths)} files, as the settings say, found {len(states)}"
         )
     tasks = ("decide", "acquire", "reconstruct")
-    # A prior that is chosen may take more iterations, and a warm start counts those before it.
+    # What is chosen may take more iterations or fewer, and a warm start counts those before it.
     how, warm = target.settings.reconstruct, target.settings.scan.warm
     wanted: dict[str, tuple[int | None, ...]] = {
         "phase_in_field": (batch, *target.setup.field_shape),
-        "loss": (batch, None if warm or how.prior == "auto" or how.stop == "held-out" else how.iterations),
+        "loss": (batch, None if warm or how.prior == "auto" or how.refine == "auto" or how.stop == "held-out" else how.iterations),
         **{f"scores/{name}": (batch,) for name in SCORES},
         **{f"seconds/{name}": () for name in tasks},
     }

@@ -14,8 +14,8 @@ from pydantic import TypeAdapter
 from torch import Tensor, nn
 
 from adaptycho.learn import pool as pools
+from adaptycho.learn import recordings, stages
 from adaptycho.learn import reinforce as module
-from adaptycho.learn import stages
 from adaptycho.learn.dagger import Guided
 from adaptycho.learn.distributed import Group
 from adaptycho.learn.imitate import imitate
@@ -406,15 +406,15 @@ def test_windows_that_are_too_wide_to_validate_with_are_refused() -> None:
         with pytest.raises(
             ValueError, match=r"practice\.window: expected at least 17 columns .* and 17 to validate on .*, found 48 and 16"
         ):
-            pools.raster(settings(17), part)
+            recordings.raster(settings(17), part)
         with pytest.raises(ValueError, match=r"practice\.window: expected at most the 64 rows of .*, found 65"):
-            pools.raster(settings(16, 65), part)
-    assert [len(pools.raster(settings(16), part)[1][1]) for part in ("train", "validation")] == [48, 16]
+            recordings.raster(settings(16, 65), part)
+    assert [len(recordings.raster(settings(16), part).columns) for part in ("train", "validation")] == [48, 16]
     with pytest.raises(ValueError, match=r"practice\.held_out: expected 0, or enough of the 64 columns of .* for one, found 0\.01"):
-        pools.raster(update(settings(8), {"practice": {"held_out": 0.01}}, "test"), "train")
+        recordings.raster(update(settings(8), {"practice": {"held_out": 0.01}}, "test"), "train")
     # With none held out they are the same columns, all of them.
     whole = update(settings(64), {"practice": {"held_out": 0.0}}, "test")
-    assert [len(pools.raster(whole, part)[1][1]) for part in ("train", "validation")] == [64, 64]
+    assert [len(recordings.raster(whole, part).columns) for part in ("train", "validation")] == [64, 64]
 
 
 def test_conditions_stay_inside_their_ranges(pool: list[Specimen]) -> None:

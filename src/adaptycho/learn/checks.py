@@ -8,7 +8,7 @@ import torch
 from adaptycho.learn import tensorboard
 from adaptycho.learn.distributed import check_fabric
 from adaptycho.learn.loop import Name
-from adaptycho.learn.pool import raster
+from adaptycho.learn.recordings import rasters
 from adaptycho.learn.share import PARTS
 from adaptycho.scan.networks import library
 from adaptycho.scan.networks.autoencoder import Autoencoder
@@ -76,7 +76,7 @@ def _check_specimens(settings: Settings, courses: Sequence[Name]) -> None:
     if not microscopes.of(settings).capabilities.specimens:
         if settings.train.teacher == "half-way" and "imitate" in courses:
             raise ValueError("train.teacher: expected even or structure on a recording, whose atom columns nobody knows, found half-way")
-        raster(settings, "validation")
+        rasters(settings, "validation")
         return
     wanted = settings.specimen
     if wanted.slices > 1:

@@ -99,7 +99,7 @@ def execute(folder: Path, progress: stages.Progress, device: str = "cpu") -> dic
     facts, settings = document.read(folder / RUN, Facts), tree.load(folder / "settings.toml")
     start = folder / START if facts.start or os.path.lexists(folder / START) else None
     checksums.check_settings(folder, facts)
-    checksums.check_sources(folder, facts, settings, ["input", "structure", "structures"])
+    checksums.check_sources(folder, facts, settings, ["input", "structure", *checksums.FOLDERS])
     if start is not None:
         checksums.check_start(start, facts)
     checks.check(settings, facts.courses)

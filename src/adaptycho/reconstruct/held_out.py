@@ -63,6 +63,12 @@ def counted(measurement: Measurement, counts_per_electron: float) -> bool:
     return counts_per_electron == 1 and bool((measurement.patterns == measurement.patterns.round()).all())
 
 
+def thinned(electrons: Float[Tensor, "*shape"], share: float, seed: int) -> Float[Tensor, "*shape"]:
+    """Each electron kept with some probability: counts as of a share of the dose, exactly."""
+    counts = electrons.cpu().numpy().astype(np.int64)
+    return torch.from_numpy(np.random.default_rng(seed).binomial(counts, share)).to(electrons)
+
+
 def divided(measurement: Measurement, parts: int, seed: int) -> list[tuple[Measurement, Measurement]]:
     """Pairs of measurements of the same specimen: one without a part of the electrons, and that part."""
     counts = measurement.patterns.cpu().numpy().astype(np.int64)

@@ -22,6 +22,7 @@ from adaptycho.support.reading import reading, regular
 
 SHIPPED = "shipped with adaptycho"
 LEARNED = ("adaptive", "recurrent")
+FOLDERS = ("structures", "recordings")  # of `practice`
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -47,6 +48,7 @@ class Beginning:
         weights: of a learned policy.
         structure: the file of the specimen's unit cell.
         structures: the folder of those that a policy practises on.
+        recordings: likewise.
         start: the weights that a training starts from.
     """
 
@@ -55,6 +57,7 @@ class Beginning:
     weights: Source | None = None
     structure: Source | None = None
     structures: Source | None = None
+    recordings: Source | None = None
     start: Source | None = None
 
 
@@ -71,12 +74,12 @@ def located(chosen: Settings) -> Settings:
     scan, specimen = chosen.scan, chosen.specimen
     file, weights = (name and os.path.realpath(name) for name in (scan.file, scan.weights))
     structure = os.path.realpath(specimen.structure) if Path(specimen.structure).is_file() else specimen.structure
-    structures = chosen.practice.structures and os.path.realpath(chosen.practice.structures)
+    structures, recordings = (name and os.path.realpath(name) for name in (chosen.practice.structures, chosen.practice.recordings))
     return replace(
         chosen,
         scan=replace(scan, file=file, weights=weights),
         specimen=replace(specimen, structure=structure),
-        practice=replace(chosen.practice, structures=structures),
+        practice=replace(chosen.practice, structures=structures, recordings=recordings),
     )
 
 
@@ -84,7 +87,7 @@ def settings_digest(path: Path) -> str:
     """Checksum of a file of settings: of what they are, however they are written down, but not of where other files lie."""
     tree = tomllib.loads(path.read_text(encoding="utf-8"))
     scan, specimen, practice = (tree.get(name, {}) for name in ("scan", "specimen", "practice"))
-    for section, name in ((scan, "file"), (scan, "weights"), (specimen, "structure"), (practice, "structures")):
+    for section, name in ((scan, "file"), (scan, "weights"), (specimen, "structure"), (practice, "structures"), (practice, "recordings")):
         if name != "structure" or Path(section.get(name, "")).is_absolute():
             section.pop(name, None)
     return hashlib.sha256(json.dumps(tree, sort_keys=True, default=str).encode()).hexdigest()
@@ -135,14 +138,15 @@ def _sources(chosen: Settings) -> dict[str, Path | None]:
     found: dict[str, Path | None] = dict(microscopes.of(chosen).files(chosen).items())
     if chosen.scan.policy in LEARNED:
         found["weights"] = Path(chosen.scan.weights) if chosen.scan.weights else None
-    if chosen.practice.structures:
-        found["structures"] = Path(chosen.practice.structures)
+    for name in FOLDERS:
+        if folder := getattr(chosen.practice, name):
+            found[name] = Path(folder)
     return found
 
 
 def _checksum(name: str, path: Path | None) -> str:
-    """Of what a source of a name is: a folder's files for structures, a file for the others."""
-    if name != "structures" or path is None:
+    """Of what a source of a name is: the files of a folder, or one file."""
+    if name not in FOLDERS or path is None:
         return _digest(path)
     return _together(sorted(file for file in path.iterdir() if file.is_file() and not file.name.startswith(".")))
 

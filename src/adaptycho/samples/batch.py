@@ -81,7 +81,16 @@ def together(samples: Sequence[Sample], setup: Setup) -> Batch:
     """
     first, microscopes = samples[0].microscope, [s.microscope for s in samples]
     if isinstance(first, Recorded):
+        setup = _lit(setup, [s.setup.measured_probe for s in samples])
         measured = Measurement.stack([m.measurement for m in microscopes if isinstance(m, Recorded)])
         return Batch(tuple(samples), dataclasses.replace(first, setup=setup, measurement=measured))
     potential = torch.cat([m.potential for m in microscopes if isinstance(m, Simulated)])
     return Batch(tuple(samples), dataclasses.replace(first, setup=setup, potential=potential))
+
+
+def _lit(setup: Setup, probes: Sequence[Tensor | None]) -> Setup:
+    """The geometry with the measured probe of each sample, where they are not all the same."""
+    known = [probe for probe in probes if probe is not None]
+    if len(known) < len(probes) or all(probe is known[0] or torch.equal(probe, known[0]) for probe in known):
+        return setup
+    return dataclasses.replace(setup, measured_probe=torch.stack(known))

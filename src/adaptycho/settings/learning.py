@@ -9,6 +9,7 @@ from adaptycho.physics import Family
 from adaptycho.settings.bounds import STRICT, Count, Defocus, Dose, Fraction, Name, Positions, Rate, Real, Seed, Side, Steps, Whole, Width
 
 Reward = Literal["shared", "voronoi", "window", "error", "structure", "scattered"]  # files of adaptycho.learn.rewards
+Part = Annotated[Real, Field(gt=0, le=1)]
 REWARDS: tuple[Reward, ...] = get_args(Reward)
 
 
@@ -20,6 +21,9 @@ class Practice:
     structures: Name | None = Field(
         default=None, description="folder of structure files, of which each specimen has one at random; left out, specimen.structure"
     )
+    recordings: Name | None = Field(
+        default=None, description="folder of recordings, all taken alike, to cut windows from; left out, scan.file (recorded)"
+    )
     filling: tuple[Fraction, Fraction] = Field(default=(0.1, 0.5), description="filling of those that do not fill the field, from and to")
     turn: bool = Field(default=True, description="turn and mirror specimens; with train.imitate_bank mirror what was seen, recordings too")
     positions: tuple[Positions, ...] = Field(min_length=1, default=(250,), description="numbers of positions to choose from")
@@ -29,10 +33,15 @@ class Practice:
     pool: Count = Field(default=800, description="specimens that are prepared once and drawn from; recorded: windows")
     scored: Count = Field(default=64, description="of those for reinforcement, which take a full scan each")
     window: tuple[Count, Count] = Field(default=(40, 40), description="rows and columns of recorded positions in a window (recorded)")
+    kept: tuple[Part, Part] = Field(default=(1.0, 1.0), description="part of a window's electrons that is kept, from and to (recorded)")
     held_out: Annotated[Real, Field(ge=0, le=0.5)] = Field(
         default=0.25, description="part of a recording's columns to validate on; 0 practises on all of them"
     )
     validation: Count = Field(default=12, description="specimens of evaluate.validation to stop and choose by")
+
+    def __post_init__(self) -> None:
+        if self.kept[0] > self.kept[1]:
+            raise ValueError(f"kept: expected a smaller and a larger part, found {self.kept[0]:g} and {self.kept[1]:g}")
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -26,6 +26,7 @@ def test_a_wrong_probe_is_refined(dose, share):
     found = specimen("crystal", 7301)
     seen = scanned(found, dose, positions=144)
     wrong = replace(seen, defocus=share * seen.defocus)
+    assert seek(Reconstructor.best(found.setup, refine="auto", method="conjugate"), wrong).method == "momentum"
     chosen = seek(Reconstructor.best(found.setup, refine="auto", prior="auto"), wrong)
     assert chosen.refine == ("probe",)
     assert chosen.iterations == REFINED

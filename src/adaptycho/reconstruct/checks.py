@@ -42,7 +42,7 @@ def check(how: "Reconstructor") -> None:
         raise ValueError(f"mask: expected the detector's shape {how.setup.detector}, got {tuple(how.mask.shape)}")
     if how.method not in METHODS:
         raise ValueError(f"method: expected one of {', '.join(METHODS)}, got {how.method!r}")
-    if how.method == "conjugate" and not (how.known and how.prior == "none"):
+    if how.method == "conjugate" and not ((how.known or how.refine == "auto") and how.prior == "none"):
         raise ValueError("method: expected momentum for more than one slice of an object with a known probe and no prior, got 'conjugate'")
     if how.stop not in STOPS:
         raise ValueError(f"stop: expected one of {', '.join(STOPS)}, got {how.stop!r}")

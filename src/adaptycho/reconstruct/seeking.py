@@ -31,7 +31,8 @@ def seek(descent: Reconstructor, measurement: Measurement, *, seed: int = 0) -> 
     """
     plain = dataclasses.replace(descent, refine=())
     prior = "none" if plain.prior == "auto" else plain.prior
-    refined = dataclasses.replace(plain, refine=("probe",), prior=prior, iterations=max(descent.iterations, REFINED))
+    count = max(descent.iterations, REFINED)
+    refined = dataclasses.replace(plain, refine=("probe",), prior=prior, method="momentum", iterations=count)
     some = _middle(measurement)
     electrons = held_out.counted(some, descent.counts_per_electron)
     if not electrons and int(some.lengths.min()) < PARTS:

@@ -11,6 +11,7 @@ import argparse
 import json
 import math
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -106,8 +107,8 @@ def choose(trials: list[dict[str, Any]]) -> dict[str, Any]:
 
 def measure(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """What was tuned, then what was measured, package after package on each specimen in turn."""
-    told = {name: getattr(given, name) for name in ("side", "electrons", "refine", "iterations", "repeats")}
-    yield {"kind": "asked", "options": " ".join(sys.argv[1:]), "trials": len(TRIALS["ours"]), **told}
+    told = {name: getattr(given, name) for name in ("side", "electrons", "refine", "iterations", "repeats", "note")}
+    yield {"kind": "asked", "options": shlex.join(sys.argv[1:]), "trials": len(TRIALS["ours"]), **told}
     problems = save(given.work / "problems", given.side, given.electrons, given.refine, 4)
     chosen = {}
     for package in given.only:
@@ -132,6 +133,7 @@ if __name__ == "__main__":
     parser.add_argument("--refine", action="store_true", help="the probe too")
     parser.add_argument("--iterations", type=int, default=50, help="at most")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--note", default="", help="what a reader of the page has to know besides")
     parser.add_argument("--page", type=Path, metavar="JSONL", help="print the page of these measurements")
     given = parser.parse_args()
     if given.page:

@@ -85,7 +85,7 @@ def read(path: Path) -> Problem:
     return Problem(**(values | scalars))
 
 
-def time_descent(descent: Descent, problem: Problem, settings: dict[str, Any], iterations: int) -> dict[str, np.ndarray]:
+def time_descent(descent: Descent, problem: Problem, settings: dict[str, Any], iterations: int) -> dict[str, Any]:
     """Images after some of the iterations, and the processor seconds until then, preparation included and looking at them not."""
     run, stops, images, seconds, spent = descent(problem, settings), [], [], [], 0.0
     for number in range(1, iterations + 1):

@@ -24,7 +24,7 @@ The same patterns reconstructed by adaptycho and by other packages, one thread e
 - The data come from adaptycho's own model without imperfections, which favours adaptycho. {trials} settings and {iterations} iterations
   are few: a package that has not converged would reach more with more.
 
-{cpu}, Python {python}, torch {torch}.
+{cpu}, Python {python}, torch {torch}. {note}
 
 ```console
 $ python benchmarks/peers/compare.py {options} > docs/results/peers.jsonl

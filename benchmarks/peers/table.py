@@ -1,6 +1,7 @@
 """The page of what `compare.py` has printed."""
 
 import json
+import textwrap
 from collections.abc import Iterable
 from typing import Any
 
@@ -9,13 +10,14 @@ import numpy as np
 TEXT = """# Beside other packages
 
 The same patterns reconstructed by adaptycho and by other packages, one thread each; this package imports none of the others.
+{verdict}
 
 | package | chosen | iterations | correlation | seconds | per iteration | ours as far after | times ours | peak / MiB |
 |---|---|---|---|---|---|---|---|---|
 {rows}
 
 {positions} positions on a regular raster over 20 Å x 20 Å, patterns of 64 x 64, {electrons:g} electrons each, probe {probe}, MoS2;
-{specimens} specimens, {repeats} run on each, the packages in turn. Each was tuned on another specimen: {trials} settings, at most
+specimens: {specimens}, runs on each: {repeats}, the packages in turn. Each was tuned on another specimen: {trials} settings, at most
 {iterations} iterations, of which the settings and the number with the highest correlation count, the fastest of those within 0.002 of it.
 
 - *Correlation* with the true phase inside the field, after constant, ramp, scale and a shift below a pixel: mean [lowest, highest].
@@ -24,7 +26,8 @@ The same patterns reconstructed by adaptycho and by other packages, one thread e
 - The data come from adaptycho's own model without imperfections, which favours adaptycho. {trials} settings and {iterations} iterations
   are few: a package that has not converged would reach more with more.
 
-{cpu}, Python {python}, torch {torch}. {note}
+{cpu}, Python {python}, torch {torch}.
+{note}
 
 ```console
 $ python benchmarks/peers/compare.py {options} > docs/results/peers.jsonl
@@ -38,13 +41,29 @@ def page(lines: list[dict[str, Any]]) -> str:
     told, machine = (next(line for line in lines if line["kind"] == kind) for kind in ("asked", "machine"))
     tests = [line for line in lines if line["kind"] == "test" and "error" not in line]
     packages = dict.fromkeys(line["package"] for line in lines if line["kind"] == "chosen")
+    others = {name: _ratio([line for line in tests if line["package"] == name], tests) for name in packages if name != "ours"}
     facts = {
+        "verdict": _verdict({name: ratio for name, ratio in others.items() if not np.isnan(ratio)}),
         "positions": told["side"] ** 2,
         "probe": "refined, its guess out of focus by 20 Å" if told["refine"] else "known",
         "specimens": len({line["problem"] for line in tests}),
+        "note": textwrap.fill(told["note"], 138),
         "rows": "\n".join(_row(name, lines, tests) for name in packages),
     }
     return TEXT.format(**(told | facts | {name: machine[name] for name in ("cpu", "python", "torch")}))
+
+
+def _verdict(others: dict[str, float]) -> str:
+    """The next fastest in a sentence; nothing where there is no other package."""
+    if not others:
+        return ""
+    nearest = min(others, key=lambda name: others[name])
+    return f"For the same correlation the nearest, {nearest}, takes {others[nearest]:.1f} times adaptycho's processor time."
+
+
+def _ratio(theirs: list[dict[str, Any]], tests: list[dict[str, Any]]) -> float:
+    """Median of how many times longer they take than adaptycho until they are as far."""
+    return float(np.median([line["seconds"][-1] / _reached(line, tests) for line in theirs])) if theirs else float("nan")
 
 
 def _row(package: str, lines: list[dict[str, Any]], tests: list[dict[str, Any]]) -> str:

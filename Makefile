@@ -19,7 +19,7 @@ help:
 	@echo 'make lint       ruff check, ruff format --check, import-linter'
 	@echo 'make types      mypy'
 	@echo 'make machines   make test as on other processors, and with one and two threads (an hour)'
-	@echo 'make docs       the site in build/site: tutorials, reference, results (a minute; its tools go into .venv on first use)'
+	@echo 'make docs       the site in build/site: tutorials, reference, results (three minutes; its tools go into .venv on first use)'
 	@echo 'make bench      time the hot paths'
 	@echo 'make fuzz       try 2,000 damaged inputs (ten minutes)'
 	@echo 'make clean      remove caches and build products; make distclean removes .venv as well'

@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "paper").rglob("*.md")])
 CONVENTIONS = ROOT / "docs" / "conventions.md"
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+CELL = re.compile(r"^```\{code-cell\}\n(?::[^\n]*\n|\n)*%%bash[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 MODULE = re.compile(r"`(adaptycho(?:\.\w+)+)`")
 GUARD = re.compile(r"tests/(test_\w+\.py)::(\w+)")
@@ -28,17 +29,21 @@ def blocks(page: Path, language: str) -> list[tuple[int, str]]:
 
 
 def commands(page: Path) -> list[list[str]]:
-    """The words of every `$ adaptycho ...` in console blocks, up to a pipe, a redirection or the next command."""
+    """The words of every `adaptycho ...` in console blocks and shell cells, up to a pipe, a redirection or the next command."""
+    typed = [line[2:] for _, text in blocks(page, "console") for line in _lines(text) if line.startswith("$ ")]
+    typed += [line for text in CELL.findall(page.read_text(encoding="utf-8")) for line in _lines(text)]
     found = []
-    for _, text in blocks(page, "console"):
-        for line in text.replace("\\\n", " ").splitlines():
-            if line.startswith("$ "):
-                lexer = shlex.shlex(line[2:], posix=True, punctuation_chars=True)
-                lexer.whitespace_split = True
-                words = list(takewhile(lambda word: not set(word) & set("|&;<>"), lexer))
-                if words and Path(words[0]).name == "adaptycho":
-                    found.append(words[1:])
+    for line in typed:
+        lexer = shlex.shlex(line, posix=True, punctuation_chars=True)
+        lexer.whitespace_split = True
+        words = list(takewhile(lambda word: not set(word) & set("|&;<>"), lexer))
+        if words and Path(words[0]).name == "adaptycho":
+            found.append(words[1:])
     return found
+
+
+def _lines(text: str) -> list[str]:
+    return text.replace("\\\n", " ").splitlines()
 
 
 def relative(page: Path) -> str:

@@ -25,7 +25,7 @@ from pathlib import Path
 
 from adaptycho.app import bench
 
-SUBSEQUENCES = 12
+SUBSEQUENCES = 20
 SCAN = [
     "--preset",
     "paper",
@@ -48,14 +48,16 @@ class Seen:
 
     Attributes:
         seconds: that it took.
-        worked: processor time of the scan.
-        watched: processor time of the monitor.
+        worked: processor time of the scan since the monitor was there, or the second sub-sequence.
+        watched: processor time of the monitor since then.
+        since: sub-sequences there were then.
         late: seconds until every browser had drawn each sub-sequence.
     """
 
     seconds: float
     worked: float
     watched: float
+    since: int
     late: list[float]
 
     def drawn(self) -> dict[str, float]:
@@ -117,14 +119,14 @@ def scan(folder: Path, iterations: int, browsers: int, *, shared: bool = False) 
             for _ in range(browsers):
                 threading.Thread(target=browse, args=(address, drawn), daemon=True).start()
         wait(states[1])
-        before, began = (processor_time(running), processor_time(monitor)), time.time()
+        before, since = (processor_time(running), processor_time(monitor)), sum(state.exists() for state in states)
         wait(states[-1])
-        worked, watched, seconds = processor_time(running) - before[0], processor_time(monitor) - before[1], time.time() - began
+        worked, watched = processor_time(running) - before[0], processor_time(monitor) - before[1]
         if running.wait():
             raise SystemExit(f"benchmarks/monitor.py: expected a scan that ends, found exit code {running.returncode}")
         time.sleep(2.0 if browsers else 0.0)
         late = [max(times) - states[done - 1].stat().st_mtime for done, times in drawn.items() if len(times) == browsers]
-        return Seen(seconds, worked, watched, late)
+        return Seen(states[-1].stat().st_mtime - states[1].stat().st_mtime, worked, watched, since, late)
     finally:
         for process in (monitor, running):
             if process is not None:
@@ -155,8 +157,8 @@ def main() -> None:
             "median": round(statistics.median(slower), 2),
             "quartiles": [round(q, 2) for q in statistics.quantiles(slower, n=4)[::2]],
         },
-        "drawn": Seen(0, 0, 0, late).drawn(),
-        "monitor_ms": round(1000 * statistics.median(watched.watched for _, watched in pairs) / (SUBSEQUENCES - 2), 1),
+        "drawn": Seen(0, 0, 0, 0, late).drawn(),
+        "monitor_ms": round(1000 * statistics.median(seen.watched / (SUBSEQUENCES - seen.since) for _, seen in pairs), 1),
         "shared": {"share": round(100 * alone.watched / alone.worked, 2), "drawn": alone.drawn()},
     }
     print(json.dumps(told | bench.machine()))

@@ -92,10 +92,10 @@ def browse(address: str, drawn: dict[int, list[float]]) -> None:
                     drawn.setdefault(done, []).append(time.time())
 
 
-def start(cores: set[int], *arguments: str, **kept: int) -> "subprocess.Popen[str]":
-    """The program on some cores."""
+def start(cores: set[int], *arguments: str, heard: bool = False) -> "subprocess.Popen[str]":
+    """The program on some cores, listened to or not."""
     command = ["taskset", "-c", ",".join(map(str, sorted(cores))), *COMMAND, *arguments]
-    return subprocess.Popen(command, text=True, **({"stdout": subprocess.DEVNULL} | kept))
+    return subprocess.Popen(command, text=True, stdout=subprocess.PIPE if heard else subprocess.DEVNULL)
 
 
 def scan(folder: Path, iterations: int, browsers: int, *, shared: bool = False) -> Seen:
@@ -113,7 +113,7 @@ def scan(folder: Path, iterations: int, browsers: int, *, shared: bool = False) 
         if browsers:
             wait(folder / "settings.toml")
             where = first if shared else cores - first or cores
-            monitor = start(where, "monitor", str(folder), "--port", "0", "--limit", "3e5", stdout=subprocess.PIPE)
+            monitor = start(where, "monitor", str(folder), "--port", "0", "--limit", "3e5", heard=True)
             assert monitor.stdout is not None
             address = monitor.stdout.readline().split()[0]
             for _ in range(browsers):

@@ -141,6 +141,8 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--iterations", type=int, default=40)
     asked = parser.parse_args()
+    if asked.pairs < 2 or asked.browsers < 1 or asked.iterations < 1:
+        parser.error("expected at least two pairs, one browser and one iteration")
     with tempfile.TemporaryDirectory() as folder:
         pairs = []
         for number in range(asked.pairs):

@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import signal
 from pathlib import Path
 from typing import runtime_checkable
 
@@ -31,6 +32,8 @@ def _check_shapes() -> None:
 if "ADAPTYCHO_UNCHECKED" not in os.environ:
     _check_shapes()
 torch.set_num_threads(1)
+# A process that was started in the background may ignore interruptions, and its children with it; some tests are about them.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _common = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("local", _common)

@@ -17,6 +17,7 @@ from fuzz import child, tree, verdict
 from fuzz.bench import Bench, opened, tried
 from fuzz.case import Command, Expect, Kind, Mutation, Target
 from fuzz.child import Outcome
+from fuzz.kinds import KINDS, QUICK_KINDS
 
 ROOT = Path(__file__).parents[1]
 CASES = 12
@@ -35,6 +36,16 @@ def test_nothing_is_found_in_some_cases() -> None:
     assert found["cases"] == CASES and found["bad"] == 0
     # It does not find nothing because it looks at nothing: some are refused, some accepted, and of these some compared.
     assert min(found["ended"]["exit 2"], found["ended"]["exit 0"], found["compared"]) > CASES // 10
+
+
+@pytest.mark.parametrize(
+    "make", sorted({kind.make for kind in KINDS} - {kind.make for kind in QUICK_KINDS}, key=lambda make: make.__name__)
+)
+def test_what_is_left_out_in_a_hurry_can_be_made(make: Callable[[Path], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The files to damage, so that a change in what writes them is noticed before somebody has the time for all cases."""
+    monkeypatch.chdir(tmp_path)
+    make(tmp_path)
+    assert any(tmp_path.rglob("*"))
 
 
 # --- a program that is wrong on purpose: `double IN OUT` writes twice the number in IN

@@ -30,8 +30,10 @@ def install(folder: Path) -> None:
     (known / "entry_points.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def adaptycho(installed: Path, *words: object) -> subprocess.CompletedProcess[str]:
-    code = f"import sys; sys.path.insert(0, {str(installed)!r}); from adaptycho.app.cli import main; sys.exit(main({[*map(str, words)]!r}))"
+def adaptycho(installed: Path, *commands: list[object]) -> subprocess.CompletedProcess[str]:
+    """Commands one after the other in a process of their own."""
+    words = [[*map(str, command)] for command in commands]
+    code = f"import sys; sys.path.insert(0, {str(installed)!r}); from adaptycho.app.cli import main; sys.exit(max(map(main, {words!r})))"
     return subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=110)
 
 
@@ -39,7 +41,7 @@ def test_the_page_s_microscope_scans(tmp_path: Path) -> None:
     installed, run = tmp_path / "installed", tmp_path / "run"
     installed.mkdir()
     install(installed)
-    done = adaptycho(installed, "scan", run, "--microscope", "bench", *TINY, "--json")
+    done = adaptycho(installed, ["scan", run, "--microscope", "bench", *TINY, "--json"])
     assert (done.returncode, done.stderr) == (0, "")
     found = json.loads(done.stdout)
     assert (found["positions"], found["subsequences"]) == (12, 3)
@@ -63,13 +65,12 @@ def test_it_scans_in_the_dark(tmp_path: Path) -> None:
     lit = file.read_text(encoding="utf-8")
     file.write_text(lit.replace("self.random.poisson(self.sent *", "self.random.poisson(0 *"), encoding="utf-8")
     assert file.read_text(encoding="utf-8") != lit
-    for words in (["scan", run, "--microscope", "bench", *TINY], ["resume", run]):
-        done = adaptycho(installed, *words)
-        assert (done.returncode, done.stderr) == (0, "")
+    done = adaptycho(installed, ["scan", run, "--microscope", "bench", *TINY], ["resume", run])
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_without_the_package_its_name_is_refused_with_those_that_there_are(tmp_path: Path) -> None:
-    done = adaptycho(tmp_path, "scan", tmp_path / "run", "--microscope", "bench", *TINY)
+    done = adaptycho(tmp_path, ["scan", tmp_path / "run", "--microscope", "bench", *TINY])
     assert (done.returncode, done.stdout) == (2, "")
     assert re.search(r"scan\.microscope: expected simulated(, \w+)* or \w+, found 'bench'", done.stderr)
     assert not (tmp_path / "run").exists()

@@ -2,6 +2,7 @@
 
 import json
 import re
+import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from importlib.metadata import EntryPoint
@@ -193,6 +194,16 @@ BREACHES: dict[str, tuple[Callable[[Measurement], Any], str]] = {
 def test_a_breach_of_the_contract_is_found(name: str) -> None:
     fault, said = BREACHES[name]
     assert any(re.match(said, line) for line in broken(Wrong(tiny(), fault)))
+
+
+def test_the_contract_is_tried_where_processes_ignore_interruptions() -> None:
+    """As those do that were started in the background; it would go on for ever."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        Wrong(tiny(), lambda found: found).test_cancelled()
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_one_that_keeps_it_is_not_blamed() -> None:

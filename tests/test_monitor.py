@@ -299,10 +299,13 @@ def test_a_monitor_that_ends_lets_go_of_its_browsers(half: Path) -> None:
     assert not answer.is_alive()
 
 
-def test_an_address_that_is_taken_is_a_sentence(half: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_address_that_is_taken_is_a_sentence(half: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    lowered: list[int] = []
+    monkeypatch.setattr(os, "nice", lowered.append)  # or all tests after this one would stand back
     with served(half) as address:
         port = address.rpartition(":")[2]
         assert main(["monitor", str(half), "--port", port]) == 2
+    assert lowered == [19]  # the scan goes first
     assert capsys.readouterr().err.startswith(f"adaptycho: --host, --port: expected an address to listen on, found 127.0.0.1, {port}")
 
 

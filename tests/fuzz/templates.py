@@ -16,7 +16,7 @@ import torch
 from adaptycho import formats, settings
 from adaptycho.app import cli
 from adaptycho.learn import trainings
-from adaptycho.runs import scans
+from adaptycho.runs import execution, scans
 from adaptycho.scan.networks import library, weights
 from adaptycho.scan.networks.autoencoder import Encoder
 from adaptycho.scan.networks.field import Field
@@ -136,7 +136,7 @@ def arrays(folder: Path) -> None:
 def run(folder: Path) -> None:
     """A scan that was interrupted after the first of two sub-sequences."""
     chosen = settings.update(settings.preset("light"), {**TREE, "scan": {**TREE["scan"], "policy": "heuristic", "positions": 8}}, "fuzz")
-    steps = scans.execute(scans.Run.create(folder / "run", chosen))
+    steps = execution.execute(scans.Run.create(folder / "run", chosen))
     next(steps)
     steps.close()
 

@@ -14,6 +14,7 @@ class TestBench(Contract):
 """
 
 import _thread
+import signal
 import threading
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -198,11 +199,14 @@ def _refused(session: Session, what: str, positions: Tensor) -> None:
 
 
 def _interrupt(session: Session, positions: Tensor) -> None:
-    """Acquires until an interruption, as by Ctrl-C, comes in its way."""
+    """Acquires until an interruption, as by Ctrl-C, comes in its way; a process in the background may have been started to ignore it."""
     timer = threading.Timer(INTERRUPTED, _thread.interrupt_main)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         timer.start()
         while True:
             session.acquire(Action(positions), generator=torch.Generator().manual_seed(1))
     except KeyboardInterrupt:
         timer.join()
+    finally:
+        signal.signal(signal.SIGINT, before)

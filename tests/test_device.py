@@ -15,6 +15,7 @@ from adaptycho.learn import pool, sequence_examples, share, stages, trainings
 from adaptycho.learn.imitate import imitate
 from adaptycho.learn.reinforce import reinforce
 from adaptycho.physics import noise
+from adaptycho.reconstruct import LOSSES
 from adaptycho.reconstruct.descent import Reconstructor
 from adaptycho.runs import execution, scans
 from adaptycho.scan import episode, patterns

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from adaptycho.instruments import description, nion
+from adaptycho.instruments import description, nion, nion_camera
 from adaptycho.instruments.contract import Contract
 from adaptycho.instruments.description import Frames
 from adaptycho.instruments.frames import Streamed
@@ -82,7 +82,7 @@ class Camera:
         data = np.zeros((40, 36), np.float32)
         data[20, 18], data[21, 18] = position  # the unscattered beam and the pixel below it
         instrument = {"instrument": self.told, "hardware_source": {"frame_number": self.number}}
-        return SimpleNamespace(data=data, timestamp=nion.now(), metadata=instrument, dimensional_calibrations=[self.calibration] * 2)
+        return SimpleNamespace(data=data, timestamp=nion_camera.now(), metadata=instrument, dimensional_calibrations=[self.calibration] * 2)
 
     def get_next_xdatas_to_finish(self, timeout: float) -> Sequence[Any]:
         if not self.playing:
@@ -262,11 +262,11 @@ def test_another_camera_length_is_refused(setup: Setup, unit: str, factor: float
 
 
 def test_a_clock_that_is_off_is_refused(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
-    camera, now = Camera(Beam()), nion.now
+    camera, now = Camera(Beam()), nion_camera.now
     monkeypatch.setattr(Camera, "expose", lambda self, at, plain=Camera.expose: shifted(plain(self, at)))
     with pytest.raises(ValueError, match="expected frames stamped by the clock of this machine, found one 1:00"):
         opened(setup, camera)
-    assert nion.now is now
+    assert nion_camera.now is now
 
 
 def shifted(frame: Any) -> Any:

@@ -1,8 +1,7 @@
 """Nion Swift: the probe is parked at each position, and a camera that runs on its own exposes it.
 
 Nion's software has no list of positions, so that a scan of any form goes point by point. Its camera does not wait for the beam: a frame
-that is delivered after a move may have begun before it. A frame counts as fresh if the one before it ended after the beam had arrived,
-which is read from the frames' own time stamps and numbers; all others are thrown away and counted.
+that is delivered after a move may have begun before it. Those that may have are thrown away and counted.
 
 This has to run inside of the process that drives the instrument, Nion Swift or a script of one's own. Nothing of Nion's is imported before
 a microscope is opened.
@@ -10,8 +9,7 @@ a microscope is opened.
 
 import math
 import time
-from collections.abc import Generator, Sequence
-from datetime import UTC, datetime, timedelta
+from collections.abc import Generator
 from typing import Annotated, Any, Protocol
 
 import numpy as np
@@ -19,13 +17,13 @@ import torch
 from pydantic import Field
 from pydantic.dataclasses import dataclass as checked
 
-from adaptycho.instruments.description import CLOSE, STRICT, Frames, Real, Seconds, Tally, check_fixed
+from adaptycho.instruments.description import STRICT, Frames, Real, Seconds, Tally, check_fixed
 from adaptycho.instruments.frames import Frame, Streamed
+from adaptycho.instruments.nion_camera import Camera, Source, now
 from adaptycho.physics.exposure import Exposure
 from adaptycho.physics.optics import Setup
 from adaptycho.types import Action
 
-LATE = 20  # frames in which one that is fresh must be found
 TRIES = 3  # exposures of a position at which the beam does not stay
 REACH = 0.01  # Å: the beam is parked where it is asked to be, and seen to be there
 LONG = 4  # exposures that a position is reckoned with before one was measured: one that is mixed, one that is fresh, one begun, the move
@@ -58,26 +56,6 @@ class Description:
     settle: Annotated[Real, Field(ge=0, le=100)] = 0.0
     timeout: Seconds = 10.0
     defocus_within: Annotated[Real, Field(gt=0)] = 50.0
-
-
-class Camera(Protocol):
-    """The part of Nion's camera hardware source that is used."""
-
-    def get_current_frame_parameters(self) -> Any:
-        """Exposure and the like."""
-        ...
-
-    def start_playing(self, *, frame_parameters: Any) -> None:
-        """Lets it run."""
-        ...
-
-    def stop_playing(self) -> None:
-        """Stops it."""
-        ...
-
-    def get_next_xdatas_to_finish(self, timeout: float) -> Sequence[Any]:
-        """The next frame that is delivered."""
-        ...
 
 
 class Scan(Protocol):
@@ -119,11 +97,6 @@ def fractions(positions: np.ndarray, setup: Setup, told: Description, view: tupl
     return 0.5 + offset / np.array(view)
 
 
-def now() -> datetime:
-    """Universal time, as frames are stamped."""
-    return datetime.now(UTC).replace(tzinfo=None)
-
-
 def open_(setup: Setup, told: Description, current: float) -> Streamed:
     """Finds the instrument in this process, takes the survey if one is wanted, and looks whether it is as the settings describe it.
 
@@ -148,7 +121,7 @@ def open_(setup: Setup, told: Description, current: float) -> Streamed:
     return microscope(setup, told, current, found[told.camera], found[told.scan])
 
 
-def microscope(setup: Setup, told: Description, current: float, camera: Camera, scan: Scan) -> Streamed:
+def microscope(setup: Setup, told: Description, current: float, camera: Source, scan: Scan) -> Streamed:
     """A Nion microscope of its camera and its scan device, opened for one scan."""
     driver = Nion(setup, told, current, camera, scan)
     return Streamed(setup, driver, LONG * told.frames.electrons(current), REACH, told.frames.saturation)
@@ -161,9 +134,10 @@ class Nion:
         tally: what it did so far.
     """
 
-    def __init__(self, setup: Setup, told: Description, current: float, camera: Camera, scan: Scan) -> None:
+    def __init__(self, setup: Setup, told: Description, current: float, camera: Source, scan: Scan) -> None:
         self.tally = Tally()
-        self._setup, self._told, self._camera, self._scan, self._sent = setup, told, camera, scan, told.frames.electrons(current)
+        self._setup, self._told, self._scan, self._sent = setup, told, scan, told.frames.electrons(current)
+        self._camera = Camera(camera, told.camera, told.frames, told.timeout)
         self._dwelt: list[tuple[np.ndarray, float]] = []  # where and for how many seconds no pattern came of
         self._here: tuple[np.ndarray, float] | None = None  # where the beam is, and since when
         if told.survey is not None and not math.isclose(max(self._context()), told.survey, rel_tol=1e-9):
@@ -175,9 +149,9 @@ class Nion:
                 f"middle: expected the field inside of the survey image of {self._view[0]:g} x {self._view[1]:g} nm, "
                 f"found corners at fractions {corners.min():.3g} to {corners.max():.3g} of it"
             )
-        self._play()
+        self._camera.play()
         try:
-            self._check(self._next())
+            self._camera.check(setup, told.defocus_within)
         finally:
             self.park()
 
@@ -204,7 +178,7 @@ class Nion:
 
     def park(self) -> bool:
         """Stops the camera, which ends an exposure, and parks the beam if the file says where."""
-        self._camera.stop_playing()
+        self._camera.stop()
         if self._told.park is None:
             return False
         self._scan.probe_position = self._told.park
@@ -216,7 +190,7 @@ class Nion:
 
     def _exposed(self, where: np.ndarray, first: int) -> Generator[Frame, None, None]:
         counts, defocus = self._sent * self._told.frames.counts_per_electron, self._setup.aberrations.defocus
-        self._play()
+        self._camera.play()
         try:
             for k, target in enumerate(fractions(where, self._setup, self._told, self._view).tolist()):
                 image = self._expose(where[k], tuple(target))
@@ -234,14 +208,14 @@ class Nion:
             self._here = place, began
             time.sleep(self._told.settle)
             moved, arrived = time.perf_counter(), now()
-            frame, thrown = self._fresh(arrived)
+            frame, thrown = self._camera.fresh(arrived)
             found = self._scan.probe_position
             stayed = found is not None and self._scan.probe_state == "parked" and math.dist(tuple(found), target) < 1e-9
             spent = Tally(move=moved - began, expose=time.perf_counter() - moved)
             self.tally += thrown + spent + (Tally(positions=1, verified=1) if stayed else Tally(misplaced=1))
             if stayed:
                 self._here = place, began + self._told.frames.exposure  # of which there is a pattern
-                return np.asarray(frame.data)
+                return frame
         raise ValueError(f"{self._told.scan}: expected the beam to stay where it is sent, found it elsewhere {TRIES} times")
 
     def _leave(self) -> None:
@@ -249,32 +223,6 @@ class Nion:
             place, since = self._here
             self._dwelt.append((place, time.perf_counter() - since))
             self._here = None
-
-    def _fresh(self, arrived: datetime) -> tuple[Any, Tally]:
-        """The first frame that must have begun after a moment, and those that need not, which are thrown away."""
-        before, thrown = self._next(), Tally()
-        for _ in range(LATE):
-            ended = before.timestamp >= arrived
-            thrown += Tally(mixed=1) if ended else Tally(stale=1)
-            frame = self._next()
-            if ended and _number(frame) > _number(before):
-                return frame, thrown
-            before = frame
-        raise ValueError(f"{self._told.camera}: expected a frame that began after the beam had arrived, found none in {LATE}")
-
-    def _next(self) -> Any:
-        try:
-            found = self._camera.get_next_xdatas_to_finish(self._told.timeout)
-        except Exception as error:  # Nion's software raises bare exceptions
-            raise ValueError(f"{self._told.camera}: expected a frame within {self._told.timeout:g} s, found none ({error})") from error
-        if not found or found[0] is None:
-            raise ValueError(f"{self._told.camera}: expected a frame, found that the camera was stopped")
-        return found[0]
-
-    def _play(self) -> None:
-        wanted = self._camera.get_current_frame_parameters()
-        wanted.exposure_ms = self._told.frames.exposure * 1e3
-        self._camera.start_playing(frame_parameters=wanted)
 
     def _survey(self, view: float) -> None:
         wanted = self._scan.get_current_frame_parameters()
@@ -286,35 +234,3 @@ class Nion:
         if size is None:
             raise ValueError("survey: expected a field of view, found that nothing was scanned yet")
         return float(size.height), float(size.width)
-
-    def _check(self, frame: Any) -> None:
-        """Refuses an instrument that says of itself what the settings do not."""
-        self._told.frames.cut(np.asarray(frame.data), self._setup, self._told.camera)
-        _number(frame)
-        age, most = abs(now() - frame.timestamp), timedelta(seconds=1 + self._told.frames.exposure)
-        if age > most:
-            raise ValueError(f"{self._told.camera}: expected frames stamped by the clock of this machine, found one {age} off")
-        told = frame.metadata.get("instrument", {})
-        scale = frame.dimensional_calibrations[0]
-        agree = [
-            ("high_tension", told.get("high_tension"), self._setup.energy, "V", CLOSE * (self._setup.energy or 0)),
-            # Nion's C10 is positive where the focus lies beyond the specimen: the opposite sign of underfocus.
-            ("defocus", _scaled(told.get("defocus"), -1e10), self._setup.aberrations.defocus, "Å underfocus", self._told.defocus_within),
-        ]
-        if scale.units in ("rad", "mrad"):
-            angle, wanted = scale.scale * (1e3 if scale.units == "rad" else 1), self._setup.detector_pixel
-            agree.append(("pixel", angle, wanted, "mrad", CLOSE * wanted))
-        for name, found, wanted_, unit, within in agree:
-            if found is not None and wanted_ is not None and abs(found - wanted_) > within:
-                raise ValueError(f"{self._told.camera}: {name}: expected {wanted_:.6g} {unit} as the settings say, found {found:.6g}")
-
-
-def _number(frame: Any) -> int:
-    found = frame.metadata.get("hardware_source", {}).get("frame_number")
-    if not isinstance(found, int):
-        raise ValueError("camera: expected frames that are numbered (hardware_source.frame_number), found one that is not")
-    return found
-
-
-def _scaled(value: float | None, factor: float) -> float | None:
-    return None if value is None else value * factor

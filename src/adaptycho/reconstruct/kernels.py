@@ -32,10 +32,8 @@ from adaptycho.reconstruct.losses.function import FAST
 CHUNK_BYTES = 1 << 20  # waves in work at a time where a pass takes a chunk: what a core's own cache holds
 DEVICE_CHUNK_BYTES = 1 << 27  # the same on other devices, which want much to do at once; a few times as much memory is taken
 
-_compiled = numba.njit(nogil=True, cache=True, error_model="numpy", fastmath=FAST)
-
-
 Passes = Callable[[Tensor, Tensor], float]
+_compiled = numba.njit(nogil=True, cache=True, error_model="numpy", fastmath=FAST)
 
 
 def passes(

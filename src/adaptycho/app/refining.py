@@ -1,7 +1,9 @@
 """On the command line: what is found out with the object."""
 
+import dataclasses
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -36,6 +38,20 @@ def pop_refinement(options: dict[str, Any]) -> dict[str, str]:
     if chosen is None:
         return {"reconstruct.refine": "auto"}
     return ITERATIONS if chosen not in ("auto", "[]") else {}
+
+
+def as_before(start: Path) -> dict[str, str]:
+    """The settings that a result was made with, which a command goes on with unless it is told others.
+
+    Raises:
+        ValueError: it is no result to go on from.
+    """
+    from adaptycho.runs import results
+
+    made = dataclasses.asdict(results.read_made(start))
+    known = made if made["prior"] != "none" else {name: value for name, value in made.items() if name not in ("strength", "blob")}
+    iterations = ITERATIONS if made["refine"] else {}
+    return iterations | {f"reconstruct.{name}": json.dumps(value) for name, value in known.items()}
 
 
 def told(found: "Refined", field: tuple[float, float]) -> dict[str, Any]:

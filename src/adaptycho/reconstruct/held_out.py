@@ -5,6 +5,7 @@ divided instead.
 """
 
 import dataclasses
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -69,21 +70,21 @@ def thinned(electrons: Float[Tensor, "*shape"], share: float, seed: int) -> Floa
     return torch.from_numpy(np.random.default_rng(seed).binomial(counts, share)).to(electrons)
 
 
-def divided(measurement: Measurement, parts: int, seed: int) -> list[tuple[Measurement, Measurement]]:
+def divided(measurement: Measurement, parts: int, seed: int) -> Iterator[tuple[Measurement, Measurement]]:
     """Pairs of measurements of the same specimen: one without a part of the electrons, and that part."""
     counts = measurement.patterns.cpu().numpy().astype(np.int64)
-    left, generator, pairs = counts, np.random.default_rng(seed), []
+    left, generator = counts, np.random.default_rng(seed)
     for i in range(parts):
         part = generator.binomial(left, 1 / (parts - i))
         left = left - part
-        pairs.append((_of(measurement, counts - part, 1 - 1 / parts), _of(measurement, part, 1 / parts)))
-    return pairs
+        yield _of(measurement, counts - part, 1 - 1 / parts), _of(measurement, part, 1 / parts)
 
 
-def apart(measurement: Measurement, parts: int) -> list[tuple[Measurement, Measurement]]:
+def apart(measurement: Measurement, parts: int) -> Iterator[tuple[Measurement, Measurement]]:
     """The same with positions: all but every so manieth, and those."""
     which = torch.arange(int(measurement.lengths.min()))
-    return [(measurement.take(which[which % parts != i]), measurement.take(which[which % parts == i])) for i in range(parts)]
+    for i in range(parts):
+        yield measurement.take(which[which % parts != i]), measurement.take(which[which % parts == i])
 
 
 def judges(descent: Reconstructor, measurement: Measurement) -> list[Held]:

@@ -6,6 +6,7 @@ as many as are worth the time.
 """
 
 import dataclasses
+from typing import Any
 
 import torch
 
@@ -16,7 +17,7 @@ from adaptycho.types import Measurement
 
 PARTS = 5  # that electrons or positions are divided into; one is held back
 MOST = 1000  # patterns that are looked at
-TRIED = (20, 40)  # iterations with the probe as it is, and refined
+TRIED = (20, 40)  # iterations with the probe as it is, whichever foretell better; the latter with it refined
 REFINED = 100  # iterations that it then takes at least
 CLEARLY = 0.002  # of the loss, that a refined probe has to gain
 
@@ -29,24 +30,33 @@ def seek(descent: Reconstructor, measurement: Measurement, *, seed: int = 0) -> 
         measurement: B data sets.
         seed: of the division.
     """
-    plain = dataclasses.replace(descent, refine=())
+    known = 1 if descent.probe is None or descent.probe.ndim == 2 else len(descent.probe)
+    plain = dataclasses.replace(descent, refine=(), modes=min(descent.modes, known))
     prior = "none" if plain.prior == "auto" else plain.prior
     count = max(descent.iterations, REFINED)
-    refined = dataclasses.replace(plain, refine=("probe",), prior=prior, method="momentum", iterations=count)
+    refined = dataclasses.replace(descent, refine=("probe",), prior=prior, method="momentum", iterations=count)
     some = _middle(measurement)
     electrons = held_out.counted(some, descent.counts_per_electron)
     if not electrons and int(some.lengths.min()) < PARTS:
         return plain
-    shown, held = (held_out.divided(some, PARTS, seed) if electrons else held_out.apart(some, PARTS))[0]
-    base = dataclasses.replace(plain, prior="none", stop="iterations", method="momentum", iterations=TRIED[0])
-    tried = (base, dataclasses.replace(base, refine=("probe",), iterations=TRIED[1]))
-    without, with_ = (surprise(one, held, electrons=False)(one(shown)) for one in tried)
+    shown, held = next(held_out.divided(some, PARTS, seed) if electrons else held_out.apart(some, PARTS))
+    # Both by steps that adapt, as a refinement takes them; without it as many of them as suit it better.
+    steps: dict[str, Any] = {"step": "auto", "scaling": "illumination", "momentum": max(plain.momentum, 0.7)}
+    base = dataclasses.replace(plain, prior="none", stop="iterations", method="momentum", iterations=TRIED[-1], **steps)
+    foretold, descent_ = surprise(base, held, electrons=False), base.steps(shown)
+    without = min(foretold(found) for number, found in enumerate(descent_, 1) if number in TRIED)
+    probe = dataclasses.replace(base, refine=("probe",), modes=descent.modes)
+    with_ = surprise(probe, held, electrons=False)(probe(shown))
     return refined if with_ < (1 - CLEARLY) * without else plain
 
 
 def _middle(measurement: Measurement) -> Measurement:
-    """The patterns nearest to the middle of the field."""
+    """Of each data set the patterns nearest to the middle of the field."""
     if measurement.positions.shape[1] <= MOST:
         return measurement
-    distance = (measurement.positions[0] - 0.5).square().sum(-1)
-    return measurement.take(torch.sort(distance.topk(MOST, largest=False).indices).values)
+
+    def nearest(one: Measurement) -> Measurement:
+        distance = (one.positions[0] - 0.5).square().sum(-1)
+        return one.take(torch.sort(distance.topk(min(MOST, len(distance)), largest=False).indices).values)
+
+    return Measurement.stack([nearest(one) for one in measurement.split()])

@@ -258,8 +258,10 @@ class Settings:
     train: Train = Field(default_factory=Train)
 
     def __post_init__(self) -> None:
-        """Refuses what no memory holds."""
+        """Refuses what no memory holds, and what contradicts itself."""
         g, s, r = self.geometry, self.specimen, self.reconstruct
+        if self.scan.warm and r.stop == "held-out":
+            raise ValueError("reconstruct.stop: expected iterations with scan.warm, which goes on from what was held back, found held-out")
         side = math.ceil(max(g.field) / g.pixel) + g.window if g.object == "auto" else g.object
         for name, what, size, most in (
             ("geometry.object", "pixels of potential", side**2 * s.slices * s.count, MOST_POTENTIAL),

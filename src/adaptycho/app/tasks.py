@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from adaptycho import draw, formats
 from adaptycho.app.refining import told
@@ -21,6 +22,7 @@ from adaptycho.reconstruct.descent import Reconstructor
 from adaptycho.reconstruct.reconstruction import Reconstruction
 from adaptycho.reconstruct.seeking import REFINED, seek
 from adaptycho.reconstruct.stopping import stopping
+from adaptycho.reconstruct.uncertainty import uncertainty
 from adaptycho.runs import checks, execution, results, scans, summary
 from adaptycho.scan.episode import observe, split_evenly, stream
 from adaptycho.settings import Settings, build, dump, microscopes, policies, update
@@ -68,6 +70,7 @@ def reconstruct(
     *,
     start: Path | None = None,
     snapshots: int = 0,
+    uncertain: bool = False,
 ) -> dict[str, Any]:
     """Reconstructs a recording; writes the potential and a picture.
 
@@ -80,6 +83,7 @@ def reconstruct(
         given: what is said of the recording beside what it says itself.
         start: a result or a snapshot of the same recording to go on from.
         snapshots: iterations after each of which what there is is written too, beside, named by all iterations so far; 0 writes none.
+        uncertain: whether to find out how uncertain the phase is at every pixel, too.
     """
     targets.named(out)
     picture = out.with_suffix(".png")
@@ -96,12 +100,14 @@ def reconstruct(
         targets.new_file(beside(out, before + done))  # as many as there may be, before anything is decided that takes long
     known, measurement = None if known is None else known.to(device), measurement.to(device)
     descent = _decided(descent, measurement, known, progress)
+    more = _uncertain(descent, measurement, progress) if uncertain else {}
     for done, found in enumerate(progress(descent.steps(measurement, known), descent.iterations, "iterations"), 1):
         result = found
         if snapshots and done % snapshots == 0 and done < descent.iterations:
             results.write_state(beside(out, before + done), setup, result, source)
-    results.write_state(out, setup, result, source)
-    report.save_png(picture, draw.phase(setup.crop(result.phase)[0].cpu(), setup.field, recording.title))
+    results.write_state(out, setup, result, source, more)
+    phase = setup.crop(result.phase)[0].cpu()
+    report.save_png(picture, draw.phase(phase, setup.field, recording.title, *(error[0].cpu() for error in more.values())))
     prior = {"prior": descent.prior, "strength": descent.strength, "blob": descent.blob} if descent.prior != "none" else {"prior": "none"}
     refined = {} if result.refined is None else {"refined": told(result.refined, recording.setup.field)}
     return {"file": str(out), "picture": str(picture), "loss": [round(v, 9) for v in result.loss[0].tolist()], **prior, **refined}
@@ -122,6 +128,16 @@ def _decided(descent: Reconstructor, measurement: Measurement, start: Reconstruc
     if descent.stop == "held-out":
         *_, descent = progress(stopping(descent, measurement), descent.iterations, "finding where to stop")
     return descent
+
+
+def _uncertain(descent: Reconstructor, measurement: Measurement, progress: Progress) -> dict[str, Tensor]:
+    """Standard error of the phase inside the field, by the name that it has in a file.
+
+    Raises:
+        ValueError: nobody can say.
+    """
+    (found,) = progress((uncertainty(descent, measurement) for _ in range(1)), 1, "finding out how uncertain it is")
+    return {"uncertainty_in_field": descent.setup.crop(found)}
 
 
 def beside(out: Path, done: int) -> Path:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -46,14 +47,16 @@ def origin(setup: Setup, measurement: Measurement) -> str:
     return digest.hexdigest()
 
 
-def write_state(path: Path, setup: Setup, result: Reconstruction, source: str) -> None:
-    """Writes a reconstruction with all that a descent goes on from, and what it was made from (`origin`)."""
+def write_state(path: Path, setup: Setup, result: Reconstruction, source: str, more: Mapping[str, Tensor] | None = None) -> None:
+    """Writes a reconstruction with all that a descent goes on from, what it was made from (`origin`), and more arrays by name."""
     state: dict[str, Tensor | None] = {"velocity": result.velocity, "step": result.step, "count": result.count}
     state |= {"coefficients": result.coefficients}
     state |= dict(zip(("held_potential", "held_gradient"), result.held or (None, None), strict=True))
     state |= {"probe_velocity": None if result.refined is None else result.refined.velocity}
     kept = {f"descent/{name}": values for name, values in state.items() if values is not None}
-    write_arrays(path, _arrays(setup, result) | kept, units(setup) | {"made": json.dumps(asdict(result.made)), "origin": source})
+    write_arrays(
+        path, _arrays(setup, result) | kept | dict(more or {}), units(setup) | {"made": json.dumps(asdict(result.made)), "origin": source}
+    )
 
 
 def read_made(path: Path) -> Made:

@@ -70,6 +70,25 @@ def prior(lines: Sequence[Line]) -> Lines:
     yield from columns(lines, wanted)
 
 
+def uncertain(lines: Sequence[Line]) -> Lines:
+    """What `uncertainty.py` printed: errors against standard errors."""
+
+    def told(name: str) -> Callable[[Line], str]:
+        return lambda r: f"{r[name][0]:.2f} ± {r[name][1]:.2f}" if name in r else ""
+
+    wanted: list[Column] = [
+        *WHERE,
+        ("scanned", lambda r: "half of the field" if r["half"] else "all of it"),
+        ("specimens with a prior", lambda r: str(r["with_prior"])),
+        ("within one", told("within_1")),
+        ("within two", told("within_2")),
+        ("rms", told("rms")),
+        ("far from the scan: within two", told("dark_within_2")),
+        ("standard error over spread of the phase", told("dark_known")),
+    ]
+    yield from columns(lines, wanted)
+
+
 def surveys(lines: Sequence[Line]) -> Lines:
     """What `survey.py` printed: each signal at its best defocus."""
     doses = sorted({r["dose"] for r in lines})

@@ -16,7 +16,7 @@ from adaptycho.reconstruct.stopping import surprise
 from adaptycho.types import Measurement
 
 PARTS = 5  # that electrons or positions are divided into; one is held back
-MOST = 1000  # patterns that are looked at
+MOST, PIXELS = 1000, 8e6  # patterns that are looked at, and their pixels: several copies of them are made
 TRIED = (20, 40)  # iterations with the probe as it is, whichever foretell better; the latter with it refined
 REFINED = 100  # iterations that it then takes at least
 CLEARLY = 0.002  # of the loss, that a refined probe has to gain
@@ -52,11 +52,12 @@ def seek(descent: Reconstructor, measurement: Measurement, *, seed: int = 0) -> 
 
 def _middle(measurement: Measurement) -> Measurement:
     """Of each data set the patterns nearest to the middle of the field."""
-    if measurement.positions.shape[1] <= MOST:
+    most = min(MOST, int(PIXELS / measurement.patterns[0, 0].numel()))
+    if measurement.positions.shape[1] <= most:
         return measurement
 
     def nearest(one: Measurement) -> Measurement:
         distance = (one.positions[0] - 0.5).square().sum(-1)
-        return one.take(torch.sort(distance.topk(min(MOST, len(distance)), largest=False).indices).values)
+        return one.take(torch.sort(distance.topk(min(most, len(distance)), largest=False).indices).values)
 
     return Measurement.stack([nearest(one) for one in measurement.split()])

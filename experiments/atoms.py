@@ -2,11 +2,12 @@
 
     python experiments/atoms.py [--specimens 25] [--workers 2]
 
-Islands of MoS2, 300 electrons at 64 positions. The whole system is a scan that looks, reconstructed with the prior that its patterns choose,
-and believes in a column that stands out of the median by so many standard errors. The conventional scan is a hexagonal one of five times
-the electrons without a prior, and believes in spots above a fraction of the brightest. Each has what it can choose (defocus, positions,
-iterations, standard errors, fraction) chosen on the same eight training specimens: no more than 1 % of what is believed invented, and then
-the fewest missed. Reported on specimens 2,050,000 and up, which nothing else looks at: one JSON line for each scan, with 95 % intervals.
+Islands of MoS2, 300 electrons at 64 positions. The whole system is a scan that looks, reconstructed with the prior that its patterns
+choose, and believes in a column that stands out of the median by so many standard errors. The conventional scan is a hexagonal one of
+five times the electrons without a prior, and believes in spots above a fraction of the brightest. Each has what it can choose (defocus,
+positions, iterations, standard errors, fraction) chosen on the same eight training specimens: no more than 1 % of what is believed
+invented, and then the fewest missed. Reported on specimens 2,050,000 and up, which nothing else looks at: one JSON line for each scan,
+with 95 % intervals.
 """
 
 import argparse

@@ -62,6 +62,8 @@ def prior(lines: Sequence[Line]) -> Lines:
         ("prior", lambda r: "chosen" if r["prior"] else "none"),
         ("inside", lambda r: table.between(r["correlation_inside"], 3)),
         ("whole field", lambda r: table.between(r["correlation"], 3)),
+        ("missed / %", lambda r: _percent(r, "columns_missed")),
+        ("invented / %", lambda r: _percent(r, "columns_invented")),
         ("dose on the structure, e/Å²", lambda r: f"{r['dose_p95'][0]:.0f}"),
         ("gain / %", lambda r: percent(r["gain"]) if "gain" in r else ""),
         ("saved, no prior there", lambda r: _saved(r, "saving_over_best_without")),
@@ -96,6 +98,18 @@ def surveys(lines: Sequence[Line]) -> Lines:
     for signal in dict.fromkeys(r["signal"] for r in lines):
         best = [max((r for r in lines if (r["signal"], r["dose"]) == (signal, dose)), key=lambda r: r["auc"][0]) for dose in doses]
         yield row([signal, *(f"{table.between(r['auc'], 3)}, {r['defocus']:g} Å" for r in best)])
+
+
+def believed(lines: Sequence[Line]) -> Lines:
+    """What `atoms.py` printed: columns that are believed, missed and invented."""
+    yield from head(["scan", "believed above", "missed / %", "invented / %", "inside"])
+    for r in lines:
+        asked = f"{r['asked']:g} " + ("standard errors" if r["scan"].endswith(", prior") else "of the brightest")
+        yield row([r["scan"], asked, _percent(r, "missed", 1), _percent(r, "invented", 1), table.between(r["correlation_inside"], 3)])
+
+
+def _percent(r: Line, key: str, digits: int = 0) -> str:
+    return table.between([100 * v for v in r[key]], digits) if r.get(key) and None not in r[key] else ""
 
 
 def _saved(r: Line, key: str) -> str:

@@ -23,7 +23,7 @@ from adaptycho.reconstruct.reconstruction import Reconstruction
 from adaptycho.reconstruct.seeking import REFINED, seek
 from adaptycho.reconstruct.stopping import stopping
 from adaptycho.reconstruct.uncertainty import uncertainty
-from adaptycho.runs import checks, execution, results, scans, summary
+from adaptycho.runs import checks, execution, patterns, results, scans, summary
 from adaptycho.scan.episode import observe, split_evenly, stream
 from adaptycho.settings import Settings, build, dump, microscopes, policies, update
 from adaptycho.support import targets
@@ -91,7 +91,7 @@ def reconstruct(
         raise ValueError(f"{out}: expected a name such as {out.with_suffix('.h5')} for the potential, found that of the picture beside it")
     for path in (out, picture):
         targets.new_file(path)
-    recording = formats.read(file, given)
+    recording = patterns.read(file, given)
     setup, measurement = recording.setup, recording.measurement
     descent, source = build.reconstructor(chosen, setup, recording.counts_per_electron), results.origin(setup, measurement)
     known = None if start is None else results.read_state(start, setup, measurement.positions.shape[1], source)

@@ -14,7 +14,7 @@ import argparse
 import itertools
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -25,7 +25,7 @@ from torch import Tensor
 
 from adaptycho import metrics
 from adaptycho import settings as tree
-from adaptycho.compare import race, trial
+from adaptycho.compare import race, strategies, trial
 from adaptycho.metrics import atoms, statistics
 from adaptycho.reconstruct.choice import choose
 from adaptycho.reconstruct.descent import Reconstructor
@@ -57,7 +57,7 @@ def looking(strategy: str, defocus: float, number: int) -> tuple[float, Believed
     """Correlation inside the structure, and what is believed of it after a scan that looks."""
     settings = cell()
     found = sample.simulated(settings, number)
-    scanner, lengths = trial.scanner(strategy, settings, found, defocus), trial.lengths(strategy, settings)
+    scanner, lengths = strategies.scanner(strategy, settings, found, defocus), strategies.lengths(strategy, settings)
     descent = build.reconstructor(settings, found.setup)
     *_, last = run(found.microscope, scanner, descent, lengths, seed=trial.seed(settings, found))
     how = choose(descent, last.seen)
@@ -90,7 +90,7 @@ def _told(found: Specimen, image: Tensor, spots: dict[float, Tensor]) -> tuple[f
     return float(metrics.correlation(image, found.truth, mask=found.inside)[0]), believed
 
 
-WAYS: dict[str, list[Callable[[int], tuple[float, Believed]]]] = {
+WAYS: dict[str, list[partial[tuple[float, Believed]]]] = {
     "learned scan, prior": [partial(looking, "adaptive", defocus) for defocus in (60.0, 90.0, 120.0)],
     "scan by threshold, prior": [partial(looking, "threshold", defocus) for defocus in (60.0, 90.0, 120.0)],
     "hexagonal, five times the electrons, no prior": [
@@ -122,7 +122,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     given = parser.parse_args()
 
-    def tried(way: Callable[[int], tuple[float, Believed]], numbers: Sequence[int]) -> list[tuple[float, Believed]]:
+    def tried(way: partial[tuple[float, Believed]], numbers: Sequence[int]) -> list[tuple[float, Believed]]:
         return [found for _, found in sorted(spread(way, numbers, workers=given.workers), key=lambda pair: pair[0])]
 
     for name, ways in WAYS.items():

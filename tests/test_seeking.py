@@ -10,7 +10,7 @@ import adaptycho as ad
 from adaptycho import formats
 from adaptycho.app.cli import main
 from adaptycho.reconstruct.descent import Reconstructor
-from adaptycho.reconstruct.seeking import MOST, REFINED, _middle, seek
+from adaptycho.reconstruct.seeking import MOST, REFINED, SOUGHT, _middle, seek
 from adaptycho.types import Measurement
 from test_priors import scanned, specimen
 
@@ -29,7 +29,7 @@ def test_a_wrong_probe_is_refined(dose, share):
     wrong = replace(seen, defocus=share * seen.defocus)
     assert seek(Reconstructor.best(found.setup, refine="auto", method="conjugate"), wrong).method == "momentum"
     chosen = seek(Reconstructor.best(found.setup, refine="auto", prior="auto"), wrong)
-    assert chosen.refine == ("probe",)
+    assert chosen.refine == SOUGHT
     assert chosen.iterations == REFINED
     assert chosen.prior == "none"
     result = Reconstructor.best(found.setup, refine="auto")(wrong)
@@ -43,7 +43,7 @@ def test_where_counts_are_not_electrons_positions_tell():
     counts = replace(seen, patterns=3.3 * seen.patterns, dose=3.3 * seen.dose)
     how = Reconstructor.best(found.setup, refine="auto", counts_per_electron=3.3)
     assert seek(how, counts).refine == ()
-    assert seek(how, replace(counts, defocus=0.5 * counts.defocus)).refine == ("probe",)
+    assert seek(how, replace(counts, defocus=0.5 * counts.defocus)).refine == SOUGHT
     assert seek(how, counts.take(torch.arange(4))).refine == ()
 
 

@@ -19,8 +19,8 @@ ITERATIONS = {"reconstruct.iterations": "100"}  # instead of twenty for the obje
 def with_refinement(function: Callable[..., Any]) -> Callable[..., Any]:
     """Adds --refine and --modes, short for `reconstruct.refine` and `reconstruct.modes`."""
     text = (
-        f"Find out with the object, with commas between: {', '.join(PARAMETERS)}; or none, or auto: the probe, if that foretells patterns "
-        "better. Takes 100 iterations unless told otherwise.  [default: auto]"
+        f"Find out with the object, with commas between: {', '.join(PARAMETERS)}; or none, or auto: probe and defocus, if that "
+        "foretells patterns better. Takes 100 iterations unless told otherwise.  [default: auto]"
     )
     modes = click.option("--modes", type=click.IntRange(1), metavar="N", help="Modes of a probe that is refined.  [default: 1]")
     return click.option("--refine", metavar="NAMES", help=text)(modes(function))

@@ -53,8 +53,8 @@ class Reconstructor:
         counts_per_electron: of the detector; noise is that of electrons, by which losses and priors go.
         mask: detector pixels to believe, (Q, Q), zero frequency in the corner, 1 or 0; those of the setup if None.
         refine: what is found out with the object, some of `refine.PARAMETERS`; the step is then always `auto` and scaled by illumination.
-            With `auto` the probe, where that foretells patterns better (`adaptycho.reconstruct.seeking`), and of what was refined before
-            the same as then.
+            With `auto` probe and defocus, where that foretells patterns better (`adaptycho.reconstruct.seeking`), and of what was refined
+            before the same as then.
         modes: of the probe, whose intensities add.
         probe: to begin with instead of the setup's, (modes, N, N), zero position in the corner.
         reach: Å that a refined position may be from where an affine map has it; one wavelength over the semi-angle if None.

@@ -70,7 +70,7 @@ def main() -> None:
     chosen = settings.update(settings.Settings(), {"scan": {"microscope": "recorded"}, "reconstruct": settings.BEST}, "benchmark")
     recording = build.recording(chosen)
     halves = checkerboard(recording.setup, recording.measurement)
-    reconstructor = build.reconstructor(chosen, recording.setup)
+    reconstructor = build.reconstructor(chosen, recording.setup, recording.counts_per_electron)
     reference = recording.setup.crop(reconstructor(Measurement.stack(halves[::-1])).phase)
     both = Recorded(recording.setup, Measurement.stack(halves), recording.counts_per_electron)
     print(json.dumps({"specimen": "recorded rotavirus", "specimens": 2, "seed": 0, "results": table(both, reconstructor, reference)}))

@@ -195,3 +195,48 @@ def test_conjugate_gradients_of_several_data_sets_go_on(measured: tuple[Reconstr
     alone = how(seen, how(seen))
     assert float(on.loss[1, -1]) <= float(first.loss[1, -1])
     assert float(on.loss[1, -1]) == pytest.approx(float(alone.loss[0, -1]), rel=0.02)
+
+
+@pytest.mark.parametrize("refine", [(), ("probe",)])
+@pytest.mark.parametrize(("iterations", "strength"), [(3, 0.5), (8, 0.12), (20, 0.12), (12, 1.0)])
+def test_a_prior_goes_on_from_what_it_thinks_impossible(
+    measured: tuple[Reconstructor, Measurement], refine: tuple[str, ...], iterations: int, strength: float
+) -> None:
+    """Phases below zero are no atoms: whatever was possible would lie uphill from there."""
+    descent, seen = measured
+    first = dataclasses.replace(descent, iterations=iterations, refine=refine)(seen)  # type: ignore[arg-type]
+    how = Reconstructor.best(descent.setup, loss="poisson", prior="atoms", strength=strength, iterations=40, refine=refine)
+    on, fresh = how(seen, first), how(seen)
+    assert float(on.loss[0, -1]) < 1.03 * float(fresh.loss[0, -1])  # 0.97 to 1.01 of it as measured
+
+
+def test_counts_of_an_electron_are_another_loss(measured: tuple[Reconstructor, Measurement]) -> None:
+    descent, seen = measured
+    how = dataclasses.replace(descent, loss="anscombe", counts_per_electron=5.0)
+    on = dataclasses.replace(how, counts_per_electron=1.0)(seen, how(seen))
+    assert on.loss.shape[1] == 6
+    assert float(on.loss[0, -1]) < float(on.loss[0, 0])
+
+
+def test_slices_lie_where_they_are_put(measured: tuple[Reconstructor, Measurement]) -> None:
+    descent, seen = measured
+    one = dataclasses.replace(descent, refine=("probe",), iterations=2)(seen)
+    two = dataclasses.replace(descent, refine=("probe",), iterations=2, slices=2, thickness=40.0)
+    apart = two(seen, one)
+    assert apart.refined is not None
+    assert float(apart.refined.thickness[0]) == 40.0
+    nearer = dataclasses.replace(two, thickness=10.0)(seen, apart)
+    assert nearer.refined is not None
+    assert float(nearer.refined.thickness[0]) == 10.0
+
+
+def test_steps_are_gone_on_with_as_they_were(recording: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Those of the paper do not adapt."""
+    first, more, whole = (str(tmp_path / name) for name in ("a.h5", "b.h5", "c.h5"))
+    paper = ["reconstruct", str(recording), first, "--protocol", "paper"]
+    assert main(paper) == 0
+    assert main(["reconstruct", str(recording), more, "--start", first, "--reconstruct.iterations", "5"]) == 0
+    assert main([*paper[:2], whole, *paper[3:], "--reconstruct.iterations", "10"]) == 0
+    capsys.readouterr()
+    with h5py.File(more) as a, h5py.File(whole) as b:
+        assert (a["potential"][()] == b["potential"][()]).all()

@@ -1,6 +1,7 @@
 """The patterns of a run, taken up as a recording."""
 
 import json
+import shutil
 from pathlib import Path
 
 import h5py
@@ -58,6 +59,41 @@ def test_what_is_no_recording_of_one_specimen_is_refused(tmp_path: Path, capsys:
     capsys.readouterr()
     assert main(["inspect", str(several)]) == 2
     assert "several: expected the run of one specimen, found 2 (specimen.count)" in capsys.readouterr().err
-    for file in (several / "subsequences").iterdir():
+
+
+def test_what_is_not_of_the_run_is_refused(run: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    assert main(["scan", str(other), *WORDS, "--policy", "heuristic", "--dose", "3000", "--seed", "5"]) == 0
+
+    def copied(name: str) -> Path:
+        shutil.copytree(run, tmp_path / name)
+        return tmp_path / name / "subsequences"
+
+    foreign, twice, gap, empty = (copied(name) for name in ("foreign", "twice", "gap", "empty"))
+    shutil.copy(other / "subsequences" / "001.h5", foreign / "001.h5")
+    shutil.copy(twice / "000.h5", twice / "001.h5")
+    (gap / "001.h5").unlink()
+    for file in empty.iterdir():
         file.unlink()
-    assert main(["inspect", str(several)]) == 2
+    for folder, said in (
+        (foreign, r"001\.h5: run: expected \w+, found \w+: a sub-sequence from elsewhere"),
+        (twice, r"001\.h5: number: expected 1, found 0: a sub-sequence from elsewhere"),
+        (gap, r"subsequences: expected 000\.h5 and so on without a gap, found 000\.h5, 002\.h5"),
+        (empty, r"subsequences: expected at least one, found that nothing was recorded yet"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            patterns.read(str(folder.parent))
+
+
+def test_an_unfinished_run_has_what_it_has(run: Path, tmp_path: Path) -> None:
+    shutil.copytree(run, tmp_path / "part")
+    for file in ("subsequences/002.h5", "states/002.h5", "result.h5"):
+        (tmp_path / "part" / file).unlink()
+    found = patterns.read(tmp_path / "part")
+    assert torch.equal(found.measurement.patterns, patterns.read(run).measurement.patterns[:, :14])
+
+
+def test_options_that_would_go_unheard_are_refused(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for words in (["--specimen", "1"], ["--which", "requested"]):
+        assert main(["export", str(run), str(tmp_path / "a.cxi"), *words]) == 2
+        assert "expected neither --specimen nor --which for the patterns of a run" in capsys.readouterr().err

@@ -1,5 +1,6 @@
 """How uncertain a phase is: as far from the truth as it says, and as uncertain as can be where nobody looked."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -91,3 +92,32 @@ def test_the_command_writes_and_draws_it(tmp_path: Path, capsys: pytest.CaptureF
     assert run("c.h5", "--uncertainty") == 2
     assert capsys.readouterr().err == "adaptycho: uncertainty: expected a prior and nothing else that is sought, got none\n"
     assert not (tmp_path / "c.h5").exists()
+
+
+def test_what_was_gone_on_with_is_as_uncertain_as_in_one(tmp_path: Path) -> None:
+    words = ["--preset", "light", "--geometry.field", "[8.0, 8.0]", "--geometry.object", "auto", "--positions", "64", "--dose", "1000"]
+    assert main(["simulate", str(tmp_path / "a.h5"), *words, "--beam.defocus", "60"]) == 0
+    prior = [
+        "--reconstruct.prior",
+        "atoms",
+        "--reconstruct.loss",
+        "poisson",
+        "--refine",
+        "none",
+        "--uncertainty",
+        "--reconstruct.iterations",
+    ]
+    assert main(["reconstruct", str(tmp_path / "a.h5"), str(tmp_path / "first.h5"), *prior, "12"]) == 0
+    assert main(["reconstruct", str(tmp_path / "a.h5"), str(tmp_path / "more.h5"), *prior, "2", "--start", str(tmp_path / "first.h5")]) == 0
+    assert main(["reconstruct", str(tmp_path / "a.h5"), str(tmp_path / "whole.h5"), *prior, "14"]) == 0
+    with h5py.File(tmp_path / "more.h5") as a, h5py.File(tmp_path / "whole.h5") as b:
+        assert (a["uncertainty_in_field"][()] == b["uncertainty_in_field"][()]).all()
+
+
+def test_of_many_electrons_there_is_no_prior_and_no_uncertainty(tmp_path: Path) -> None:
+    words = ["--preset", "light", "--geometry.field", "[8.0, 8.0]", "--geometry.object", "auto", "--positions", "64", "--dose", "1000000"]
+    assert main(["simulate", str(tmp_path / "a.h5"), *words]) == 0
+    assert main(["reconstruct", str(tmp_path / "a.h5"), str(tmp_path / "b.h5"), "--protocol", "regularised", "--uncertainty"]) == 0
+    with h5py.File(tmp_path / "b.h5") as file:
+        assert "uncertainty_in_field" not in file
+        assert json.loads(file.attrs["made"])["prior"] == "none"

@@ -48,6 +48,8 @@ def export(
     """
     run = patterns.is_run(source)
     if (run and kind not in (*TABLES, *PICTURES)) or not (run or is_result(source)):
+        if run and (specimen or which != "taken"):
+            raise ValueError(f"{source}: expected neither --specimen nor --which for the patterns of a run, found one of them")
         return _recording(source, out, kind, given, overwrite)
     if typed := given.typed():
         raise ValueError(f"{source}: expected no facts of a recording beside a run or a result, found {', '.join(typed)}")

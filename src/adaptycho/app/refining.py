@@ -49,7 +49,8 @@ def as_before(start: Path) -> dict[str, str]:
     from adaptycho.runs import results
 
     made = dataclasses.asdict(results.read_made(start))
-    known = made if made["prior"] != "none" else {name: value for name, value in made.items() if name not in ("strength", "blob")}
+    left = {"counts_per_electron", *(("strength", "blob") if made["prior"] == "none" else ())}  # which the recording says, or nobody
+    known = {name: value for name, value in made.items() if name not in left}
     iterations = ITERATIONS if made["refine"] else {}
     return iterations | {f"reconstruct.{name}": json.dumps(value) for name, value in known.items()}
 

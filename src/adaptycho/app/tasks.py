@@ -22,6 +22,7 @@ from adaptycho.reconstruct.descent import Reconstructor
 from adaptycho.reconstruct.reconstruction import Reconstruction
 from adaptycho.reconstruct.seeking import REFINED, seek
 from adaptycho.reconstruct.stopping import stopping
+from adaptycho.reconstruct.uncertainty import check as check_uncertainty
 from adaptycho.reconstruct.uncertainty import uncertainty
 from adaptycho.runs import checks, execution, patterns, results, scans, summary
 from adaptycho.scan.episode import observe, split_evenly, stream
@@ -82,8 +83,8 @@ def reconstruct(
         device: where to compute.
         given: what is said of the recording beside what it says itself.
         start: a result or a snapshot of the same recording to go on from.
-        snapshots: iterations after each of which what there is is written too, beside, named by all iterations so far; 0 writes none.
-        uncertain: whether to find out how uncertain the phase is at every pixel, too.
+        snapshots: iterations after each of which what there is is written too, beside, named by the iterations of its loss; 0 writes none.
+        uncertain: whether to find out how uncertain the phase is at every pixel, too; not where the patterns choose no prior.
     """
     targets.named(out)
     picture = out.with_suffix(".png")
@@ -96,11 +97,15 @@ def reconstruct(
     descent, source = build.reconstructor(chosen, setup, recording.counts_per_electron), results.origin(setup, measurement)
     known = None if start is None else results.read_state(start, setup, measurement.positions.shape[1], source)
     before = 0 if known is None else known.loss.shape[1]
-    for done in range(snapshots, max(descent.iterations, REFINED), snapshots) if snapshots else ():
+    if uncertain:  # of a probe that is right
+        descent = replace(descent, refine=() if descent.refine == "auto" else descent.refine)
+        check_uncertainty(descent, measurement)
+    most = max(descent.iterations, REFINED) if descent.refine == "auto" else descent.iterations
+    for done in range(snapshots, most, snapshots) if snapshots else ():
         targets.new_file(beside(out, before + done))  # as many as there may be, before anything is decided that takes long
     known, measurement = None if known is None else known.to(device), measurement.to(device)
     descent = _decided(descent, measurement, known, progress)
-    more = _uncertain(descent, measurement, progress) if uncertain else {}
+    more = _uncertain(descent, before, measurement, progress) if uncertain and descent.prior != "none" else {}
     for done, found in enumerate(progress(descent.steps(measurement, known), descent.iterations, "iterations"), 1):
         result = found
         if snapshots and done % snapshots == 0 and done < descent.iterations:
@@ -130,12 +135,9 @@ def _decided(descent: Reconstructor, measurement: Measurement, start: Reconstruc
     return descent
 
 
-def _uncertain(descent: Reconstructor, measurement: Measurement, progress: Progress) -> dict[str, Tensor]:
-    """Standard error of the phase inside the field, by the name that it has in a file.
-
-    Raises:
-        ValueError: nobody can say.
-    """
+def _uncertain(descent: Reconstructor, before: int, measurement: Measurement, progress: Progress) -> dict[str, Tensor]:
+    """Standard error of the phase in the field after all iterations, some of which were made before, by the name that it has in a file."""
+    descent = replace(descent, iterations=before + descent.iterations)
     (found,) = progress((uncertainty(descent, measurement) for _ in range(1)), 1, "finding out how uncertain it is")
     return {"uncertainty_in_field": descent.setup.crop(found)}
 

@@ -5,6 +5,7 @@ it is compared with. Columns for validation share no pattern with those for trai
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -148,7 +149,11 @@ def _check_alike(first: Recording, other: Recording) -> None:
     """
     for name, (of, near) in FACTS.items():
         a, b = of(first), of(other)
-        if len(a) != len(b) or any(abs(x - y) > max(near, ALIKE * max(abs(x), abs(y))) for x, y in zip(a, b, strict=True)):
+        off = [x - y for x, y in zip(a, b, strict=False)]
+        if name.startswith("rotation"):
+            off = [(x + 180) % 360 - 180 for x in off]
+        largest = max(map(abs, [*a, *b]), default=0.0) if name == "aberrations" else None  # of all, since a direction mixes two of them
+        if len(a) != len(b) or any(abs(o) > max(near, ALIKE * (largest or max(abs(x), abs(y)))) for o, x, y in zip(off, a, b, strict=True)):
             said, found = (", ".join(f"{v:.5g}" for v in values) for values in (a, b))
             raise ValueError(f"{other.path}: {name}: expected {said} as in {first.path}, found {found}")
     masks = [torch.ones(r.setup.detector, dtype=torch.bool) if r.mask is None else r.mask.bool() for r in (first, other)]
@@ -170,7 +175,10 @@ def _beam(setup: Setup) -> Sequence[float]:
 
 
 def _aberrations(setup: Setup) -> Sequence[float]:
-    return [float(value) for value in dataclasses.asdict(setup.aberrations).values()]
+    """In Å, those with a direction by their two components."""
+    a = setup.aberrations
+    turned = ((a.C12, 2, a.phi12), (a.C21, 1, a.phi21), (a.C23, 3, a.phi23), (a.C32, 2, a.phi32), (a.C34, 4, a.phi34))
+    return [a.C10, a.C30, a.C50, *(c * part(m * phi) for c, m, phi in turned for part in (math.cos, math.sin))]
 
 
 # What has to be the same of all recordings, and how far it may be off where it is small.
@@ -180,7 +188,7 @@ FACTS: dict[str, tuple[Callable[[Recording], Sequence[float]], float]] = {
     "wavelength in Å, semi-angle in mrad": (lambda r: _beam(r.setup), 0),
     "aberrations": (lambda r: _aberrations(r.setup), 1),
     "measured probes": (lambda r: [float(r.setup.measured_probe is not None)], 0),
-    "rotation in degrees": (lambda r: [(r.setup.rotation + 180) % 360 - 180], 0.5),
+    "rotation in degrees": (lambda r: [r.setup.rotation], 0.5),
     "step of the raster in Å": (_step, 0),
     "counts of an electron": (lambda r: [r.counts_per_electron], 0),
 }

@@ -115,7 +115,7 @@ def evident_columns(
         image: phase in rad.
         error: its standard error in rad (`adaptycho.reconstruct.uncertainty`).
         pixel: edge of a pixel in Å.
-        above: standard errors. Two let one in thirteen be an accident on islands at 300 electrons, three one in a hundred.
+        above: standard errors. Of those above 2.5 on islands at 300 electrons 2 to 3 in a hundred are accidents (docs/results/prior.md).
         separation: shortest distance in Å between two columns.
     """
     found = find_columns(image, pixel, separation=separation, threshold=FAINT)

@@ -103,7 +103,8 @@ class Reconstructor:
         """What matters of the settings where a result is gone on from."""
         strength, blob = (self.strength, self.blob) if self.prior != "none" else (0.0, 0.0)
         sought = () if self.refine == "auto" else self.refine
-        return Made(self.loss, self.scaling, self.method, self.kind, self.prior, strength, blob, sought, self.modes, self.slices)
+        what = (self.loss, self.scaling, self.method, self.kind, self.prior, strength, blob, sought, self.modes, self.slices)
+        return Made(*what, self.thickness, self.step, self.momentum, self.counts_per_electron)
 
     @classmethod
     def best(cls, setup: Setup, *, iterations: int | None = None, **changes: Any) -> "Reconstructor":
@@ -197,7 +198,7 @@ class Reconstructor:
         first = blank
         if start is not None:
             first = course.potential = start.potential[b].to(dtype)
-            course.losses = start.loss[b].tolist() if start.made.loss == self.loss else []
+            course.losses = start.loss[b].tolist() if start.made.weighed_alike(self.made) else []
             if start.made.alike(self.made):  # or velocity and step are of something else
                 course.velocity = start.velocity[b].to(dtype)
                 if self.step == "auto" or self.method == "conjugate" or self.prior != "none":
@@ -207,7 +208,7 @@ class Reconstructor:
                 elif start.held is not None and int(start.count[b]) == len(data):  # with more patterns the loss is another one
                     course.held = start.held[0][b].to(dtype), start.held[1][b].to(dtype)
         if self.prior != "none":
-            course.regularised = self._regularised(data), proximal.Point(first, course.velocity, course.step)
+            course.regularised = self._regularised(data), proximal.Point(priors.allowed(self.prior, first), course.velocity, course.step)
         if self.method == "conjugate":
             course.line = conjugate.Line(course.potential, course.step, course.velocity, course.held and course.held[1])
         return course

@@ -26,10 +26,19 @@ class Made:
     refine: tuple[Parameter, ...] = ()
     modes: int = 1
     slices: int = 1
+    thickness: float = 0.0
+    step: float | Literal["auto"] = 525.0
+    momentum: float = 0.0
+    counts_per_electron: float = 1.0
+
+    def weighed_alike(self, other: "Made") -> bool:
+        """Whether losses of one can be compared with those of the other."""
+        return (self.loss, self.counts_per_electron) == (other.loss, other.counts_per_electron)
 
     def alike(self, other: "Made") -> bool:
         """Whether steps of one can follow those of the other: the same gradients in the same metric."""
-        return all(getattr(self, name) == getattr(other, name) for name in ("loss", "scaling", "method", "prior", "blob", "slices"))
+        names = ("scaling", "method", "prior", "strength", "blob", "slices")
+        return self.weighed_alike(other) and all(getattr(self, name) == getattr(other, name) for name in names)
 
 
 @dataclass(frozen=True, eq=False)

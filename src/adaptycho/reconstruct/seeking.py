@@ -20,7 +20,7 @@ from adaptycho.types import Measurement
 # to the truth (a correlation of 0.984 instead of 0.965 for 20 Å on a sparse raster, `benchmarks/peers`).
 SOUGHT: tuple[Parameter, ...] = ("probe", "defocus")
 PARTS = 5  # that electrons or positions are divided into; one is held back
-MOST, PIXELS = 1000, 8e6  # patterns that are looked at, and their pixels: several copies of them are made
+FEWEST, MOST, PIXELS = 100, 1000, 8e6  # patterns that are looked at, and their pixels: several copies of them are made
 TRIED = (20, 40)  # iterations with the probe as it is, whichever foretell better; the latter with it refined
 REFINED = 100  # iterations that it then takes at least
 CLEARLY = 0.002  # of the loss, that a refined probe has to gain
@@ -56,7 +56,7 @@ def seek(descent: Reconstructor, measurement: Measurement, *, seed: int = 0) -> 
 
 def _middle(measurement: Measurement) -> Measurement:
     """Of each data set the patterns nearest to the middle of the field."""
-    most = min(MOST, int(PIXELS / measurement.patterns[0, 0].numel()))
+    most = min(MOST, max(FEWEST, int(PIXELS / measurement.patterns[0, 0].numel())))
     if measurement.positions.shape[1] <= most:
         return measurement
 

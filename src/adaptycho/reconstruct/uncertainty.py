@@ -40,14 +40,12 @@ def uncertainty(descent: Reconstructor, measurement: Measurement, *, seed: int =
         seed: of the divisions.
 
     Raises:
-        ValueError: there is no prior, more than the object is sought, or counts are not electrons.
+        ValueError: there is no prior and the patterns choose none, more than the object is sought, or counts are not electrons.
     """
-    if descent.prior == "none" or not descent.known:
-        found = "none" if descent.prior == "none" else "more than one slice and a known probe"
-        raise ValueError(f"uncertainty: expected a prior and nothing else that is sought, got {found}")
-    if not held_out.counted(measurement, descent.counts_per_electron):
-        raise ValueError("uncertainty: expected patterns of counted electrons, one count of each, got others")
+    check(descent, measurement)
     how = choose(descent, measurement) if descent.prior == "auto" else descent
+    if how.prior == "none":
+        raise ValueError("uncertainty: expected patterns that choose a prior, got none: of so many electrons nothing else is needed")
     phase, scattered = how(measurement).phase, torch.zeros(())
     for split in range(SPLITS):
         one, other = next(held_out.divided(measurement, 2, seed + split))
@@ -60,11 +58,28 @@ def uncertainty(descent: Reconstructor, measurement: Measurement, *, seed: int =
     return (WIDER**2 * blurred(scattered, near).clamp(min=0) + unseen).sqrt()
 
 
+def check(descent: Reconstructor, measurement: Measurement) -> None:
+    """Refuses what nobody can say the uncertainty of.
+
+    Raises:
+        ValueError: there is no prior, more than the object is sought, or counts are not electrons.
+    """
+    if descent.prior == "none" or not descent.known:
+        found = "none" if descent.prior == "none" else "more than one slice and a known probe"
+        raise ValueError(f"uncertainty: expected a prior and nothing else that is sought, got {found}")
+    if not held_out.counted(measurement, descent.counts_per_electron):
+        raise ValueError("uncertainty: expected patterns of counted electrons, one count of each, got others")
+
+
 def _unseen(setup: Setup, data: DataSet, phase: Float[Tensor, "H W"]) -> Float[Tensor, "H W"]:
     """Variance that is left where little was seen."""
     light, pixel = data.illumination, setup.object.pixel
     reach = max(1, round(_width(setup) / pixel))
-    brightest = torch.nn.functional.max_pool2d(light[None, None], 2 * reach + 1, 1, reach)[0, 0]
+    brightest = light[None]
+    for axis in (0, 1):  # one after the other, since a square of the beam's size holds many pixels
+        size, pad = ((2 * reach + 1, 1), (reach, 0)) if axis == 0 else ((1, 2 * reach + 1), (0, reach))
+        brightest = torch.nn.functional.max_pool2d(brightest, size, 1, pad)
+    brightest = brightest[0]
     share = light / light.sum()
     variance = ((phase - (phase * share).sum()).square() * share).sum()
     information = 4 * data.dose * light * (setup.resolution / pixel) ** 2

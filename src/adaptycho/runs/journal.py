@@ -105,10 +105,7 @@ class Journal:
     def _read(self, path: Path, action: Action) -> Measurement:
         count = action.positions.shape[1]
         requested, measurement = read_subsequence(path, self.setup, (self.batch, count), sealed=bool(self.run))
-        with stored.hdf5(path) as file:
-            for name, wanted in (("run", self.run), ("number", self.taken)):
-                if self.run and (found := file.attrs.get(name)) != wanted:
-                    raise ValueError(f"{path}: {name}: expected {wanted}, found {found}: a sub-sequence from elsewhere")
+        check_belongs(path, self.run, self.taken)
         if not torch.allclose(requested, action.positions.float().cpu(), atol=1e-5):
             warnings.warn(f"{path}: other positions were requested when it was recorded; what was recorded is kept", stacklevel=3)
         return measurement
@@ -153,6 +150,23 @@ def _arrays(action: Action, measurement: Measurement) -> dict[str, Tensor]:
         **{name: values.to(torch.promote_types(values.dtype, torch.float32)) for name, values in told.items()},  # HDF5 has no bfloat16
         "patterns": torch.fft.fftshift(measurement.patterns, dim=(-2, -1)),
     }
+
+
+def check_belongs(path: Path, run: str, number: int) -> None:
+    """Refuses a sub-sequence of another run, or with another number than its name says.
+
+    Args:
+        path: of its file.
+        run: what the run is known by; empty for those of older versions, which are not known.
+        number: of the sub-sequence.
+
+    Raises:
+        ValueError: it is another one.
+    """
+    with stored.hdf5(path) as file:
+        for name, wanted in (("run", run), ("number", number)):
+            if run and (found := file.attrs.get(name)) != wanted:
+                raise ValueError(f"{path}: {name}: expected {wanted}, found {found}: a sub-sequence from elsewhere")
 
 
 def read_subsequence(path: Path, setup: Setup, shape: tuple[int, int], *, sealed: bool) -> tuple[Tensor, Measurement]:

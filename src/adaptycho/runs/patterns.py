@@ -1,4 +1,4 @@
-"""The patterns of a run as a recording, to be reconstructed, inspected, converted and replayed like any other."""
+"""The patterns of a run as a recording, to be reconstructed, inspected and converted like any other."""
 
 from functools import reduce
 from operator import add
@@ -8,16 +8,16 @@ from adaptycho import formats
 from adaptycho.formats import Given, Recording
 from adaptycho.formats.amend import amended
 from adaptycho.runs import checksums
-from adaptycho.runs.journal import numbered, read_subsequence
+from adaptycho.runs.journal import check_belongs, numbered, read_subsequence
 from adaptycho.runs.scans import Run
 
 
-def is_run(path: Path) -> bool:
+def is_run(path: str | Path) -> bool:
     """Whether a folder is that of a run."""
-    return (path / "settings.toml").is_file()
+    return (Path(path) / "settings.toml").is_file()
 
 
-def read(path: Path, given: Given | None = None) -> Recording:
+def read(path: str | Path, given: Given | None = None) -> Recording:
     """Reads a recording in any known format, or all that a run has recorded so far.
 
     Args:
@@ -29,6 +29,7 @@ def read(path: Path, given: Given | None = None) -> Recording:
     """
     if not is_run(path):
         return formats.read(path, given)
+    path = Path(path)
     return amended(_recording(path), given or Given(), path, "adaptycho run")
 
 
@@ -40,7 +41,11 @@ def _recording(path: Path) -> Recording:
     files = numbered(path / "subsequences")
     if not files:
         raise ValueError(f"{path}: subsequences: expected at least one, found that nothing was recorded yet")
-    setup = run.setup
-    each = [read_subsequence(one, setup, (1, count), sealed=run.sealed)[1] for one, count in zip(files, run.lengths, strict=False)]
+    if [file.stem for file in files] != [f"{number:03d}" for number in range(len(files))]:
+        raise ValueError(f"{path}: subsequences: expected 000.h5 and so on without a gap, found {', '.join(file.name for file in files)}")
+    setup, each = run.setup, []
+    for number, (file, count) in enumerate(zip(files, run.lengths, strict=False)):
+        check_belongs(file, run.provenance.settings or "", number)
+        each.append(read_subsequence(file, setup, (1, count), sealed=run.sealed)[1])
     title = f"{run.settings.scan.policy} scan {path.resolve().name}"
     return Recording(setup, reduce(add, each), title, counts_per_electron=run.subject.counts_per_electron, path=path)

@@ -39,8 +39,11 @@ def write_result(path: Path, setup: Setup, result: Reconstruction) -> None:
 
 def origin(setup: Setup, measurement: Measurement) -> str:
     """SHA-256 of what a reconstruction is made from: patterns, where and with how many electrons, and the beam."""
-    digest = hashlib.sha256(f"{setup.field} {setup.object} {setup.wavelength} {setup.rotation}\n".encode())
-    for values in (setup.probe(), setup.mask, measurement.positions, measurement.dose, measurement.defocus):
+    beam = (
+        f"{setup.wavelength} {setup.semiangle} {setup.aberrations} {setup.rotation}"  # a probe that is calculated has other bits elsewhere
+    )
+    digest = hashlib.sha256(f"{setup.field} {setup.object} {setup.window} {beam}\n".encode())
+    for values in (setup.measured_probe, setup.mask, measurement.positions, measurement.dose, measurement.defocus):
         digest.update(b"none" if values is None else np.ascontiguousarray(values.cpu().numpy()).view(np.uint8).data)
     for one in measurement.patterns.flatten(0, 1):  # which need not all be in memory
         digest.update(np.ascontiguousarray(one.cpu().numpy()).view(np.uint8).data)
@@ -123,7 +126,9 @@ def read_state(path: Path, setup: Setup, positions: int, source: str) -> Reconst
 def _made(file: h5py.File, path: Path) -> Made:
     told = file.attrs.get("made")
     if not isinstance(told, str) or "descent/velocity" not in file:
-        raise ValueError(f"{path}: expected what `adaptycho reconstruct` wrote, found no state of a descent in it")
+        raise ValueError(
+            f"{path}: expected what `adaptycho reconstruct` wrote, found no state of a descent in it, or that of an older version"
+        )
     return document.parse(told, Made, f"{path}: made")
 
 

@@ -115,7 +115,7 @@ def simulate(out: Path, workers: int | None, scheduler: str | None, as_json: boo
 @with_refinement
 @click.option("--start", type=source, metavar="RESULT", help="Go on from a result or snapshot of FILE, with its settings.")
 @click.option("--snapshots", type=click.IntRange(1), metavar="N", help="Write what there is after every N iterations too, as OUT-0020.h5.")
-@click.option("--uncertainty", is_flag=True, help="Find out how uncertain the phase is at every pixel, too (with a prior).")
+@click.option("--uncertainty", is_flag=True, help="Say how uncertain the phase is at every pixel (with a prior; the probe as it is).")
 @with_settings()
 @threads
 @device

@@ -7,6 +7,9 @@ by the penalty's proximal map (`adaptycho.reconstruct.proximal`).
 from importlib import import_module
 from typing import TYPE_CHECKING, Literal, get_args
 
+import torch
+from torch import Tensor
+
 if TYPE_CHECKING:
     from adaptycho.reconstruct.priors.penalty import Penalty
 
@@ -24,3 +27,8 @@ def load(name: str) -> "Penalty":
         raise ValueError(f"prior: expected one of {', '.join(PRIORS[2:])}, got {name!r}")
     found: Penalty = import_module(f"{__name__}.{name}").PENALTY
     return found
+
+
+def allowed(name: str, coefficients: Tensor) -> Tensor:
+    """The nearest coefficients that a prior takes for possible: a descent that began at others would never come back to lower ones."""
+    return load(name).proximal(coefficients, torch.zeros_like(coefficients))

@@ -123,9 +123,11 @@ def _resumed(course: Course, how: Reconstructor, b: int, start: "Reconstruction"
     first, distance = course.point, course.problem.distance
     like = first.object
     same, done = start.made.alike(how.made), start.refined
-    course.losses = start.loss[b].tolist() if start.made.loss == how.loss else []
+    course.losses = start.loss[b].tolist() if start.made.weighed_alike(how.made) else []
     known = start.coefficients if same and start.coefficients is not None else start.slices
     object_ = (start.potential / how.slices if known is None else known)[b].to(like).expand(like.shape)
+    if how.prior != "none":
+        object_ = priors.allowed(how.prior, object_)
     if done is None:
         course.point = replace(first, object=object_)
         return course
@@ -138,7 +140,8 @@ def _resumed(course: Course, how: Reconstructor, b: int, start: "Reconstruction"
     middle = distance.new_tensor(how.setup.object.shape) / 2
     free[:count] = how.setup.to_pixels(done.positions[b, :count].to(distance)) - middle - distance[:count] @ affine.T
     level[:count] = done.intensities[b, :count].to(level).log() / 2
-    course.point = Point(object_, probe, affine, free, level, float(done.defocus[b]), float(done.thickness[b]))
+    apart = float(done.thickness[b]) if (start.made.slices, start.made.thickness) == (how.slices, how.thickness) else how.thickness
+    course.point = Point(object_, probe, affine, free, level, float(done.defocus[b]), apart)
     if same:
         course.velocity, course.step = (start.velocity[b].to(like), velocity), float(start.step[b])
     return course

@@ -60,8 +60,7 @@ class Reconstructor:
         reach: Å that a refined position may be from where an affine map has it; one wavelength over the semi-angle if None.
         slices: that the object is made of; with several the potential is their sum (`adaptycho.reconstruct.refine.passes`).
         thickness: Å from one slice to the next.
-        method: `momentum`, or `conjugate` for conjugate gradients with a line search, for the object alone and without a prior
-            (`adaptycho.reconstruct.conjugate`).
+        method: `momentum`, or `conjugate` gradients with a line search, for the object alone (`adaptycho.reconstruct.conjugate`).
         stop: after all `iterations`, or with `held-out` after as many of them as foretell best electrons or patterns that are held back to
             find that out (`adaptycho.reconstruct.stopping`).
     """

@@ -137,7 +137,7 @@ def reconstruct(
     Take single settings of the reconstruction as --reconstruct.iterations 40 and so on. A FILE that lacks facts is told them by the
     options of `import`.
     """
-    from adaptycho.app import tasks
+    from adaptycho.app import reconstructing
 
     use(threads)
     given = pop_given(options)
@@ -146,7 +146,7 @@ def reconstruct(
         base |= as_before(start)
     chosen = collect(options, base, protocol)
     how: dict[str, Any] = {"start": start, "snapshots": snapshots or 0, "uncertain": uncertainty}
-    found = tasks.reconstruct(file, out, chosen, progress, placed(device), given, **how)
+    found = reconstructing.reconstruct(file, out, chosen, progress, placed(device), given, **how)
     if not found["loss"][-1] <= found["loss"][0]:
         say("adaptycho: the loss rose: the step is too long for these data (--protocol best adapts it)", err=True)
     text = [f"loss per position {found['loss'][0]:.4g} to {found['loss'][-1]:.4g}", f"wrote {found['file']} and {found['picture']}"]

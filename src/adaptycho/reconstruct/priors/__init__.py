@@ -7,10 +7,9 @@ by the penalty's proximal map (`adaptycho.reconstruct.proximal`).
 from importlib import import_module
 from typing import TYPE_CHECKING, Literal, get_args
 
-import torch
-from torch import Tensor
-
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from adaptycho.reconstruct.priors.penalty import Penalty
 
 Prior = Literal["none", "auto", "atoms", "sparse", "smooth", "edges"]
@@ -29,6 +28,6 @@ def load(name: str) -> "Penalty":
     return found
 
 
-def allowed(name: str, coefficients: Tensor) -> Tensor:
+def allowed(name: str, coefficients: "Tensor") -> "Tensor":
     """The nearest coefficients that a prior takes for possible: a descent that began at others would never come back to lower ones."""
-    return load(name).proximal(coefficients, torch.zeros_like(coefficients))
+    return load(name).proximal(coefficients, coefficients.new_zeros(coefficients.shape))

@@ -76,7 +76,7 @@ def test_the_iteration_that_passes_the_limit_is_the_last(monkeypatch: pytest.Mon
 def _measured(asked: dict[str, Any], courses: dict[str, tuple[list[float], int]]) -> list[dict[str, Any]]:
     """The lines of one condition: a correlation for each iteration, all of which take a second (ours a tenth), and where each ends."""
     told = {"side": 16, "electrons": 2e5, "refine": False, "iterations": 50, "limit": 10.0, "repeats": 1, "trials": 3, "note": ""}
-    lines: list[dict[str, Any]] = [{"kind": "asked", "options": "--side 16"} | told | asked]
+    lines: list[dict[str, Any]] = [{"kind": "asked", "options": "--side 16 --note 'a few words'"} | told | asked]
     for package, (scores, stop) in courses.items():
         numbers = list(range(1, len(scores) + 1))
         seconds = [number * (0.1 if package == "ours" else 1.0) for number in numbers]
@@ -97,10 +97,12 @@ def test_a_page_has_a_row_and_a_table_for_each_condition() -> None:
     assert "| positions | electrons | probe | ours | other |" in page
     assert "| 256 | 200000 | known | **0.980** in 0.4 s | **0.960** 10.0 x |" in page
     sentences = " ".join(page.split())
+    assert "than every other package in 2 of 2 conditions, and less than a third of it in 2" in sentences
     assert "other 10.0 times (256 positions, 200000 electrons, probe known)" in sentences
     # Where the other comes nearer to the truth the quotient is that of what both reach, and the page says so in words.
     assert "| 256 | 200000 | refined | **0.900** in 0.2 s | **0.950** *not reached*, 10.0 x to 0.900 |" in page
     assert "Nearer to the truth than adaptycho: other 0.950 where adaptycho comes to 0.900" in sentences
+    assert "compare.py --side 16 >> docs" in page
     assert [line for line in page.splitlines() if line.startswith("## ")] == [
         "## 256 positions, 200000 electrons, probe known",
         "## 256 positions, 200000 electrons, probe refined, its guess out of focus by 20 Å",

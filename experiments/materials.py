@@ -1,12 +1,16 @@
 """Writes structure files to practise on, of many two-dimensional materials, without those that policies are tried on.
 
-    python experiments/materials.py STRUCTURES.jsonl.xz FOLDER [--count N] [--seed N]
+    python experiments/materials.py STRUCTURES.jsonl.xz FOLDER [--count N] [--light SHARE] [--seed N]
 
 STRUCTURES has a JSON object in each line, as the database of catalyticLAM gives them (`structure_db/2D.tgz`, GPL-3.0, not part of this
 project): `name`, `cell` (3 x 3 in Å), `species`, `counts`, `frac`. Left out are all compounds of the elements of a material that
 `generalise.py` tries besides MoS2, in any proportion: graphene and boron nitride (boron, carbon and nitrogen alone), SnS2 (tin with
 sulphur, selenium or tellurium), FeSe (iron with them), phosphorene (phosphorus and arsenic alone); MoS2's relatives, that is molybdenum and
-tungsten with sulphur, selenium and tellurium; structures with hydrogen, which no electron sees; and slabs thicker than 8 Å.
+tungsten with sulphur, selenium and tellurium; structures with hydrogen, which no electron sees; and slabs thicker than 8 Å. Layers of
+boron, carbon and nitrogen with alkali metals between them count as such layers.
+
+Of the structures chosen, SHARE are light with short bonds, as far as there are so many: nothing heavier than calcium, and atoms nearer to
+each other than 1.8 Å. They are hard to see, and few among all: up to four of a set of elements are taken, instead of one.
 """
 
 import argparse
@@ -18,14 +22,17 @@ from typing import Any
 import ase.io
 import numpy as np
 from ase import Atoms
+from ase.neighborlist import neighbor_list
 
 THICKEST = 8.0  # Å
 CHALCOGENS = {"S", "Se", "Te"}
+ALKALI = {"Li", "Na", "K", "Rb", "Cs"}
+HEAVIEST, SHORT = 20, 1.8  # atomic number and bond in Å of what counts as light with short bonds
 
 
 def tried(species: set[str]) -> bool:
     """Whether something of these elements is tried, or too near to what is."""
-    alone = any(species <= some for some in ({"B", "C", "N"}, {"P", "As"}))
+    alone = any(species - ALKALI <= some for some in ({"B", "C", "N"}, {"P", "As"}))
     return alone or any(species <= CHALCOGENS | {metal} for metal in ("Sn", "Fe", "Mo", "W")) or species <= CHALCOGENS | {"Mo", "W"}
 
 
@@ -41,12 +48,18 @@ def sheet(row: dict[str, Any]) -> Atoms | None:
     return None if "H" in species or tried(species) or thickness > THICKEST else made
 
 
+def light(made: Atoms) -> bool:
+    """Whether it is hard to see: light atoms near to each other."""
+    return bool(made.numbers.max() <= HEAVIEST and len(neighbor_list("i", made, SHORT)) > 0)
+
+
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("structures", type=Path)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--count", type=int, default=400)
+    parser.add_argument("--light", type=float, default=0.0, metavar="SHARE")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     with lzma.open(given.structures, "rt", encoding="utf-8") as lines:
@@ -55,14 +68,19 @@ def main() -> None:
     formulas: dict[tuple[str, ...], list[dict[str, Any]]] = {}
     for row in rows:
         formulas.setdefault(tuple(sorted(row["species"])), []).append(row)
-    random, written = np.random.default_rng(given.seed), 0
+    random, left = (
+        np.random.default_rng(given.seed),
+        {True: round(given.light * given.count), False: round((1 - given.light) * given.count)},
+    )
     for key in random.permutation(len(formulas)):  # one of each set of elements, so that no family of compounds has many
-        some = list(formulas.values())[key]
-        row = some[int(random.integers(len(some)))]
-        if (made := sheet(row)) is not None and written < given.count:
-            ase.io.write(given.folder / f"{row['name']}.xyz", made)
-            written += 1
-    print(json.dumps({"structures": len(rows), "written": written}))
+        some, room = list(formulas.values())[key], {True: 4, False: 1}
+        for row in (some[i] for i in random.permutation(len(some))):
+            made = sheet(row)
+            kind = given.light > 0 and made is not None and light(made)
+            if made is not None and min(left[kind], room[kind]) > 0:
+                ase.io.write(given.folder / f"{row['name']}.xyz", made)
+                left[kind], room[kind] = left[kind] - 1, room[kind] - 1
+    print(json.dumps({"structures": len(rows), "written": given.count - sum(left.values())}))
 
 
 if __name__ == "__main__":

@@ -62,10 +62,31 @@ def prior(lines: Sequence[Line]) -> Lines:
         ("prior", lambda r: "chosen" if r["prior"] else "none"),
         ("inside", lambda r: table.between(r["correlation_inside"], 3)),
         ("whole field", lambda r: table.between(r["correlation"], 3)),
+        ("missed / %", lambda r: _percent(r, "columns_missed")),
+        ("invented / %", lambda r: _percent(r, "columns_invented")),
         ("dose on the structure, e/Å²", lambda r: f"{r['dose_p95'][0]:.0f}"),
         ("gain / %", lambda r: percent(r["gain"]) if "gain" in r else ""),
         ("saved, no prior there", lambda r: _saved(r, "saving_over_best_without")),
         ("saved, prior there", lambda r: _saved(r, "saving_over_best_with")),
+    ]
+    yield from columns(lines, wanted)
+
+
+def uncertain(lines: Sequence[Line]) -> Lines:
+    """What `uncertainty.py` printed: errors against standard errors."""
+
+    def told(name: str) -> Callable[[Line], str]:
+        return lambda r: f"{r[name][0]:.2f} ± {r[name][1]:.2f}" if name in r else ""
+
+    wanted: list[Column] = [
+        *WHERE,
+        ("scanned", lambda r: "half of the field" if r["half"] else "all of it"),
+        ("specimens with a prior", lambda r: str(r["with_prior"])),
+        ("within one", told("within_1")),
+        ("within two", told("within_2")),
+        ("rms", told("rms")),
+        ("far from the scan: within two", told("dark_within_2")),
+        ("standard error over spread of the phase", told("dark_known")),
     ]
     yield from columns(lines, wanted)
 
@@ -77,6 +98,18 @@ def surveys(lines: Sequence[Line]) -> Lines:
     for signal in dict.fromkeys(r["signal"] for r in lines):
         best = [max((r for r in lines if (r["signal"], r["dose"]) == (signal, dose)), key=lambda r: r["auc"][0]) for dose in doses]
         yield row([signal, *(f"{table.between(r['auc'], 3)}, {r['defocus']:g} Å" for r in best)])
+
+
+def believed(lines: Sequence[Line]) -> Lines:
+    """What `atoms.py` printed: columns that are believed, missed and invented."""
+    yield from head(["scan", "believed above", "missed / %", "invented / %", "inside"])
+    for r in lines:
+        asked = f"{r['asked']:g} " + ("standard errors" if r["scan"].endswith(", prior") else "of the brightest")
+        yield row([r["scan"], asked, _percent(r, "missed", 1), _percent(r, "invented", 1), table.between(r["correlation_inside"], 3)])
+
+
+def _percent(r: Line, key: str, digits: int = 0) -> str:
+    return table.between([100 * v for v in r[key]], digits) if r.get(key) and None not in r[key] else ""
 
 
 def _saved(r: Line, key: str) -> str:

@@ -38,8 +38,8 @@ SHOWN = (INSIDE, WHOLE, "column_error", "columns_missed", "columns_invented", "d
 CASES = (
     ("island", 300.0, 64, (64, 144, 256), (64, 144, 256, 400)),
     ("particles", 300.0, 64, (64, 144, 256), (64, 144, 256, 400)),
-    ("island", 1000.0, 144, (144, 256), (144, 256, 400)),
-    ("particles", 1000.0, 144, (144, 256), (144, 256, 400)),
+    ("island", 1000.0, 144, (144, 256, 400), (144, 256, 400)),
+    ("particles", 1000.0, 144, (144, 256, 400), (144, 256, 400)),
 )
 EMPTY = (("empty field", 300.0, 256, (256, 576, 1024), (256, 1024, 1600)),)  # an island on 5 % of 40 x 40 Å
 UNIFORM = tuple((family, dose, count) for family in ("crystal", "amorphous") for dose, count in ((300.0, 64), (1000.0, 144)))

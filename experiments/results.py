@@ -75,6 +75,8 @@ TABLES: dict[str, Callable[[], Lines]] = {
     "saving-means": lambda: sourced(printed.saved_means, lines("saving.jsonl")),
     "saving-local": lambda: sourced(partial(printed.on_the_structure, cells=read("saving.json.gz")), lines("saving.jsonl")),
     "prior": lambda: sourced(printed.prior, lines("prior.jsonl")),
+    "atoms": lambda: sourced(printed.believed, lines("atoms.jsonl")),
+    "uncertainty": lambda: sourced(printed.uncertain, lines("uncertainty.jsonl")),
     "survey": lambda: sourced(printed.surveys, lines("survey.jsonl")),
     "harmless": lambda: sourced(printed.harmless, lines("harmless.jsonl")),
     "learned": lambda: sourced(printed.learned, lines("learned.jsonl")),

@@ -109,9 +109,10 @@ def outcome(path: Path) -> tuple[str, str]:
     return ended, sentence
 
 
-def tried(count: int, seed: int, only: str | None = None) -> Counter[tuple[str, str, str]]:
-    """Formats, damage and how reading ended, with the number of cases; what is bad is printed."""
+def tried(count: int, seed: int, only: str | None = None) -> tuple[Counter[tuple[str, str, str]], float]:
+    """Formats, damage and how reading ended, with the number of cases, and the seconds of the slowest; what is bad is printed."""
     found: Counter[tuple[str, str, str]] = Counter()
+    slowest = 0.0
     names = [only] if only else list(WRITERS)
     with tempfile.TemporaryDirectory() as place:
         templates = {}
@@ -126,13 +127,15 @@ def tried(count: int, seed: int, only: str | None = None) -> Counter[tuple[str, 
             copy = Path(place) / f"case-{number}"
             shutil.copytree(folder, copy)
             ways = [damaged(copy, rng) for _ in range(int(rng.integers(1, 3)))]
+            started = time.monotonic()
             ended, sentence = outcome(copy / file)
+            slowest = max(slowest, time.monotonic() - started)
             found[name, "+".join(ways), ended] += 1
             if ended not in ("read", "refused", "unknown"):
                 print(f"case {number} of {seed}: {name}, {ways}: {ended}: {sentence[:300]}", file=sys.stderr)
             with suppress(OSError):
                 shutil.rmtree(copy)
-    return found
+    return found, slowest
 
 
 if __name__ == "__main__":
@@ -142,9 +145,12 @@ if __name__ == "__main__":
     parser.add_argument("--only", choices=list(WRITERS), help="one format")
     asked = parser.parse_args()
     began = time.monotonic()
-    cases = tried(asked.count, asked.seed, asked.only)
+    cases, slowest = tried(asked.count, asked.seed, asked.only)
     ends: Counter[str] = Counter()
     for (_, _, end), times in cases.items():
         ends[end] += times
-    print(f"{asked.count} cases in {time.monotonic() - began:.0f} s: {dict(ends)}")
+    largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(
+        f"{asked.count} cases in {time.monotonic() - began:.0f} s: {dict(ends)}; slowest {slowest:.1f} s, memory {largest:.0f} MiB at most"
+    )
     sys.exit(any(end not in ("read", "refused", "unknown") for end in ends))

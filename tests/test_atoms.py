@@ -11,7 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 
-from adaptycho.metrics.atoms import Columns, Detection, column_error, columns_of, find_columns, occupancy_of, vacancy_detection
+from adaptycho.metrics.atoms import (
+    Columns,
+    Detection,
+    column_error,
+    columns_of,
+    evident_columns,
+    find_columns,
+    occupancy_of,
+    vacancy_detection,
+)
 from adaptycho.physics import specimen
 from adaptycho.physics.optics import Setup
 
@@ -292,3 +301,18 @@ def test_a_diverged_image_scores_nan() -> None:
     assert (result.hits, result.false, result.missed) == (0, 0, 1)
     none = vacancy_detection(torch.zeros(40, 40), torch.zeros(0, 2), torch.zeros(0), torch.zeros(0, dtype=torch.long), PIXEL)
     assert none == Detection(1.0, 1.0, 1.0, 0, 0, 0)
+
+
+def test_columns_that_stand_out_of_their_error_are_evident() -> None:
+    """The faint one is below its error; where the error is small, a fainter one is believed."""
+    y, x = np.mgrid[:60, :60] * 0.2
+    places, heights = [(3.0, 3.0), (3.0, 9.0), (9.0, 3.0), (9.0, 9.0)], [1.0, 0.9, 0.15, 0.25]
+    image = sum(h * np.exp(-((y + 0.1 - r) ** 2 + (x + 0.1 - c) ** 2) / (2 * 0.35**2)) for (r, c), h in zip(places, heights, strict=True))
+    error = np.full_like(image, 0.1)
+    error[30:, :30] = 0.02
+    found = evident_columns(torch.from_numpy(image), torch.from_numpy(error), 0.2)
+    assert sorted(found.round(decimals=1).tolist()) == [[3, 3], [3, 9], [9, 3]]
+    assert len(evident_columns(torch.from_numpy(image), torch.from_numpy(error), 0.2, above=1.5)) == 4
+    assert len(evident_columns(torch.zeros(9, 9), torch.ones(9, 9), 0.2)) == 0
+    told = column_error(torch.from_numpy(image), torch.tensor(places), 0.2, seen=found)
+    assert (told.found, told.false) == (0.75, 0.0)

@@ -240,7 +240,7 @@ def test_no_strength_is_no_penalty() -> None:
 
 def test_every_electron_is_in_one_part() -> None:
     seen = scanned(specimen("island"), 300.0)
-    pairs = held_out.divided(seen, choice.PARTS, 0)
+    pairs = [*held_out.divided(seen, choice.PARTS, 0)]
     assert len(pairs) == choice.PARTS
     assert torch.equal(sum(part.patterns for _, part in pairs), seen.patterns.float())
     for shown, part in pairs:
@@ -257,7 +257,7 @@ def test_positions_are_divided_where_counts_are_not_electrons(monkeypatch: pytes
     monkeypatch.setattr(held_out, "divided", None)
     chosen = choice.choose(Reconstructor.best(specimen("island").setup, counts_per_electron=5.0), seen)
     assert chosen.prior in ("atoms", "edges")
-    pairs = held_out.apart(seen, choice.PARTS)
+    pairs = [*held_out.apart(seen, choice.PARTS)]
     assert sorted(torch.cat([part.positions[0, :, 0] for _, part in pairs]).tolist()) == sorted(seen.positions[0, :, 0].tolist())
 
 

@@ -12,8 +12,8 @@ import torch
 import adaptycho as ad
 from adaptycho import formats
 from adaptycho.formats.recording import Recording
+from adaptycho.learn import checks, recordings
 from adaptycho.learn import pool as pools
-from adaptycho.learn import recordings
 from adaptycho.learn.share import share
 from adaptycho.runs import checksums
 from adaptycho.settings import Settings, dump, preset, update
@@ -113,10 +113,28 @@ def test_a_batch_has_the_probe_of_each_recording(example: Recording, folder: Pat
     assert found.reconstructor(found.batch.microscope.acquire(ad.Action(torch.rand(8, 9, 2)))).phase.isfinite().all()
 
 
+def spot(recording: Recording) -> torch.Tensor:
+    mask = torch.ones(recording.setup.detector, dtype=torch.bool)
+    mask[3, 5] = False
+    return mask
+
+
 WRONG: dict[str, tuple[Callable[[Recording], Recording], str]] = {
     "beam": (
         lambda r: dataclasses.replace(r, setup=dataclasses.replace(r.setup, semiangle=1.1 * r.setup.semiangle)),
-        r"z\.h5: wavelength in Å, semi-angle in mrad, defocus in Å: expected .* as in .*a\.h5, found",
+        r"z\.h5: wavelength in Å, semi-angle in mrad: expected .* as in .*a\.h5, found",
+    ),
+    "astigmatism": (
+        lambda r: dataclasses.replace(r, setup=dataclasses.replace(r.setup, aberrations=dataclasses.replace(r.setup.aberrations, C12=5e3))),
+        r"z\.h5: aberrations: expected -1.3e\+05, 0, .* as in .*a\.h5, found -1.3e\+05, 5000",
+    ),
+    "no measured probe": (
+        lambda r: dataclasses.replace(r, setup=dataclasses.replace(r.setup, measured_probe=None)),
+        r"z\.h5: measured probes: expected 1 as in .*a\.h5, found 0",
+    ),
+    "mask": (
+        lambda r: dataclasses.replace(r, setup=dataclasses.replace(r.setup, mask=spot(r))),
+        r"z\.h5: mask: expected the 0 pixels to leave out of .*a\.h5, found 1, or others",
     ),
     "rotation": (
         lambda r: dataclasses.replace(r, setup=dataclasses.replace(r.setup, rotation=90.0)),
@@ -156,3 +174,23 @@ def test_a_training_knows_its_folder_again(folder: Path, tmp_path: Path) -> None
     assert checksums.facts(tmp_path / "settings.toml", chosen) == began
     (folder / "b.h5").unlink()
     assert checksums.facts(tmp_path / "settings.toml", chosen) != began
+
+
+def test_a_small_difference_of_rotation_is_none(example: Recording, folder: Path) -> None:
+    formats.write(folder / "z.h5", dataclasses.replace(example, setup=dataclasses.replace(example.setup, rotation=122.7 - 360)))
+    assert len(recordings.rasters(settings(folder), "train")) == 3
+
+
+def test_settings_of_recordings_go_with_recordings_alone(folder: Path) -> None:
+    for practice, scan, message in (
+        ({"recordings": str(folder)}, {}, r"practice\.recordings: expected scan\.microscope = recorded with it, found .* simulated"),
+        ({"kept": [0.1, 0.2]}, {}, r"practice\.kept: expected scan\.microscope = recorded with it, found \[0\.1, 0\.2\] and simulated"),
+        (
+            {"recordings": str(folder)},
+            {"microscope": "recorded", "file": str(folder / "a.h5")},
+            r"scan\.file: expected none beside practice\.recordings, which are scanned, found .*a\.h5",
+        ),
+    ):
+        chosen = update(preset("light"), {"practice": practice, "scan": scan}, "test")
+        with pytest.raises(ValueError, match=message):
+            checks.check(chosen, ("autoencoder",))

@@ -351,7 +351,7 @@ def test_where_its_input_is(monkeypatch):
     [
         ({"refine": ("beam",)}, "refine: expected some of probe, positions, .*, got 'beam'"),
         ({"refine": "probe"}, r"refine: expected a tuple of names, such as \('probe', 'positions'\), got 'probe'"),
-        ({"modes": 2}, "modes: expected at most the 1 of a probe that is not refined, got 2"),
+        ({"modes": 2}, "modes: expected at most 1, or refine with 'probe' among the names, got 2"),
         ({"modes": 0}, "modes: expected at least 1, got 0"),
         ({"probe": torch.ones(2, 8, 8)}, r"probe: expected modes of the window's shape, \(modes, 24, 24\), got \(2, 8, 8\)"),
         ({"refine": ("positions",), "reach": 0.0}, "reach: expected a positive length in Å, got 0.0"),

@@ -10,7 +10,8 @@ import adaptycho as ad
 from adaptycho import formats
 from adaptycho.app.cli import main
 from adaptycho.reconstruct.descent import Reconstructor
-from adaptycho.reconstruct.seeking import MOST, REFINED, _middle, seek
+from adaptycho.reconstruct.seeking import MOST, REFINED, SOUGHT, _middle, seek
+from adaptycho.types import Measurement
 from test_priors import scanned, specimen
 
 
@@ -28,7 +29,7 @@ def test_a_wrong_probe_is_refined(dose, share):
     wrong = replace(seen, defocus=share * seen.defocus)
     assert seek(Reconstructor.best(found.setup, refine="auto", method="conjugate"), wrong).method == "momentum"
     chosen = seek(Reconstructor.best(found.setup, refine="auto", prior="auto"), wrong)
-    assert chosen.refine == ("probe",)
+    assert chosen.refine == SOUGHT
     assert chosen.iterations == REFINED
     assert chosen.prior == "none"
     result = Reconstructor.best(found.setup, refine="auto")(wrong)
@@ -42,7 +43,7 @@ def test_where_counts_are_not_electrons_positions_tell():
     counts = replace(seen, patterns=3.3 * seen.patterns, dose=3.3 * seen.dose)
     how = Reconstructor.best(found.setup, refine="auto", counts_per_electron=3.3)
     assert seek(how, counts).refine == ()
-    assert seek(how, replace(counts, defocus=0.5 * counts.defocus)).refine == ("probe",)
+    assert seek(how, replace(counts, defocus=0.5 * counts.defocus)).refine == SOUGHT
     assert seek(how, counts.take(torch.arange(4))).refine == ()
 
 
@@ -70,3 +71,23 @@ def test_the_command_refines_by_itself_and_not_if_told_so(tmp_path: Path, capsys
     assert "refined" in run("b.h5", wrong)
     assert "refined" not in run("c.h5", wrong, "--refine", "none")
     assert "refined" not in run("d.h5", wrong, "--protocol", "paper")
+
+
+def test_a_right_probe_is_left_alone_whatever_the_steps_are():
+    """Those of the settings may be too short for the loss to be judged by: as the paper's five are."""
+    found = specimen("crystal", 7303)
+    assert seek(Reconstructor(found.setup, refine="auto"), scanned(found, 2e4)).refine == ()
+
+
+def test_data_sets_of_different_lengths_are_each_looked_at_in_the_middle():
+    found = ad.read(ad.example()).measurement
+    some = _middle(Measurement.stack([found, found.take(torch.arange(200)), found.take(torch.arange(found.positions.shape[1]).flip(0))]))
+    assert some.lengths.tolist() == [MOST, 200, MOST]
+    assert float((some.positions[2] - 0.5).abs().max()) == float((some.positions[0] - 0.5).abs().max()) < 0.3
+
+
+def test_two_modes_are_refined_if_any():
+    found = specimen("crystal", 7301)
+    seen = scanned(found, 2e5, positions=144)
+    assert seek(Reconstructor.best(found.setup, refine="auto", modes=2), seen).modes == 1
+    assert seek(Reconstructor.best(found.setup, refine="auto", modes=2), replace(seen, defocus=0.7 * seen.defocus)).modes == 2

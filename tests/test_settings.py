@@ -237,3 +237,8 @@ def test_settings_as_printed_load_again(tmp_path: Path, extra: list[str]) -> Non
         if not isinstance(value, dict):
             assert f"# {meaning}\n" in printed or f"#   {name}: {meaning}\n" in printed
     assert tomllib.loads(printed)["specimen"]["options"] == {"thickness": 3.0}
+
+
+def test_a_warm_scan_is_not_stopped_by_what_it_has_seen() -> None:
+    with pytest.raises(ValueError, match=r"reconstruct\.stop: expected iterations with scan\.warm, .*, found held-out"):
+        update(preset("light"), {"scan": {"warm": True}, "reconstruct": {"stop": "held-out"}}, "test")

@@ -105,7 +105,7 @@ def test_two_slices_are_told_apart_and_their_distance_is_found():
     assert found.slices.shape == (1, 2, *setup.object.shape)
     torch.testing.assert_close(found.potential, found.slices.sum(1))
     assert found.refined is not None
-    # 0.7 of it to begin with, found to 3 %.
+    # 0.7 of it to begin with.
     assert float(found.refined.thickness) == pytest.approx(DEPTH, rel=0.1)
     assert float(found.loss[0, -1]) < 0.7 * float(one.loss[0, -1])
     each = [similar(found.slices[0, s], truth[s], setup) for s in range(2)]
@@ -130,7 +130,7 @@ def test_slices_go_on_from_where_they_were():
     assert float(more.loss[0, -1]) < float(first.loss[0, -1])
 
 
-def test_with_a_probe_of_its_own_and_a_prior_less_is_invented():
+def test_with_intensities_refined_and_a_prior_less_is_invented():
     """Few electrons: what is refined with a prior is nearer to the truth, and as near as the same prior without refinement."""
     setup = scene()
     truth = bumps(setup, 20, 0.3).clamp(min=0)
@@ -166,7 +166,10 @@ def test_a_prior_goes_on_from_its_coefficients():
         ({"refine": ("thickness",)}, "refine: expected thickness only of several slices, got one slice"),
         ({"slices": 0}, "slices: expected at least 1, got 0"),
         ({"thickness": -1.0}, "thickness: expected a finite number of at least 0, got -1.0"),
-        ({"refine": ("probe",), "prior": "auto"}, "prior: expected one by name, or none, where more than one slice is sought, got 'auto'"),
+        (
+            {"refine": ("probe",), "prior": "auto"},
+            "prior: expected one by name, or none, with probe refined, got 'auto', which is for one slice and a known probe",
+        ),
     ],
 )
 def test_what_cannot_be_is_refused(how, message):

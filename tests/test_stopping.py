@@ -1,11 +1,12 @@
 """When a reconstruction stops by what is held back, and how conjugate gradients descend."""
 
+import math
 from dataclasses import replace
 
 import pytest
 import torch
 
-from adaptycho.reconstruct import checks, held_out
+from adaptycho.reconstruct import checks, conjugate, held_out
 from adaptycho.reconstruct.descent import Reconstructor
 from adaptycho.reconstruct.stopping import PATIENCE, stop, stopping
 from test_priors import likeness, scanned, specimen
@@ -96,7 +97,8 @@ def test_a_line_is_searched_to_where_it_is_flat():
         direction = state.velocity[0]
         assert state.held is not None
         start = abs(float((state.held[1][0] * direction).sum()))
-        assert abs(float((gradient[0] * direction).sum())) < 0.3 * start
+        # `FLAT` of the slope, or the lowest of all looks, 0.13 as measured.
+        assert abs(float((gradient[0] * direction).sum())) < 0.2 * start
 
 
 def test_conjugate_gradients_go_on_from_where_they_were():
@@ -124,11 +126,15 @@ def test_where_there_is_nothing_to_gain_they_stay():
     [
         (
             {"method": "conjugate", "refine": ("probe",)},
-            "method: expected momentum for more than one slice of an object with a known probe and no prior, got 'conjugate'",
+            "method: expected momentum with probe refined, got 'conjugate', which seeks one slice of an object and nothing else",
         ),
         (
-            {"method": "conjugate", "prior": "atoms"},
-            "method: expected momentum for more than one slice of an object with a known probe and no prior, got 'conjugate'",
+            {"method": "conjugate", "prior": "atoms", "loss": "poisson"},
+            "method: expected momentum with a prior, got 'conjugate', which seeks one slice of an object and nothing else",
+        ),
+        (
+            {"method": "conjugate", "refine": "auto", "slices": 2},
+            "method: expected momentum with 2 slices, got 'conjugate', which seeks one slice of an object and nothing else",
         ),
     ],
 )
@@ -143,3 +149,23 @@ def test_names_that_there_are_not_are_refused(what, names, value, monkeypatch):
     monkeypatch.setattr(checks, names, ("one", "other"))
     with pytest.raises(ValueError, match=f"{what}: expected one of one, other, got"):
         Reconstructor.best(small(), **{what: value})
+
+
+@pytest.mark.parametrize("undecided", ["refine", "prior"])
+def test_what_is_undecided_cannot_be_stopped(undecided):
+    setup = small()
+    with pytest.raises(ValueError, match=f"{undecided}: expected it to be decided before iterations are counted, got 'auto'"):
+        stop(Reconstructor.best(setup, **{undecided: "auto"}), data(setup, 9))
+
+
+def test_a_line_that_leads_nowhere_finite_is_looked_at_nearer():
+    """As where absorption grows beyond all bounds."""
+    steep = torch.tensor([[1.0]])
+
+    def evaluate(potential):
+        value = float(potential)
+        return (value**2, 2 * potential) if abs(value) < 2 else (math.nan, potential * math.nan)
+
+    line = conjugate.Line(steep, 100.0, torch.zeros_like(steep))
+    losses = [conjugate.advance(evaluate, torch.ones(()), line) for _ in range(6)]
+    assert losses[-1] < 1e-3 * losses[0]

@@ -297,7 +297,7 @@ def test_positions_of_a_run(tmp_path: Path) -> None:
     assert code and "pixel: expected an attribute with the pixel in Å, found none" in said
     for words, why in (
         (("--specimen", 1, tmp_path / "b.csv"), "specimen: expected one below 1"),
-        ((tmp_path / "b.emd",), "expected one of tif, png, csv, npy for a run"),
+        ((tmp_path / "b.emd",), "expected a full raster of rows and columns for EMD, found 9 positions"),
         (("--energy", 80, tmp_path / "b.csv"), "expected no facts of a recording .*energy"),
         ((tmp_path / "a.csv",), "expected a new file to write"),
     ):

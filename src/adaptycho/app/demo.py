@@ -100,7 +100,7 @@ def _recorded(seed: int, tell: Callable[[str], None]) -> Comparison:
     tell("reading 4,096 recorded patterns of rotavirus particles in ice")
     recording = build.recording(chosen)
     halves = checkerboard(recording.setup, recording.measurement)
-    descent = build.reconstructor(chosen, recording.setup)
+    descent = build.reconstructor(chosen, recording.setup, recording.counts_per_electron)
     microscope = Recorded(recording.setup, Measurement.stack(halves), recording.counts_per_electron)
     reference = recording.setup.crop(descent(Measurement.stack(halves[::-1])).phase)
     outcomes = _compare(chosen, microscope, descent, reference, "recorded", tell)

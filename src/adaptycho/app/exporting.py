@@ -15,7 +15,7 @@ from adaptycho.formats.assemble import SMALLEST
 from adaptycho.formats.plausible import LENGTH, within
 from adaptycho.formats.readers import facts
 from adaptycho.formats.writers import WRITERS, parts, positions, tiff
-from adaptycho.runs import scans
+from adaptycho.runs import patterns, scans
 from adaptycho.runs.journal import read_arrays, read_subsequence
 
 TABLES, PICTURES = ("csv", "npy"), ("tif", "png")
@@ -46,8 +46,8 @@ def export(
     Raises:
         ValueError: there is no such source, or the format does not take it.
     """
-    run = (source / "settings.toml").is_file()
-    if not run and not is_result(source):
+    run = patterns.is_run(source)
+    if (run and kind not in (*TABLES, *PICTURES)) or not (run or is_result(source)):
         return _recording(source, out, kind, given, overwrite)
     if typed := given.typed():
         raise ValueError(f"{source}: expected no facts of a recording beside a run or a result, found {', '.join(typed)}")
@@ -62,8 +62,7 @@ def export(
         where = read_positions(scans.Run.open(source), specimen, which)
         positions.write(out, where, overwrite=overwrite)
         return {"file": str(out), "format": kind, "positions": len(where)}
-    takes = (*PICTURES, *TABLES) if run else PICTURES
-    raise ValueError(f"{out}: expected one of {', '.join(takes)} for {'a run' if run else 'a result'}, found {kind}")
+    raise ValueError(f"{out}: expected one of {', '.join(PICTURES)} for a result, found {kind}")
 
 
 def is_result(path: Path) -> bool:
@@ -110,7 +109,7 @@ def read_positions(run: scans.Run, specimen: int, which: Which) -> np.ndarray:
 def _recording(source: Path, out: Path, kind: str, given: formats.Given, overwrite: bool) -> dict[str, Any]:
     if kind not in (*WRITERS, "csv"):
         raise ValueError(f"{out}: expected one of {', '.join((*WRITERS, 'csv'))} for a recording, found {kind}")
-    recording = formats.read(source, given)
+    recording = patterns.read(source, given)
     told = {"file": str(out), "format": kind, "patterns": parts.shape(recording)[0]}
     if kind == "csv":
         positions.write(out, parts.positions(recording), overwrite=overwrite)

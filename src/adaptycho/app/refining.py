@@ -1,7 +1,9 @@
 """On the command line: what is found out with the object."""
 
+import dataclasses
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -17,8 +19,8 @@ ITERATIONS = {"reconstruct.iterations": "100"}  # instead of twenty for the obje
 def with_refinement(function: Callable[..., Any]) -> Callable[..., Any]:
     """Adds --refine and --modes, short for `reconstruct.refine` and `reconstruct.modes`."""
     text = (
-        f"Find out with the object, with commas between: {', '.join(PARAMETERS)}; or none, or auto: the probe, if that foretells patterns "
-        "better. Takes 100 iterations unless told otherwise.  [default: auto]"
+        f"Find out with the object, with commas between: {', '.join(PARAMETERS)}; or none, or auto: probe and defocus, if that "
+        "foretells patterns better. Takes 100 iterations unless told otherwise.  [default: auto]"
     )
     modes = click.option("--modes", type=click.IntRange(1), metavar="N", help="Modes of a probe that is refined.  [default: 1]")
     return click.option("--refine", metavar="NAMES", help=text)(modes(function))
@@ -36,6 +38,20 @@ def pop_refinement(options: dict[str, Any]) -> dict[str, str]:
     if chosen is None:
         return {"reconstruct.refine": "auto"}
     return ITERATIONS if chosen not in ("auto", "[]") else {}
+
+
+def as_before(start: Path) -> dict[str, str]:
+    """The settings that a result was made with, which a command goes on with unless it is told others.
+
+    Raises:
+        ValueError: it is no result to go on from.
+    """
+    from adaptycho.runs import results
+
+    made = dataclasses.asdict(results.read_made(start))
+    known = made if made["prior"] != "none" else {name: value for name, value in made.items() if name not in ("strength", "blob")}
+    iterations = ITERATIONS if made["refine"] else {}
+    return iterations | {f"reconstruct.{name}": json.dumps(value) for name, value in known.items()}
 
 
 def told(found: "Refined", field: tuple[float, float]) -> dict[str, Any]:

@@ -53,21 +53,26 @@ def strip(scan: Scan) -> Figure:
     return figure
 
 
-def phase(image: Float[Tensor, "h w"], size: tuple[float, float], title: str = "") -> Figure:
+def phase(image: Float[Tensor, "h w"], size: tuple[float, float], title: str = "", uncertain: Float[Tensor, "h w"] | None = None) -> Figure:
     """One reconstructed phase with scale bar and colour bar; grey from the 0.5th to the 99.5th percentile.
 
     Args:
         image: phase in rad inside the scan field.
         size: of the field (y, x) in Å.
         title: above the picture.
+        uncertain: standard error in rad, shown beside it; as bright as can be where nothing is known.
     """
     low, high = greys(image)
     with matplotlib.rc_context(STYLE):
-        figure, axes = panels(1, 1, size, panel=4.0)
+        figure, axes = panels(1, 1 if uncertain is None else 2, size, panel=4.0)
         grey = show(axes[0, 0], image, size, low, high)
         axes[0, 0].set_title(textwrap.fill(title, 60))
         scale_bar(axes[0, 0], size)
         colour_bar(grey, [axes[0, 0]], "phase / rad", aspect=30, pad=0.02)
+        if uncertain is not None:
+            extent = (0, size[1], size[0], 0)
+            heat = axes[0, 1].imshow(uncertain.numpy(), cmap="magma", vmin=0, extent=extent)
+            colour_bar(heat, [axes[0, 1]], "standard error / rad", aspect=30, pad=0.02)
     return figure
 
 

@@ -73,6 +73,12 @@ def check_start(path: Path, settings: Settings, courses: Sequence[Name]) -> None
 
 def _check_specimens(settings: Settings, courses: Sequence[Name]) -> None:
     microscopes.check_samples(settings)
+    p = settings.practice
+    if microscopes.of(settings).capabilities.specimens and (p.recordings is not None or p.kept != (1.0, 1.0)):
+        name, found = ("recordings", p.recordings) if p.recordings is not None else ("kept", list(p.kept))
+        raise ValueError(f"practice.{name}: expected scan.microscope = recorded with it, found {found} and simulated specimens")
+    if p.recordings is not None and settings.scan.file is not None:
+        raise ValueError(f"scan.file: expected none beside practice.recordings, which are scanned, found {settings.scan.file}")
     if not microscopes.of(settings).capabilities.specimens:
         if settings.train.teacher == "half-way" and "imitate" in courses:
             raise ValueError("train.teacher: expected even or structure on a recording, whose atom columns nobody knows, found half-way")

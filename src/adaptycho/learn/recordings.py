@@ -55,7 +55,7 @@ def files(settings: Settings) -> list[str | None]:
     if not path.is_dir():
         found = "a file" if path.exists() else "none"
         raise ValueError(f"practice.recordings: expected a folder of recordings, found {found} ({folder})")
-    some = [file for file in sorted(path.iterdir()) if file.is_file() and not file.name.startswith(".") and formats.find(file) is not None]
+    some = [file for file in sorted(path.iterdir()) if not file.name.startswith(".") and formats.find(file) is not None]
     if not some:
         raise ValueError(f"practice.recordings: expected recordings in {folder}, found none")
     return [*map(str, some)]
@@ -146,11 +146,15 @@ def _check_alike(first: Recording, other: Recording) -> None:
     Raises:
         ValueError: it names the other file, and what differs.
     """
-    for name, of in FACTS.items():
+    for name, (of, near) in FACTS.items():
         a, b = of(first), of(other)
-        if len(a) != len(b) or any(abs(x - y) > ALIKE * max(abs(x), abs(y)) for x, y in zip(a, b, strict=True)):
+        if len(a) != len(b) or any(abs(x - y) > max(near, ALIKE * max(abs(x), abs(y))) for x, y in zip(a, b, strict=True)):
             said, found = (", ".join(f"{v:.5g}" for v in values) for values in (a, b))
             raise ValueError(f"{other.path}: {name}: expected {said} as in {first.path}, found {found}")
+    masks = [torch.ones(r.setup.detector, dtype=torch.bool) if r.mask is None else r.mask.bool() for r in (first, other)]
+    if not torch.equal(*masks):
+        counts = [int((~mask).sum()) for mask in masks]
+        raise ValueError(f"{other.path}: mask: expected the {counts[0]} pixels to leave out of {first.path}, found {counts[1]}, or others")
 
 
 def _step(recording: Recording) -> Sequence[float]:
@@ -162,14 +166,21 @@ def _step(recording: Recording) -> Sequence[float]:
 
 
 def _beam(setup: Setup) -> Sequence[float]:
-    return [setup.wavelength, setup.semiangle, setup.aberrations.defocus]
+    return [setup.wavelength, setup.semiangle]
 
 
-FACTS: dict[str, Callable[[Recording], Sequence[float]]] = {
-    "patterns": lambda r: [*map(float, r.setup.detector)],
-    "object pixel in Å": lambda r: [r.setup.object.pixel],
-    "wavelength in Å, semi-angle in mrad, defocus in Å": lambda r: _beam(r.setup),
-    "rotation in degrees": lambda r: [r.setup.rotation],
-    "step of the raster in Å": _step,
-    "counts of an electron": lambda r: [r.counts_per_electron],
+def _aberrations(setup: Setup) -> Sequence[float]:
+    return [float(value) for value in dataclasses.asdict(setup.aberrations).values()]
+
+
+# What has to be the same of all recordings, and how far it may be off where it is small.
+FACTS: dict[str, tuple[Callable[[Recording], Sequence[float]], float]] = {
+    "patterns": (lambda r: [*map(float, r.setup.detector)], 0),
+    "object pixel in Å": (lambda r: [r.setup.object.pixel], 0),
+    "wavelength in Å, semi-angle in mrad": (lambda r: _beam(r.setup), 0),
+    "aberrations": (lambda r: _aberrations(r.setup), 1),
+    "measured probes": (lambda r: [float(r.setup.measured_probe is not None)], 0),
+    "rotation in degrees": (lambda r: [(r.setup.rotation + 180) % 360 - 180], 0.5),
+    "step of the raster in Å": (_step, 0),
+    "counts of an electron": (lambda r: [r.counts_per_electron], 0),
 }

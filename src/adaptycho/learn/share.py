@@ -113,4 +113,4 @@ def share(settings: Settings, step: int, part: int, size: int, pool: Sequence[Sa
     if isinstance(batch.microscope, Simulated):
         batch = dataclasses.replace(batch, microscope=dataclasses.replace(batch.microscope, dose=dose))
         focus = None if defocus == settings.beam.defocus else defocus
-    return Share(batch, p.reference, build.reconstructor(settings, batch.setup), lengths, focus, seed)
+    return Share(batch, p.reference, build.reconstructor(settings, batch.setup, batch.samples[0].counts_per_electron), lengths, focus, seed)

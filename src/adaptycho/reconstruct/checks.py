@@ -8,6 +8,7 @@ from adaptycho.reconstruct.refine import PARAMETERS
 
 if TYPE_CHECKING:
     from adaptycho.reconstruct.descent import Reconstructor
+    from adaptycho.reconstruct.reconstruction import Reconstruction
 
 
 def check(how: "Reconstructor") -> None:
@@ -42,8 +43,8 @@ def check(how: "Reconstructor") -> None:
         raise ValueError(f"mask: expected the detector's shape {how.setup.detector}, got {tuple(how.mask.shape)}")
     if how.method not in METHODS:
         raise ValueError(f"method: expected one of {', '.join(METHODS)}, got {how.method!r}")
-    if how.method == "conjugate" and not ((how.known or how.refine == "auto") and how.prior == "none"):
-        raise ValueError("method: expected momentum for more than one slice of an object with a known probe and no prior, got 'conjugate'")
+    if how.method == "conjugate" and (sought := _besides(how) or ("a prior" if how.prior != "none" else "")):
+        raise ValueError(f"method: expected momentum with {sought}, got 'conjugate', which seeks one slice of an object and nothing else")
     if how.stop not in STOPS:
         raise ValueError(f"stop: expected one of {', '.join(STOPS)}, got {how.stop!r}")
     _check_sought(how)
@@ -63,11 +64,44 @@ def _check_sought(how: "Reconstructor") -> None:
     if how.modes < 1:
         raise ValueError(f"modes: expected at least 1, got {how.modes}")
     known = 1 if shape is None or len(shape) == 2 else shape[0]
-    if how.modes > known and "probe" not in names:
-        raise ValueError(f"modes: expected at most the {known} of a probe that is not refined, got {how.modes}")
+    if how.modes > known and "probe" not in names and how.refine != "auto":
+        raise ValueError(f"modes: expected at most {known}, or refine with 'probe' among the names, got {how.modes}")
     if how.reach is not None and not 0 < how.reach < math.inf:
         raise ValueError(f"reach: expected a positive length in Å, got {how.reach}")
     if "thickness" in names and how.slices == 1:
         raise ValueError("refine: expected thickness only of several slices, got one slice")
-    if how.prior == "auto" and not how.known and how.refine != "auto":
-        raise ValueError("prior: expected one by name, or none, where more than one slice is sought, got 'auto'")
+    if how.prior == "auto" and (sought := _besides(how)):
+        raise ValueError(f"prior: expected one by name, or none, with {sought}, got 'auto', which is for one slice and a known probe")
+
+
+def _besides(how: "Reconstructor") -> str:
+    """What is sought besides one slice of an object lit by the probe of the setup, in words; nothing where that is all."""
+    if how.slices > 1:
+        return f"{how.slices} slices"
+    if how.probe is not None:
+        return "a probe of its own"
+    return "" if how.refine in ((), "auto") else f"{', '.join(how.refine)} refined"
+
+
+def check_start(how: "Reconstructor", start: "Reconstruction", shape: tuple[int, ...]) -> None:
+    """Refuses a reconstruction that cannot be gone on from.
+
+    Args:
+        how: what would go on.
+        start: from where.
+        shape: of the potential, (B, H, W).
+
+    Raises:
+        ValueError: another shape, or something was found that would be thrown away.
+    """
+    if tuple(start.potential.shape) != shape:
+        raise ValueError(f"start: expected a potential of shape {shape}, got {tuple(start.potential.shape)}")
+    made, names = start.made, ", ".join(start.made.refine)
+    if made.kind == "complex" and how.kind == "potential":
+        raise ValueError("start: expected a real potential to go on from, got a complex one: kind has to be 'complex'")
+    if made.slices not in (1, how.slices):
+        raise ValueError(f"start: expected {how.slices} slices or a single one, got {made.slices}")
+    if start.refined is not None and how.known:
+        raise ValueError(f"start: expected nothing that was refined, as refine is empty, got {names or 'a probe of its own'}")
+    if start.refined is not None and (count := start.refined.probe.shape[1]) > how.modes:
+        raise ValueError(f"start: expected at most the {how.modes} modes of the settings, got {count}")

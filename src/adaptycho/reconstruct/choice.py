@@ -56,7 +56,7 @@ def choose(descent: Reconstructor, measurement: Measurement, *, seed: int = 0) -
     without, counted = unregularised(descent)
     if density > MANY or (not electrons and int(measurement.lengths.min()) < PARTS):
         return without
-    evidence = foretold(descent, held_out.divided(measurement, PARTS, seed) if electrons else held_out.apart(measurement, PARTS))
+    evidence = foretold(descent, [*(held_out.divided(measurement, PARTS, seed) if electrons else held_out.apart(measurement, PARTS))])
 
     @cache
     def worth(one: Reconstructor) -> float:
@@ -113,7 +113,7 @@ def foretold(descent: Reconstructor, pairs: Sequence[tuple[Measurement, Measurem
 
     @cache
     def evidence(one: Reconstructor) -> tuple[float, float]:
-        quick = one if one.prior == "none" else dataclasses.replace(one, iterations=SETTLED)
+        quick = dataclasses.replace(one, stop="iterations", iterations=one.iterations if one.prior == "none" else SETTLED)
         phases = [quick(shown).phase for shown, _ in pairs]
         judged = [(h, v) for some, images in zip(held, phases, strict=True) for h, v in zip(some, images, strict=True)]
         with workers():  # sums are the same whatever the number of threads

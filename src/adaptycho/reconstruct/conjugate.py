@@ -8,6 +8,7 @@ Along it the loss is followed by secants until its slope is a small part of what
 gradient where the search ends is that of the next iteration.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -23,8 +24,8 @@ Evaluate = Callable[[Tensor], tuple[float, Tensor]]
 
 
 @dataclass
-class Course:
-    """Where a descent by conjugate gradients stands.
+class Line:
+    """Where a descent by conjugate gradients stands, and along which line it goes.
 
     Attributes:
         potential: V.
@@ -41,48 +42,51 @@ class Course:
     here: tuple[float, Tensor] | None = field(default=None, repr=False)
 
 
-def advance(evaluate: Evaluate, light: Tensor, course: Course) -> float:
+def advance(evaluate: Evaluate, light: Tensor, line: Line) -> float:
     """Searches along one direction; returns the loss where it began.
 
     Args:
         evaluate: loss and g at a potential.
         light: D.
-        course: that changes.
+        line: that changes.
     """
-    loss, gradient = course.here or evaluate(course.potential)
-    scaled, direction = gradient / light, course.direction
-    if course.before is not None:
-        curved = _inner(course.before, course.before / light)
-        beta = max(0.0, _inner(gradient - course.before, scaled) / curved) if curved > 0 else 0.0
+    loss, gradient = line.here or evaluate(line.potential)
+    scaled, direction = gradient / light, line.direction
+    if line.before is not None:
+        curved = _inner(line.before, line.before / light)
+        beta = max(0.0, _inner(gradient - line.before, scaled) / curved) if curved > 0 else 0.0
         direction = beta * direction - scaled
     slope = _inner(gradient, direction)
-    if course.before is None or not slope < 0:
+    if line.before is None or not slope < 0:
         direction, slope = -scaled, -_inner(gradient, scaled)
-    course.before, course.direction, course.here = gradient, direction, (loss, gradient)
+    line.before, line.direction, line.here = gradient, direction, (loss, gradient)
     if slope < 0:
-        _search(evaluate, course, slope)
+        _search(evaluate, line, slope)
     return loss
 
 
-def _search(evaluate: Evaluate, course: Course, slope: float) -> None:
+def _search(evaluate: Evaluate, line: Line, slope: float) -> None:
     """Moves to the lowest of the looks along the direction, which begins with some slope."""
-    assert course.here is not None
-    start, best, at = course.potential, course.here, 0.0
-    (near, downhill), look = (0.0, slope), course.step
+    assert line.here is not None
+    start, best, at = line.potential, line.here, 0.0
+    (near, downhill), look = (0.0, slope), line.step
     for _ in range(LOOKS):
-        found = evaluate(start + look * course.direction)
+        found = evaluate(start + look * line.direction)
         if found[0] < best[0]:
             best, at = found, look
-        now = _inner(found[1], course.direction)
+        now = _inner(found[1], line.direction)
+        if not (math.isfinite(found[0]) and math.isfinite(now)):  # absorption may grow beyond all bounds
+            look /= FARTHER**2
+            continue
         if abs(now) <= FLAT * abs(slope) and found[0] <= best[0]:
             break
         # Where the line through both slopes is zero; where they do not rise, farther.
         ahead = near - downhill * (look - near) / (now - downhill) if now > downhill else FARTHER * look
         near, downhill, look = look, now, min(max(ahead, look / FARTHER**2), FARTHER * look)
     if at:
-        course.potential, course.step, course.here = start + at * course.direction, at, best
+        line.potential, line.step, line.here = start + at * line.direction, at, best
     else:
-        course.step, course.direction, course.before = look, torch.zeros_like(course.direction), None
+        line.step, line.direction, line.before = look, torch.zeros_like(line.direction), None
 
 
 def _inner(a: Tensor, b: Tensor) -> float:

@@ -10,7 +10,7 @@ remove it (`adaptycho.metrics.align`).
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Literal
 
@@ -20,9 +20,9 @@ from torch import Tensor
 
 from adaptycho.physics.optics import Setup
 from adaptycho.reconstruct import Loss, Method, Prior, Stop, conjugate, losses, priors, proximal
-from adaptycho.reconstruct.checks import check
+from adaptycho.reconstruct.checks import check, check_start
 from adaptycho.reconstruct.data_sets import DataSet, prepare
-from adaptycho.reconstruct.reconstruction import Reconstruction
+from adaptycho.reconstruct.reconstruction import Made, Reconstruction
 from adaptycho.reconstruct.refine import Parameter
 from adaptycho.support.threads import Map, workers
 from adaptycho.types import Measurement
@@ -53,7 +53,8 @@ class Reconstructor:
         counts_per_electron: of the detector; noise is that of electrons, by which losses and priors go.
         mask: detector pixels to believe, (Q, Q), zero frequency in the corner, 1 or 0; those of the setup if None.
         refine: what is found out with the object, some of `refine.PARAMETERS`; the step is then always `auto` and scaled by illumination.
-            With `auto` the probe, where that foretells patterns better (`adaptycho.reconstruct.seeking`).
+            With `auto` probe and defocus, where that foretells patterns better (`adaptycho.reconstruct.seeking`), and of what was refined
+            before the same as then.
         modes: of the probe, whose intensities add.
         probe: to begin with instead of the setup's, (modes, N, N), zero position in the corner.
         reach: Å that a refined position may be from where an affine map has it; one wavelength over the semi-angle if None.
@@ -97,6 +98,13 @@ class Reconstructor:
         """Whether one slice of an object is all that is sought, lit by the probe of the setup."""
         return not self.refine and self.probe is None and self.slices == 1
 
+    @property
+    def made(self) -> Made:
+        """What matters of the settings where a result is gone on from."""
+        strength, blob = (self.strength, self.blob) if self.prior != "none" else (0.0, 0.0)
+        sought = () if self.refine == "auto" else self.refine
+        return Made(self.loss, self.scaling, self.method, self.kind, self.prior, strength, blob, sought, self.modes, self.slices)
+
     @classmethod
     def best(cls, setup: Setup, *, iterations: int | None = None, **changes: Any) -> "Reconstructor":
         """The settings that reconstruct best: amplitude loss, step scaled by illumination and adapted, momentum.
@@ -112,7 +120,11 @@ class Reconstructor:
 
         Args:
             measurement: B data sets, ragged or not.
-            start: a reconstruction to go on from, with the same settings and of the same or fewer patterns; from V = 0 if None.
+            start: a reconstruction to go on from, of the same patterns or the first of them; from V = 0 if None. What another loss or
+                another method cannot use of it is left out.
+
+        Raises:
+            ValueError: the data do not suit the setup, or the start does not suit the data or the settings.
         """
         return next(self._descend(measurement, start, None))
 
@@ -122,6 +134,10 @@ class Reconstructor:
 
     def _descend(self, measurement: Measurement, start: Reconstruction | None, stride: int | None) -> Iterator[Reconstruction]:
         """Yields after every `stride` iterations or all of them; the longer, the more of a data set is still in cache at the next one."""
+        if self.refine == "auto" and start is not None and start.refined is not None:
+            again = replace(self, refine=start.made.refine, modes=max(self.modes, start.made.modes))
+            yield from again._descend(measurement, start, stride)
+            return
         if self.refine == "auto":
             from adaptycho.reconstruct.seeking import seek  # which reconstructs
 
@@ -142,8 +158,8 @@ class Reconstructor:
         stride = stride or self.iterations
         dtype = measurement.positions.dtype.to_complex() if self.kind == "complex" else measurement.positions.dtype
         shape = (len(measurement), *self.setup.object.shape)
-        if start is not None and tuple(start.potential.shape) != shape:
-            raise ValueError(f"start: expected a potential of shape {shape}, got {tuple(start.potential.shape)}")
+        if start is not None:
+            check_start(self, start, shape)
         if not self.known:
             from adaptycho.reconstruct.refine.descent import descend  # which compiles
 
@@ -178,22 +194,22 @@ class Reconstructor:
         """Data set number b from V = 0, or from where another reconstruction ended."""
         blank = torch.zeros(self.setup.object.shape, dtype=dtype, device=data.whole.scale.device)
         course = _Course(data, self._light(data), blank, blank, self._first_step(data))
+        first = blank
         if start is not None:
-            course.potential, course.losses = start.potential[b].to(dtype), start.loss[b].tolist()
-        alike = start is not None and (start.prior, start.blob) == (self.prior, self.blob if self.prior != "none" else 0.0)
-        if start is not None and alike:  # or the velocity is of something else
-            course.velocity = start.velocity[b].to(dtype)
+            first = course.potential = start.potential[b].to(dtype)
+            course.losses = start.loss[b].tolist() if start.made.loss == self.loss else []
+            if start.made.alike(self.made):  # or velocity and step are of something else
+                course.velocity = start.velocity[b].to(dtype)
+                if self.step == "auto" or self.method == "conjugate" or self.prior != "none":
+                    course.step = float(start.step[b])
+                if start.coefficients is not None:
+                    first = start.coefficients[b].to(dtype)
+                elif start.held is not None and int(start.count[b]) == len(data):  # with more patterns the loss is another one
+                    course.held = start.held[0][b].to(dtype), start.held[1][b].to(dtype)
         if self.prior != "none":
-            first = course.potential
-            if start is not None and alike and start.coefficients is not None:
-                first = start.coefficients[b].to(dtype)
             course.regularised = self._regularised(data), proximal.Point(first, course.velocity, course.step)
-        elif start is not None and start.held is not None and (self.step == "auto" or self.method == "conjugate"):
-            course.step = float(start.step[b])
-            if int(start.count[b]) == len(data):  # with more patterns the loss is another one
-                course.held = start.held[0][b].to(dtype), start.held[1][b].to(dtype)
         if self.method == "conjugate":
-            course.line = conjugate.Course(course.potential, course.step, course.velocity, course.held and course.held[1])
+            course.line = conjugate.Line(course.potential, course.step, course.velocity, course.held and course.held[1])
         return course
 
     def _light(self, data: DataSet) -> Tensor:
@@ -264,7 +280,7 @@ class _Course:
     step: float
     losses: list[float] = field(default_factory=list)
     held: tuple[Tensor, Tensor] | None = None
-    line: conjugate.Course | None = None  # by conjugate gradients
+    line: conjugate.Line | None = None  # by conjugate gradients
     regularised: tuple[proximal.Problem, proximal.Point] | None = None  # with a prior
 
 
@@ -277,8 +293,8 @@ def _collect(courses: list[_Course], descent: Reconstructor) -> Reconstruction:
         torch.stack([c.velocity for c in courses]),
         torch.tensor([c.step for c in courses], dtype=torch.float64),
         torch.tensor([len(c.data) for c in courses]),
-        (torch.stack([h[0] for h in holding]), torch.stack([h[1] for h in holding])) if holding else None,
+        # By conjugate gradients those that found nothing lower have none: then all begin anew.
+        (torch.stack([h[0] for h in holding]), torch.stack([h[1] for h in holding])) if len(holding) == len(courses) else None,
         torch.stack([p.coefficients for p in points]) if points else None,
-        descent.prior,
-        descent.blob if points else 0.0,
+        made=descent.made,
     )

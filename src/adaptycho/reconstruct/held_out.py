@@ -5,6 +5,7 @@ divided instead.
 """
 
 import dataclasses
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +19,9 @@ from adaptycho.types import Measurement
 
 # Factors of a phase, the most likely of which counts: priors make phases smaller, noise makes them larger.
 CONTRASTS = (0.2, 0.3, 0.45, 0.7, 1.0, 1.4, 2.0)
+
+
+ROWS = 1 << 12  # detector rows that are divided at a time
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,21 +73,28 @@ def thinned(electrons: Float[Tensor, "*shape"], share: float, seed: int) -> Floa
     return torch.from_numpy(np.random.default_rng(seed).binomial(counts, share)).to(electrons)
 
 
-def divided(measurement: Measurement, parts: int, seed: int) -> list[tuple[Measurement, Measurement]]:
+def divided(measurement: Measurement, parts: int, seed: int) -> Iterator[tuple[Measurement, Measurement]]:
     """Pairs of measurements of the same specimen: one without a part of the electrons, and that part."""
-    counts = measurement.patterns.cpu().numpy().astype(np.int64)
-    left, generator, pairs = counts, np.random.default_rng(seed), []
+    counts = measurement.patterns.cpu().numpy()
+    small = (
+        counts.dtype if counts.dtype.kind in "iu" else np.dtype(np.int64 if counts.max(initial=0) > np.iinfo(np.int32).max else np.int32)
+    )
+    counts = counts.astype(small)
+    left, part, generator = counts.copy(), np.empty_like(counts), np.random.default_rng(seed)
+    flat, chosen = left.reshape(-1, left.shape[-1]), part.reshape(-1, part.shape[-1])
     for i in range(parts):
-        part = generator.binomial(left, 1 / (parts - i))
-        left = left - part
-        pairs.append((_of(measurement, counts - part, 1 - 1 / parts), _of(measurement, part, 1 / parts)))
-    return pairs
+        for first in range(0, len(flat), ROWS):  # or twice eight bytes would be needed for every count
+            some = slice(first, first + ROWS)
+            chosen[some] = generator.binomial(flat[some].astype(np.int64), 1 / (parts - i))
+        left -= part
+        yield _of(measurement, counts - part, 1 - 1 / parts), _of(measurement, part, 1 / parts)
 
 
-def apart(measurement: Measurement, parts: int) -> list[tuple[Measurement, Measurement]]:
+def apart(measurement: Measurement, parts: int) -> Iterator[tuple[Measurement, Measurement]]:
     """The same with positions: all but every so manieth, and those."""
     which = torch.arange(int(measurement.lengths.min()))
-    return [(measurement.take(which[which % parts != i]), measurement.take(which[which % parts == i])) for i in range(parts)]
+    for i in range(parts):
+        yield measurement.take(which[which % parts != i]), measurement.take(which[which % parts == i])
 
 
 def judges(descent: Reconstructor, measurement: Measurement) -> list[Held]:

@@ -1,18 +1,43 @@
 """What a descent hands back, and goes on from."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Literal
 
 from jaxtyping import Complex, Float, Int, Shaped
 from torch import Tensor
 
-from adaptycho.reconstruct import Prior
+from adaptycho.reconstruct import Loss, Method, Prior
+from adaptycho.reconstruct.refine import Parameter
 from adaptycho.reconstruct.refine.state import Refined
 from adaptycho.support.notebook import card
+
+
+@dataclass(frozen=True)
+class Made:
+    """The settings of a `Reconstructor` that it matters to have the same when its result is gone on from."""
+
+    loss: Loss = "intensity"
+    scaling: Literal["none", "illumination"] = "none"
+    method: Method = "momentum"
+    kind: Literal["potential", "complex"] = "potential"
+    prior: Prior = "none"
+    strength: float = 0.0
+    blob: float = 0.0
+    refine: tuple[Parameter, ...] = ()
+    modes: int = 1
+    slices: int = 1
+
+    def alike(self, other: "Made") -> bool:
+        """Whether steps of one can follow those of the other: the same gradients in the same metric."""
+        return all(getattr(self, name) == getattr(other, name) for name in ("loss", "scaling", "method", "prior", "blob", "slices"))
 
 
 @dataclass(frozen=True, eq=False)
 class Reconstruction:
     """A potential and how it came about; handed back as `start`, the descent goes on from it.
+
+    Without a prior, and if nothing but the object is sought, a descent in two parts is the same as one to the last bit. Otherwise it goes
+    on from the same place with the same momentum and step, and forgets what it would have gone back to.
 
     Attributes:
         potential: sigma V in rad on the object grid; complex if absorption is reconstructed. The constant phase is free.
@@ -20,12 +45,12 @@ class Reconstruction:
         velocity: last update, which momentum carries on; with a prior that of the coefficients.
         step: step in use, one for each data set.
         count: number of patterns it was made from.
-        held: where an automatic step would go back to, potential and gradient, if there was one.
+        held: what the next step is judged by: with an automatic step where it would go back to, potential and scaled gradient; with
+            conjugate gradients the potential, and the unscaled gradient where the last line began.
         coefficients: of which a prior has the potential made, if there was a prior.
-        prior: it was made with.
-        blob: the same.
         slices: potentials of which that is the sum, in the order of the beam, if there are several.
         refined: probe, positions and what else was refined with the object, if anything was.
+        made: how.
     """
 
     potential: Shaped[Tensor, "B H W"]
@@ -35,10 +60,9 @@ class Reconstruction:
     count: Int[Tensor, " B"]
     held: tuple[Shaped[Tensor, "B H W"], Shaped[Tensor, "B H W"]] | None = None
     coefficients: Float[Tensor, "B *slices H W"] | None = None
-    prior: Prior = "none"
-    blob: float = 0.0
     slices: Shaped[Tensor, "B S H W"] | None = None
     refined: Refined | None = None
+    made: Made = field(default_factory=Made)
 
     @property
     def probe(self) -> Complex[Tensor, "B M N N2"] | None:

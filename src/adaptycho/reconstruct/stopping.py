@@ -31,13 +31,20 @@ def stop(descent: Reconstructor, measurement: Measurement, *, seed: int = 0) -> 
 
 
 def stopping(descent: Reconstructor, measurement: Measurement, *, seed: int = 0) -> Iterator[Reconstructor]:
-    """The same, yielding the best so far after every iteration."""
+    """The same, yielding the best so far after every iteration.
+
+    Raises:
+        ValueError: it is to be decided first what is refined, or by which prior (`seek` and `choose`).
+    """
+    for name in ("refine", "prior"):
+        if getattr(descent, name) == "auto":
+            raise ValueError(f"{name}: expected it to be decided before iterations are counted, got 'auto'")
     plain, best, least = dataclasses.replace(descent, stop="iterations"), 1, math.inf
     electrons = held_out.counted(measurement, descent.counts_per_electron)
     if not electrons and int(measurement.lengths.min()) < PARTS:  # too few to hold any back
         yield plain
         return
-    shown, held = (held_out.divided(measurement, PARTS, seed) if electrons else held_out.apart(measurement, PARTS))[0]
+    shown, held = next(held_out.divided(measurement, PARTS, seed) if electrons else held_out.apart(measurement, PARTS))
     worse = surprise(plain, held, electrons=electrons)
     for number, found in enumerate(plain.steps(shown), 1):
         if (now := worse(found)) < least:

@@ -148,7 +148,7 @@ def _checksum(name: str, path: Path | None) -> str:
     """Of what a source of a name is: the files of a folder, or one file."""
     if name not in FOLDERS or path is None:
         return _digest(path)
-    return _together(sorted(file for file in path.iterdir() if file.is_file() and not file.name.startswith(".")))
+    return _together(sorted(file for file in path.rglob("*") if file.is_file() and not file.name.startswith(".")))
 
 
 def _digest(path: Path | None) -> str:

@@ -130,7 +130,7 @@ class Specimen(Sample):
     @cached_property
     def full_phase(self) -> Float[Tensor, "1 H W"]:
         """Phase in rad on the object grid from the full scan."""
-        descent = build.reference_descent(self.settings, self.setup)
+        descent = build.reference_descent(self.settings, self.setup, self.counts_per_electron)
         return descent(build.full_scan(self.settings, self.microscope)).phase
 
     @property

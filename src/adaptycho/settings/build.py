@@ -192,9 +192,9 @@ def reconstruction(recording: formats.Recording, *, device: str = "cpu", **chang
     return Reconstructor.best(recording.setup, **changes)(recording.measurement.to(device))
 
 
-def reference_descent(settings: Settings, setup: Setup) -> Reconstructor:
+def reference_descent(settings: Settings, setup: Setup, counts_per_electron: float = 1.0) -> Reconstructor:
     """ROP of the full scan, without a prior: a fixed, unscaled step is `reconstruct.reference_step`, since more positions overlap."""
-    descent, r = dataclasses.replace(reconstructor(settings, setup), prior="none"), settings.reconstruct
+    descent, r = dataclasses.replace(reconstructor(settings, setup, counts_per_electron), prior="none"), settings.reconstruct
     return dataclasses.replace(descent, step=r.reference_step) if r.step != "auto" and r.scaling == "none" else descent
 
 
@@ -211,7 +211,8 @@ def reference(settings: Settings, microscope: Simulated | Recorded) -> Float[Ten
 
     The full scan is taken and reconstructed one specimen at a time, so that memory does not grow with their number.
     """
-    descent = reference_descent(settings, microscope.setup)
+    counts = microscope.counts_per_electron if isinstance(microscope, Recorded) else 1.0
+    descent = reference_descent(settings, microscope.setup, counts)
     if isinstance(microscope, Recorded):
         return microscope.setup.crop(descent(microscope.measurement).phase)
     phases = []

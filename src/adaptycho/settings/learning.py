@@ -9,7 +9,7 @@ from adaptycho.physics import Family
 from adaptycho.settings.bounds import STRICT, Count, Defocus, Dose, Fraction, Name, Positions, Rate, Real, Seed, Side, Steps, Whole, Width
 
 Reward = Literal["shared", "voronoi", "window", "error", "structure", "scattered"]  # files of adaptycho.learn.rewards
-Part = Annotated[Real, Field(gt=0, le=1)]
+Kept = Annotated[Real, Field(gt=0, le=1)]
 REWARDS: tuple[Reward, ...] = get_args(Reward)
 
 
@@ -33,7 +33,7 @@ class Practice:
     pool: Count = Field(default=800, description="specimens that are prepared once and drawn from; recorded: windows")
     scored: Count = Field(default=64, description="of those for reinforcement, which take a full scan each")
     window: tuple[Count, Count] = Field(default=(40, 40), description="rows and columns of recorded positions in a window (recorded)")
-    kept: tuple[Part, Part] = Field(default=(1.0, 1.0), description="part of a window's electrons that is kept, from and to (recorded)")
+    kept: tuple[Kept, Kept] = Field(default=(1.0, 1.0), description="part of a window's electrons that is kept, from and to (recorded)")
     held_out: Annotated[Real, Field(ge=0, le=0.5)] = Field(
         default=0.25, description="part of a recording's columns to validate on; 0 practises on all of them"
     )

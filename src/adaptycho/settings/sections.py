@@ -195,7 +195,7 @@ class Reconstruct:
     strength: Annotated[Real, Field(ge=0, le=1e3)] = Field(default=0.5, description="of the prior, in units of the counting noise")
     blob: Length = Field(default=0.25, description="rms radius in Å of what the prior takes for an atom; 0 for a pixel")
     refine: tuple[Parameter, ...] | Literal["auto"] = Field(
-        default=(), description=f"found out with the object: any of {', '.join(PARAMETERS)}; auto: the probe, if the data say so"
+        default=(), description=f"found out with the object: any of {', '.join(PARAMETERS)}; auto: probe and defocus, if the data say so"
     )
     modes: Annotated[Whole, Field(ge=1, le=64)] = Field(default=1, description="modes of the probe that is refined, whose intensities add")
     reach: Positive | None = Field(default=None, description="Å that a position may be off; a wavelength over the semi-angle if unset")
@@ -258,8 +258,10 @@ class Settings:
     train: Train = Field(default_factory=Train)
 
     def __post_init__(self) -> None:
-        """Refuses what no memory holds."""
+        """Refuses what no memory holds, and what contradicts itself."""
         g, s, r = self.geometry, self.specimen, self.reconstruct
+        if self.scan.warm and r.stop == "held-out":
+            raise ValueError("reconstruct.stop: expected iterations with scan.warm, which goes on from what was held back, found held-out")
         side = math.ceil(max(g.field) / g.pixel) + g.window if g.object == "auto" else g.object
         for name, what, size, most in (
             ("geometry.object", "pixels of potential", side**2 * s.slices * s.count, MOST_POTENTIAL),

@@ -37,7 +37,8 @@ def export(
 
     A recording: .emd (py4DSTEM; rasters only), .cxi (CXI; any positions), .npz, .npy (arrays), .csv (its positions). A result of
     `reconstruct`: its phase as .tif (single precision, with pixel size) or .png (16 bits, with scale bar). The folder of a run: its
-    positions as .csv or .npy, its phase as .tif or .png. A recording that lacks facts is told them by the options of `import`.
+    positions as .csv or .npy, its phase as .tif or .png, its patterns as .cxi or .npz. A recording that lacks facts is told them by the
+    options of `import`.
     """
     if kind is None and (kind := ENDINGS.get(out.suffix.lower())) is None:
         raise ValueError(f"{out}: expected a name that ends in {', '.join(ENDINGS)}, or --format, found {out.suffix or 'no ending'}")

@@ -19,15 +19,16 @@ from adaptycho.support import targets
 @click.option("--overwrite", is_flag=True, help="Replace OUT if it exists.")
 @as_json
 def import_(source: Path, out: Path, overwrite: bool, as_json: bool, **options: Any) -> None:
-    """Make a recording OUT (.h5) from SOURCE, a file or folder in any format that is known.
+    """Make a recording OUT (.h5) from SOURCE, a file or folder in any format that is known, or the folder of a run.
 
     What the file says of beam and geometry is read; what is typed goes before it. Lengths may be typed with a unit: 0.2nm, 6 Å.
     """
     from adaptycho import formats
+    from adaptycho.runs import patterns
 
     given = pop_given(options)
     targets.new_file(out, overwrite=overwrite, inputs=[source, *inputs(given)])
-    recording = formats.read(source, given)
+    recording = patterns.read(source, given)
     formats.write(out, recording, overwrite=overwrite)
     count = recording.measurement.positions.shape[1]
     tell({"file": str(out), "patterns": count}, [f"wrote {out}: {count} patterns"], as_json)
@@ -45,8 +46,9 @@ def inspect(file: Path | None, doctor: bool, fix: Path | None, page: Path | None
     """
     from adaptycho import formats
     from adaptycho.formats.inspect import describe, lines
+    from adaptycho.runs import patterns
 
-    recording = formats.read(file or formats.example(), pop_given(options))
+    recording = patterns.read(file or formats.example(), pop_given(options))
     if clinic.wanted(doctor, fix, page):
         clinic.examine(recording, fix, page, as_json)
         return

@@ -33,7 +33,7 @@ from adaptycho.app.options import (
     with_settings,
     workers,
 )
-from adaptycho.app.refining import pop_refinement, spelled, with_refinement
+from adaptycho.app.refining import as_before, pop_refinement, spelled, with_refinement
 from adaptycho.settings import microscopes
 from adaptycho.support import targets
 
@@ -113,8 +113,9 @@ def simulate(out: Path, workers: int | None, scheduler: str | None, as_json: boo
 @with_given
 @protocol
 @with_refinement
-@click.option("--start", type=source, metavar="RESULT", help="Go on from a result or a snapshot of the same recording.")
+@click.option("--start", type=source, metavar="RESULT", help="Go on from a result or snapshot of FILE, with its settings.")
 @click.option("--snapshots", type=click.IntRange(1), metavar="N", help="Write what there is after every N iterations too, as OUT-0020.h5.")
+@click.option("--uncertainty", is_flag=True, help="Find out how uncertain the phase is at every pixel, too (with a prior).")
 @with_settings()
 @threads
 @device
@@ -124,6 +125,7 @@ def reconstruct(
     out: Path,
     start: Path | None,
     snapshots: int | None,
+    uncertainty: bool,
     protocol: str | None,
     threads: int | None,
     device: str,
@@ -140,8 +142,11 @@ def reconstruct(
     use(threads)
     given = pop_given(options)
     base = PROTOCOLS["best"] | pop_refinement(options)
+    if start is not None:
+        base |= as_before(start)
     chosen = collect(options, base, protocol)
-    found = tasks.reconstruct(file, out, chosen, progress, placed(device), given, start=start, snapshots=snapshots or 0)
+    how: dict[str, Any] = {"start": start, "snapshots": snapshots or 0, "uncertain": uncertainty}
+    found = tasks.reconstruct(file, out, chosen, progress, placed(device), given, **how)
     if not found["loss"][-1] <= found["loss"][0]:
         say("adaptycho: the loss rose: the step is too long for these data (--protocol best adapts it)", err=True)
     text = [f"loss per position {found['loss'][0]:.4g} to {found['loss'][-1]:.4g}", f"wrote {found['file']} and {found['picture']}"]

@@ -7,6 +7,7 @@ from adaptycho.compare.advice.place import UNIFORM, dense_positions
 from adaptycho.compare.advice.table import ROUNDED, UNLEARNED, Bound, Table
 
 FULL = 0.8  # a specimen with structure in more of the field than this is much like the recorded one, which has it everywhere
+FEW = 3000.0  # electrons for each squared probe width, below which a prior gained 0.02 to 0.23 of the correlation (docs/results/prior.md)
 NEAR = 15.0  # Å; of defoci that lie twice as far apart the best was measured
 
 NAMES: dict[str, str] = {
@@ -70,6 +71,8 @@ def reasons(found: Decision, table: Table) -> list[str]:
             f"Recorded particles in ice with structure from edge to edge: {interval(min(gains), max(gains))} in score by the best adaptive "
             f"scan without learning, chosen on other windows ({count(table.recorded[0].windows, 'window')} that overlap)."
         )
+    if found.place.per_element < FEW:
+        said.append("So few electrons are worth a prior in the reconstruction, whatever the scan is: --protocol regularised.")
     return said
 
 

@@ -5,7 +5,7 @@ player asked. B specimens are played at once through one batched microscope and 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal, cast, get_args
 
@@ -196,7 +196,8 @@ class Game:
 
     def _advance(self, batch: Batch, state: State | None, scanner: Scanner, seed: int) -> State:
         number, warm = 0 if state is None else state.number, self.settings.scan.warm
-        return advance(state, batch.microscope, scanner, self._reconstructor, self.lengths, seed=seed, number=number, warm=warm)
+        how = replace(self._reconstructor, counts_per_electron=batch.samples[0].counts_per_electron)
+        return advance(state, batch.microscope, scanner, how, self.lengths, seed=seed, number=number, warm=warm)
 
     def _turn(self, batch: Batch, seed: int, reference: Float[Tensor, "B h w"], state: State, before: Turn | None = None) -> Turn:
         """Scores a state."""

@@ -122,9 +122,9 @@ def _resumed(course: Course, how: Reconstructor, b: int, start: "Reconstruction"
     """From where another reconstruction ended; patterns that it had not seen, or all if not alike, are where they are reported to be."""
     first, distance = course.point, course.problem.distance
     like = first.object
-    course.losses, done = start.loss[b].tolist(), start.refined
-    alike_prior = (start.prior, start.blob) == (how.prior, how.blob if how.prior != "none" else 0.0)
-    known = start.coefficients if alike_prior and start.coefficients is not None else start.slices
+    same, done = start.made.alike(how.made), start.refined
+    course.losses = start.loss[b].tolist() if start.made.loss == how.loss else []
+    known = start.coefficients if same and start.coefficients is not None else start.slices
     object_ = (start.potential / how.slices if known is None else known)[b].to(like).expand(like.shape)
     if done is None:
         course.point = replace(first, object=object_)
@@ -139,7 +139,8 @@ def _resumed(course: Course, how: Reconstructor, b: int, start: "Reconstruction"
     free[:count] = how.setup.to_pixels(done.positions[b, :count].to(distance)) - middle - distance[:count] @ affine.T
     level[:count] = done.intensities[b, :count].to(level).log() / 2
     course.point = Point(object_, probe, affine, free, level, float(done.defocus[b]), float(done.thickness[b]))
-    course.velocity, course.step = (start.velocity[b].to(like), velocity), float(start.step[b])
+    if same:
+        course.velocity, course.step = (start.velocity[b].to(like), velocity), float(start.step[b])
     return course
 
 
@@ -170,10 +171,9 @@ def _collect(how: Reconstructor, courses: list[Course], measurement: Measurement
         torch.tensor([c.step for c in courses], dtype=torch.float64),
         measurement.lengths.clone(),
         coefficients=torch.stack([c.point.object for c in courses]) if believed else None,
-        prior=how.prior,
-        blob=how.blob if believed else 0.0,
         slices=potential if several else None,
         refined=refined,
+        made=how.made,
     )
 
 

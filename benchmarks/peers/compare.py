@@ -1,10 +1,10 @@
 """adaptycho and other packages on the same patterns, one thread each.
 
-    python benchmarks/peers/compare.py --work peers --only ours ptychi --side 16 > peers.jsonl
+    python benchmarks/peers/compare.py --work peers --only ours ptychi --side 16 >> peers.jsonl
     python benchmarks/peers/compare.py --page peers.jsonl > docs/results/peers.md
 
-The first makes an environment for each package in the folder, tunes each on one specimen with as many trials as `TRIALS` has, and
-measures it on three others, all packages in turn. It prints one JSON line for each measurement.
+The first makes an environment for each package in the folder, tunes each on one specimen with the settings of `trials.py`, and
+measures it on others, all packages in turn. It prints one JSON line for each measurement. A page has a section for each such call.
 """
 
 import argparse
@@ -23,6 +23,7 @@ from exchange import Image, read
 from judge import correlation
 from problems import save
 from table import page
+from trials import trials
 
 from adaptycho.app.bench import machine
 
@@ -32,22 +33,10 @@ REQUIREMENTS = {
     "ptychi": ["ptychi==2.2.0"],
     "quantem": ["quantem==0.1.10"],
     "py4dstem": ["py4DSTEM==0.14.18"],
+    "ptyrad": ["ptyrad==1.0.0"],
+    "ptylab": ["PtyLab==0.3.7"],
 }
 TORCH = "torch==2.13.0"
-TRIALS: dict[str, list[dict[str, Any]]] = {
-    "ours": [{}, {"momentum": 0.85}, {"momentum": 0.5}],
-    "ptychi": [
-        {"engine": "lsqml", "batch": 64, "step": 1.0},
-        {"engine": "lsqml", "batch": 16, "step": 1.0},
-        {"engine": "autodiff", "batch": 32, "step": 0.02},
-    ],
-    "quantem": [
-        {"batch": 64, "step": 0.05, "probe_step": 0.01},
-        {"batch": 32, "step": 0.02, "probe_step": 0.01},
-        {"batch": 64, "step": 0.1, "probe_step": 0.01},
-    ],
-    "py4dstem": [{"step": 0.5, "floor": 0.05}, {"step": 1.0, "floor": 0.05}, {"step": 0.5, "floor": 0.05, "batch": 64}],
-}
 ENOUGH = 0.002  # of correlation: a trial this near to the best is as good, and the faster of two such is taken
 
 
@@ -68,18 +57,20 @@ def environment(package: str, work: Path) -> Path:
     return python
 
 
-def run(package: str, work: Path, path: Path, truth: np.ndarray, settings: dict[str, Any], iterations: int) -> dict[str, Any]:
+def run(package: str, work: Path, path: Path, truth: np.ndarray, settings: dict[str, Any], iterations: int, limit: float) -> dict[str, Any]:
     """Correlation with the truth against iterations and seconds, or the last line of what went wrong."""
     result = work / "result.npz"
     result.unlink(missing_ok=True)
-    command = [environment(package, work), HERE / f"run_{package}.py", path, result, json.dumps(settings), str(iterations)]
+    program = [environment(package, work), HERE / f"run_{package}.py"]
+    command = [*program, path, result, json.dumps(settings), iterations, "--limit", limit]
     alone = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
     done = subprocess.run([str(part) for part in command], capture_output=True, text=True, env=os.environ | alone)
     found: dict[str, Any] = {"package": package, "problem": path.stem, "settings": settings}
     if done.returncode:
         return found | {"error": (done.stderr.strip().splitlines() or [f"exit {done.returncode}"])[-1]}
     with np.load(result) as told:
-        scores = [correlation(Image(image, told["corner"]), truth, read(path)) for image in told["images"]]
+        problem = read(path)
+        scores = [correlation(Image(image, told["corner"]), truth, problem) for image in told["images"]]
         return found | {
             "program": str(told["program"]),
             "iterations": told["stops"].tolist(),
@@ -106,40 +97,55 @@ def choose(trials: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def measure(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """What was tuned, then what was measured, package after package on each specimen in turn."""
-    told = {name: getattr(given, name) for name in ("side", "electrons", "refine", "iterations", "repeats", "note")}
-    yield {"kind": "asked", "options": shlex.join(sys.argv[1:]), "trials": len(TRIALS["ours"]), **told}
-    problems = save(given.work / "problems", given.side, given.electrons, given.refine, 4)
+    """What was tuned, then what was measured, package after package on each specimen in turn.
+
+    Ours goes on for as long as it was tuned, so that it can be asked when it was as far as another package.
+    """
+    names = ("side", "electrons", "refine", "iterations", "limit", "specimens", "repeats", "note")
+    lists = {package: trials(package, given.electrons)[: given.trials] for package in given.only}
+    told = {name: getattr(given, name) for name in names} | {"trials": max(len(settings) for settings in lists.values())}
+    yield {"kind": "asked", "options": shlex.join(sys.argv[1:]), **told}
+    problems = save(given.work / "problems", given.side, given.electrons, given.refine, 1 + given.specimens)
     chosen = {}
-    for package in given.only:
-        trials = [run(package, given.work, *problems[0], settings, given.iterations) for settings in TRIALS[package]]
-        yield from ({"kind": "trial", **trial} for trial in trials)
-        chosen[package] = choose(trials)
+    for package, settings in lists.items():
+        tried = [run(package, given.work, *problems[0], one, given.iterations, given.limit) for one in settings]
+        yield from ({"kind": "trial", **trial} for trial in tried)
+        chosen[package] = choose(tried)
         yield {"kind": "chosen", "package": package, **chosen[package]}
     for problem in problems[1:]:
         for repeat in range(given.repeats):
             for package, choice in chosen.items():
                 if "error" not in choice:
-                    yield {"kind": "test", "repeat": repeat, **run(package, given.work, *problem, choice["settings"], choice["iterations"])}
+                    iterations = given.iterations if package == "ours" else choice["iterations"]
+                    limit = given.limit if package == "ours" else math.inf
+                    line = run(package, given.work, *problem, choice["settings"], iterations, limit)
+                    yield {"kind": "test", "repeat": repeat, **line}
     yield {"kind": "machine", **machine()["machine"]}
 
 
-if __name__ == "__main__":
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=Path("build/peers"), help="folder of environments and problems")
-    parser.add_argument("--only", nargs="+", choices=sorted(TRIALS), default=list(TRIALS))
+    parser.add_argument("--only", nargs="+", choices=list(REQUIREMENTS), default=list(REQUIREMENTS))
     parser.add_argument("--side", type=int, default=16, help="positions along each side")
     parser.add_argument("--electrons", type=float, default=2e5)
     parser.add_argument("--refine", action="store_true", help="the probe too")
-    parser.add_argument("--iterations", type=int, default=50, help="at most")
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--iterations", type=int, default=1000, help="at most")
+    parser.add_argument("--limit", type=float, default=10.0, help="processor seconds, preparation included, after which a run ends")
+    parser.add_argument("--trials", type=int, default=3, help="settings that each is tuned with, at most")
+    parser.add_argument("--specimens", type=int, default=3, help="to measure on, besides the one to tune on")
+    parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--note", default="", help="what a reader of the page has to know besides")
-    parser.add_argument("--page", type=Path, metavar="JSONL", help="print the page of these measurements")
+    parser.add_argument("--page", type=Path, nargs="+", metavar="JSONL", help="print the page of these measurements")
     given = parser.parse_args()
     if given.page:
-        print(page([json.loads(line) for line in given.page.read_text().splitlines()]))
-    else:
-        given.work = given.work.absolute()
-        given.work.mkdir(parents=True, exist_ok=True)
-        for line in measure(given):
-            print(json.dumps(line), flush=True)
+        print(page([json.loads(line) for path in given.page for line in path.read_text().splitlines()]))
+        return
+    given.work = given.work.absolute()
+    given.work.mkdir(parents=True, exist_ok=True)
+    for line in measure(given):
+        print(json.dumps(line), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -2,16 +2,17 @@
 
 import argparse
 import json
+import math
 import platform
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-STOPS = (1, 2, 3, 5, 7, 10, 15, 20, 30, 50, 70, 100, 150, 200, 300)
+STOPS = (1, 2, 3, 5, 7, 10, 15, 20, 30, 50, 70, 100, 150, 200, 300, 500, 700, 1000)
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,17 +86,23 @@ def read(path: Path) -> Problem:
     return Problem(**(values | scalars))
 
 
-def time_descent(descent: Descent, problem: Problem, settings: dict[str, Any], iterations: int) -> dict[str, Any]:
-    """Images after some of the iterations, and the processor seconds until then, preparation included and looking at them not."""
+def time_descent(descent: Descent, problem: Problem, settings: dict[str, Any], iterations: int, limit: float = math.inf) -> dict[str, Any]:
+    """Images after some of the iterations, and the processor seconds until then, preparation included and looking at them not.
+
+    The iteration that passes the limit in seconds is the last.
+    """
     run, stops, images, seconds, spent = descent(problem, settings), [], [], [], 0.0
     for number in range(1, iterations + 1):
         started = time.process_time()
         image = next(run)
         spent += time.process_time() - started
-        if number in STOPS or number == iterations:
+        last = number == iterations or spent > limit
+        if number in STOPS or last:
             stops.append(number)
             seconds.append(spent)
             images.append(np.array(image.phase, np.float32))
+        if last:
+            break
     return {"stops": np.array(stops), "seconds": np.array(seconds), "images": np.stack(images), "corner": np.array(image.corner, float)}
 
 
@@ -105,15 +112,24 @@ def peak_memory() -> float:
     return int(status.read_text().split("VmHWM:")[1].split()[0]) / 1024 if status.exists() else float("nan")
 
 
+def first_rows(problem: Problem, rows: int) -> Problem:
+    """The first rows of the raster, to warm up with."""
+    rows = min(rows, int(problem.raster[0]))
+    count = rows * int(problem.raster[1])
+    raster = np.array([rows, problem.raster[1]])
+    return replace(problem, patterns=problem.patterns[:count], positions=problem.positions[:count], raster=raster)
+
+
 def main(program: str, descent: Descent) -> None:
-    """`python run_x.py problem.npz result.npz '{"step": 1}' iterations`: once to warm up, once with the clock running."""
+    """`python run_x.py problem.npz result.npz '{"step": 1}' iterations`: a little to warm up, then with the clock running."""
     parser = argparse.ArgumentParser()
     parser.add_argument("problem", type=Path)
     parser.add_argument("result", type=Path)
     parser.add_argument("settings", type=json.loads)
     parser.add_argument("iterations", type=int)
+    parser.add_argument("--limit", type=float, default=math.inf, help="processor seconds after which no other iteration is begun")
     given = parser.parse_args()
     problem = read(given.problem)
-    time_descent(descent, problem, given.settings, 2)
-    found = time_descent(descent, problem, given.settings, given.iterations)
+    time_descent(descent, first_rows(problem, 4), given.settings, 2)
+    found = time_descent(descent, problem, given.settings, given.iterations, given.limit)
     np.savez(given.result, **found, peak=peak_memory(), program=program, python=platform.python_version())

@@ -10,11 +10,12 @@ import torch
 from adaptycho.physics.grid import Grid
 from adaptycho.physics.optics import Setup
 from adaptycho.reconstruct.descent import Reconstructor
+from adaptycho.reconstruct.seeking import SOUGHT
 from adaptycho.types import Measurement
 
 
 def descend(problem: exchange.Problem, settings: dict[str, Any]) -> Iterator[exchange.Image]:
-    """`Reconstructor.best` with changes, one iteration after the other."""
+    """`Reconstructor.best` with changes, one iteration after the other; what it refines by itself where the probe is wrong."""
     n, field = problem.patterns.shape[1], problem.step * problem.raster
     setup = Setup(
         field=(float(field[0]), float(field[1])),
@@ -27,7 +28,7 @@ def descend(problem: exchange.Problem, settings: dict[str, Any]) -> Iterator[exc
     where = torch.from_numpy(problem.positions / field).float()[None]
     patterns = torch.from_numpy(problem.patterns)[None]
     dose = torch.full(where.shape[:2], problem.electrons)
-    refine: dict[str, Any] = {"refine": ("probe",)} if problem.refine else {}
+    refine: dict[str, Any] = {"refine": SOUGHT} if problem.refine else {}
     method = Reconstructor.best(setup, iterations=1000, **refine, **settings)
     for state in method.steps(Measurement(where, patterns, dose, torch.zeros_like(dose))):
         yield exchange.Image(state.phase[0].numpy(), problem.corner)

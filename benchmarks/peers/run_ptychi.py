@@ -8,14 +8,10 @@ from typing import Any
 import exchange
 import numpy as np
 import torch
+import vision  # noqa: F401 pty-chi wants a blur of torchvision
 
-# torchvision, of which pty-chi wants a blur, does not import beside a torch without CUDA unless somebody has declared these operators.
-_library = torch.library.Library("torchvision", "FRAGMENT")
-for _name in ("nms", "qnms"):
-    _library.define(f"{_name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-
-import ptychi.api as api  # noqa: E402
-from ptychi.api.task import PtychographyTask  # noqa: E402
+import ptychi.api as api  # isort: skip
+from ptychi.api.task import PtychographyTask  # isort: skip
 
 ENGINES = {"lsqml": api.LSQMLOptions, "epie": api.EPIEOptions, "rpie": api.RPIEOptions, "autodiff": api.AutodiffPtychographyOptions}
 
@@ -35,6 +31,7 @@ def descend(problem: exchange.Problem, settings: dict[str, Any]) -> Iterator[exc
         options.probe_options.optimizer = api.Optimizers.ADAM
     if settings["engine"] == "lsqml":
         reconstructor.momentum_acceleration_gain = settings.get("momentum", 0.0)
+        reconstructor.rescale_probe_intensity_in_first_epoch = False  # which would take the epoch
         reconstructor.batching_mode = api.BatchingModes(settings.get("batching", "random"))
     options.probe_options.optimizable = problem.refine
     options.probe_options.step_size = settings.get("probe_step", settings["step"])
@@ -43,7 +40,8 @@ def descend(problem: exchange.Problem, settings: dict[str, Any]) -> Iterator[exc
         options,
         diffraction_data=problem.patterns,
         object_data=np.ones((1, *problem.shape), np.complex64),
-        probe_data=(np.fft.fftshift(problem.probe) * np.sqrt(problem.electrons)).astype(np.complex64)[None, None],
+        # Its transform is not orthonormal.
+        probe_data=(np.fft.fftshift(problem.probe) / problem.probe.shape[0] * np.sqrt(problem.electrons)).astype(np.complex64)[None, None],
         probe_position_x_px=centred[:, 1].astype(np.float32),
         probe_position_y_px=centred[:, 0].astype(np.float32),
     )

@@ -1,5 +1,6 @@
 """quantem on a problem file; see `exchange.main` for the arguments."""
 
+import gc
 from collections.abc import Iterator
 from typing import Any
 
@@ -38,7 +39,8 @@ def descend(problem: exchange.Problem, settings: dict[str, Any]) -> Iterator[exc
     optimisers = {"object": {"name": settings.get("optimizer", "adam"), "lr": settings["step"]}}
     if problem.refine:
         optimisers["probe"] = {"name": settings.get("optimizer", "adam"), "lr": settings["probe_step"]}
-    first: dict[str, Any] = {"optimizer_params": optimisers, "constraints": {"object": {"positivity": settings.get("positivity", True)}}}
+    believed = {"positivity": settings.get("positivity", True), "gaussian_sigma": settings.get("blur")}
+    first: dict[str, Any] = {"optimizer_params": optimisers, "constraints": {"object": believed}}
     autograd = settings.get("autograd", True)
     while True:
         ready.reconstruct(num_iters=1, batch_size=min(settings["batch"], len(problem.patterns)), autograd=autograd, **first)
@@ -48,5 +50,7 @@ def descend(problem: exchange.Problem, settings: dict[str, Any]) -> Iterator[exc
 
 
 if __name__ == "__main__":
+    # It collects garbage twice in each call, half a second, and is called here for each iteration where a user calls it once.
+    gc.collect = lambda *_: 0
     torch.set_num_threads(1)
     exchange.main(f"quantem {quantem.__version__}", descend)

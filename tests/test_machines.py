@@ -11,7 +11,7 @@ HERE = Path(__file__).parent
 
 
 # Those that take paths of their own on any processor; `make machines` runs everything on all of them.
-SOME = ("mkl-compatible", "torch-plain", "numba-generic", "two-threads", "mkl-full-as-intel", "mkl-sse4-as-intel")
+SOME = ("mkl-compatible", "torch-plain", "numba-generic", "mkl-full-as-intel", "mkl-sse4-as-intel")
 
 
 @pytest.mark.parametrize("name", SOME)

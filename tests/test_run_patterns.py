@@ -14,6 +14,7 @@ from adaptycho.runs import patterns
 from adaptycho.runs.scans import Run, read_states
 
 WORDS = ["--preset", "light", "--geometry.field", "[6.0, 7.0]", "--geometry.object", "auto", "--positions", "21", "--subsequences", "3"]
+WORDS += ["--reconstruct.reference_side", "3"]
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +56,7 @@ def test_commands_take_it(run: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
 
 def test_what_is_no_recording_of_one_specimen_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     several = tmp_path / "several"
-    assert main(["scan", str(several), *WORDS, "--policy", "raster", "--specimen.count", "2"]) == 0
+    assert main(["scan", str(several), *WORDS, "--policy", "raster", "--specimen.count", "2", "--reconstruct.iterations", "1"]) == 0
     capsys.readouterr()
     assert main(["inspect", str(several)]) == 2
     assert "several: expected the run of one specimen, found 2 (specimen.count)" in capsys.readouterr().err

@@ -105,7 +105,7 @@ def measure(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
     lists = {package: trials(package, given.electrons)[: given.trials] for package in given.only}
     told = {name: getattr(given, name) for name in names} | {"trials": max(len(settings) for settings in lists.values())}
     yield {"kind": "asked", "options": shlex.join(sys.argv[1:]), **told}
-    problems = save(given.work / "problems", given.side, given.electrons, given.refine, 1 + given.specimens)
+    problems = save(given.work / "problems", given.side, given.electrons, given.refine, 1 + given.specimens, given.first)
     chosen = {}
     for package, settings in lists.items():
         tried = [run(package, given.work, *problems[0], one, given.iterations, given.limit) for one in settings]
@@ -134,6 +134,7 @@ def main() -> None:
     parser.add_argument("--limit", type=float, default=10.0, help="processor seconds, preparation included, after which a run ends")
     parser.add_argument("--trials", type=int, default=3, help="settings that each is tuned with, at most")
     parser.add_argument("--specimens", type=int, default=3, help="to measure on, besides the one to tune on")
+    parser.add_argument("--first", type=int, default=0, help="number of the specimen to tune on, which those to measure on follow")
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--note", default="", help="what a reader of the page has to know besides")
     parser.add_argument("--page", type=Path, nargs="+", metavar="JSONL", help="print the page of these measurements")

@@ -14,7 +14,7 @@ from adaptycho.settings import build
 BLUR = 20.0  # Å of underfocus that the probe guess does not know of where the probe is refined
 
 
-def make(side: int, electrons: float, refine: bool, specimens: int) -> list[tuple[Problem, np.ndarray]]:
+def make(side: int, electrons: float, refine: bool, specimens: int, first: int = 0) -> list[tuple[Problem, np.ndarray]]:
     """Problems and true phases on their object grid; the first specimen is the one to tune on.
 
     Args:
@@ -22,8 +22,9 @@ def make(side: int, electrons: float, refine: bool, specimens: int) -> list[tupl
         electrons: sent to each position.
         refine: whether the beam is out of focus by `BLUR`, which the guess of the probe does not know.
         specimens: how many.
+        first: number of the first.
     """
-    microscope = build.simulated(settings.update(settings.preset("paper"), {"specimen": {"count": specimens}}, "peers"))
+    microscope = build.simulated(settings.update(settings.preset("paper"), {"specimen": {"count": specimens, "first": first}}, "peers"))
     setup = microscope.setup
     assert setup.energy is not None  # the preset has electrons
     axis = (torch.arange(side, dtype=torch.float32) + 0.5) / side
@@ -33,7 +34,7 @@ def make(side: int, electrons: float, refine: bool, specimens: int) -> list[tupl
     field = np.array(setup.field)
     found = []
     for number, potential in enumerate(microscope.potential):
-        generator = torch.Generator().manual_seed(1000 + number)
+        generator = torch.Generator().manual_seed(1000 + first + number)
         patterns = expose(setup, potential, where, dose, focus, Imperfections(), generator=generator)
         problem = Problem(
             patterns=patterns.numpy().astype(np.float32),
@@ -52,11 +53,11 @@ def make(side: int, electrons: float, refine: bool, specimens: int) -> list[tupl
     return found
 
 
-def save(folder: Path, side: int, electrons: float, refine: bool, specimens: int) -> list[tuple[Path, np.ndarray]]:
+def save(folder: Path, side: int, electrons: float, refine: bool, specimens: int, first: int = 0) -> list[tuple[Path, np.ndarray]]:
     """Writes the problems and returns their paths, and the truths, which no package is given."""
     folder.mkdir(parents=True, exist_ok=True)
     found = []
-    for number, (problem, truth) in enumerate(make(side, electrons, refine, specimens)):
+    for number, (problem, truth) in enumerate(make(side, electrons, refine, specimens, first), first):
         path = folder / f"{side**2}-{electrons:g}-{'refined' if refine else 'fixed'}-{number}.npz"
         write(path, problem)
         found.append((path, truth))
@@ -70,5 +71,6 @@ if __name__ == "__main__":
     parser.add_argument("--electrons", type=float, default=2e5)
     parser.add_argument("--refine", action="store_true")
     parser.add_argument("--specimens", type=int, default=4)
+    parser.add_argument("--first", type=int, default=0)
     given = parser.parse_args()
-    save(given.folder, given.side, given.electrons, given.refine, given.specimens)
+    save(given.folder, given.side, given.electrons, given.refine, given.specimens, given.first)

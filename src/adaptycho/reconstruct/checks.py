@@ -4,11 +4,11 @@ import math
 from typing import TYPE_CHECKING
 
 from adaptycho.reconstruct import LOSSES, METHODS, PRIORS, STOPS, losses
+from adaptycho.reconstruct.reconstruction import Reconstruction
 from adaptycho.reconstruct.refine import PARAMETERS
 
 if TYPE_CHECKING:
     from adaptycho.reconstruct.descent import Reconstructor
-    from adaptycho.reconstruct.reconstruction import Reconstruction
 
 
 def check(how: "Reconstructor") -> None:
@@ -83,7 +83,7 @@ def _besides(how: "Reconstructor") -> str:
     return "" if how.refine in ((), "auto") else f"{', '.join(how.refine)} refined"
 
 
-def check_start(how: "Reconstructor", start: "Reconstruction", shape: tuple[int, ...]) -> None:
+def check_start(how: "Reconstructor", start: Reconstruction, shape: tuple[int, ...]) -> None:
     """Refuses a reconstruction that cannot be gone on from.
 
     Args:

@@ -27,7 +27,15 @@ release = version = metadata.version("adaptycho")
 
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]
 root_doc = "docs/index"
-include_patterns = ["docs/**", "CONTRIBUTING.md", "CHANGELOG.md", "paper/README.md", "benchmarks/README.md", "benchmarks/peers/README.md", "experiments/README.md"]
+include_patterns = [
+    "docs/**",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    "paper/README.md",
+    "benchmarks/README.md",
+    "benchmarks/peers/README.md",
+    "experiments/README.md",
+]
 exclude_patterns = [".*", "build", "dist", "src", "tests", "docs/results/*.json*"]
 
 myst_heading_anchors = 4

@@ -240,3 +240,13 @@ def test_steps_are_gone_on_with_as_they_were(recording: Path, tmp_path: Path, ca
     capsys.readouterr()
     with h5py.File(more) as a, h5py.File(whole) as b:
         assert (a["potential"][()] == b["potential"][()]).all()
+
+
+def test_a_prior_of_another_strength_keeps_its_coefficients(measured: tuple[Reconstructor, Measurement]) -> None:
+    """Of which the potential is made: taken for coefficients itself, it would be blurred once more."""
+    descent, seen = measured
+    how = Reconstructor.best(descent.setup, loss="poisson", prior="atoms", strength=0.5, iterations=12)
+    first = how(seen)
+    on = dataclasses.replace(how, strength=0.25, iterations=1)(seen, first)
+    # The first look is where momentum leads from there, within 1 % as measured; blurred once more it is half as high again.
+    assert float(on.loss[0, 12]) == pytest.approx(float(first.loss[0, -1]), rel=0.05)

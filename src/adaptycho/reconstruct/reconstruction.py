@@ -37,7 +37,7 @@ class Made:
 
     def alike(self, other: "Made") -> bool:
         """Whether steps of one can follow those of the other: the same gradients in the same metric."""
-        names = ("scaling", "method", "prior", "strength", "blob", "slices")
+        names = ("scaling", "method", "prior", "blob", "slices")
         return self.weighed_alike(other) and all(getattr(self, name) == getattr(other, name) for name in names)
 
 

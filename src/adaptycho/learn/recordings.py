@@ -147,13 +147,9 @@ def _check_alike(first: Recording, other: Recording) -> None:
     Raises:
         ValueError: it names the other file, and what differs.
     """
-    for name, (of, near) in FACTS.items():
-        a, b = of(first), of(other)
-        off = [x - y for x, y in zip(a, b, strict=False)]
-        if name.startswith("rotation"):
-            off = [(x + 180) % 360 - 180 for x in off]
-        largest = max(map(abs, [*a, *b]), default=0.0) if name == "aberrations" else None  # of all, since a direction mixes two of them
-        if len(a) != len(b) or any(abs(o) > max(near, ALIKE * (largest or max(abs(x), abs(y)))) for o, x, y in zip(off, a, b, strict=True)):
+    for name, fact in FACTS.items():
+        a, b = fact.of(first), fact.of(other)
+        if not fact.alike(a, b):
             said, found = (", ".join(f"{v:.5g}" for v in values) for values in (a, b))
             raise ValueError(f"{other.path}: {name}: expected {said} as in {first.path}, found {found}")
     masks = [torch.ones(r.setup.detector, dtype=torch.bool) if r.mask is None else r.mask.bool() for r in (first, other)]
@@ -181,14 +177,40 @@ def _aberrations(setup: Setup) -> Sequence[float]:
     return [a.C10, a.C30, a.C50, *(c * part(m * phi) for c, m, phi in turned for part in (math.cos, math.sin))]
 
 
-# What has to be the same of all recordings, and how far it may be off where it is small.
-FACTS: dict[str, tuple[Callable[[Recording], Sequence[float]], float]] = {
-    "patterns": (lambda r: [*map(float, r.setup.detector)], 0),
-    "object pixel in Å": (lambda r: [r.setup.object.pixel], 0),
-    "wavelength in Å, semi-angle in mrad": (lambda r: _beam(r.setup), 0),
-    "aberrations": (lambda r: _aberrations(r.setup), 1),
-    "measured probes": (lambda r: [float(r.setup.measured_probe is not None)], 0),
-    "rotation in degrees": (lambda r: [r.setup.rotation], 0.5),
-    "step of the raster in Å": (_step, 0),
-    "counts of an electron": (lambda r: [r.counts_per_electron], 0),
+@dataclass(frozen=True)
+class Fact:
+    """What has to be the same of all recordings.
+
+    Attributes:
+        of: its values of a recording.
+        near: how far they may be off where they are small.
+        turn: after which a value is the same again.
+        together: whether values may be off by a part of the largest of all, instead of each by a part of itself.
+    """
+
+    of: Callable[[Recording], Sequence[float]]
+    near: float = 0.0
+    turn: float = math.inf
+    together: bool = False
+
+    def alike(self, a: Sequence[float], b: Sequence[float]) -> bool:
+        """Whether the values of two recordings are the same."""
+        if len(a) != len(b):
+            return False
+        each = [max(abs(x), abs(y)) for x, y in zip(a, b, strict=True)]
+        if self.together:
+            each = [max(each, default=0.0)] * len(each)
+        off = [abs(x - y) if self.turn == math.inf else abs(math.remainder(x - y, self.turn)) for x, y in zip(a, b, strict=True)]
+        return all(o <= max(self.near, ALIKE * size) for o, size in zip(off, each, strict=True))
+
+
+FACTS: dict[str, Fact] = {
+    "patterns": Fact(lambda r: [*map(float, r.setup.detector)]),
+    "object pixel in Å": Fact(lambda r: [r.setup.object.pixel]),
+    "wavelength in Å, semi-angle in mrad": Fact(lambda r: _beam(r.setup)),
+    "aberrations": Fact(lambda r: _aberrations(r.setup), 1, together=True),  # since a direction mixes two of them
+    "measured probes": Fact(lambda r: [float(r.setup.measured_probe is not None)]),
+    "rotation in degrees": Fact(lambda r: [r.setup.rotation], 0.5, turn=360),
+    "step of the raster in Å": Fact(_step),
+    "counts of an electron": Fact(lambda r: [r.counts_per_electron]),
 }
